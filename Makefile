@@ -1,0 +1,44 @@
+# The first target you run makes .venv with the pinned versions; later runs start at once.
+PYTHON ?= python3
+EPISODES ?= 50
+PYTEST_ARGS ?= -n auto
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+.PHONY: setup test lint bench compare check
+
+setup: .venv/developer.stamp
+
+test: .venv/developer.stamp
+	$(BIN)/oc-residual check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/developer.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/package.stamp
+	$(BIN)/oc-residual bench --json results/bench.json
+
+# Scripted experts against the base policy that holds still, paired on the same episodes.
+compare: .venv/package.stamp
+	$(BIN)/oc-residual evaluate --base hold --episodes $(EPISODES) --out results/compare/hold
+	$(BIN)/oc-residual evaluate --base expert --episodes $(EPISODES) --out results/compare/expert
+	$(BIN)/oc-residual compare results/compare/hold results/compare/expert --out results/compare
+
+check: .venv/package.stamp
+	$(BIN)/oc-residual check
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/package.stamp: setup.cfg pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "Installing oc-residual-gym into .venv (a few minutes the first time)"
+	$(INSTALL) -e .
+	@touch $@
+
+.venv/developer.stamp: .venv/package.stamp
+	@echo "Installing the training and developer tools into .venv"
+	$(INSTALL) -e ".[train,dev]"
+	@touch $@

@@ -1,0 +1,125 @@
+"""Is this machine ready? Versions, rendering, robosuite, ONNX Runtime; and what to do where something is
+missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+DISTRIBUTION = "oc-residual-gym"
+INSTALL_GL = "apt-get install libegl1 libgl1-mesa-dri"
+INSTALL_OPENCV_LIBRARIES = "apt-get install libgl1 libglib2.0-0"
+
+_RENDER = """
+import mujoco
+model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light/><geom size="1"/></worldbody></mujoco>')
+with mujoco.Renderer(model, 32, 32) as renderer:
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer.update_scene(data)
+    assert renderer.render().any()
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ready: bool
+    detail: str
+    remedy: str = ""
+    """What to do where it is not ready."""
+
+
+def check() -> list[Finding]:
+    """Look at everything; no finding keeps others from being made."""
+    return [_python(), *_packages(), _robosuite(), _onnxruntime(), _rendering(), _cores()]
+
+
+def _python() -> Finding:
+    wanted = metadata.metadata(DISTRIBUTION)["Requires-Python"]
+    found = platform.python_version()
+    return Finding("Python", found in SpecifierSet(wanted), found, f"use a Python {wanted}")
+
+
+def _packages() -> list[Finding]:
+    """One finding for each requirement of this package, and for what training needs besides."""
+    requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
+    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+    training = [
+        r for r in requirements if r not in needed and r.marker and r.marker.evaluate({"extra": "train"})
+    ]
+    return [_package(r, optional=False) for r in needed] + [_package(r, optional=True) for r in training]
+
+
+def _package(requirement: Requirement, optional: bool) -> Finding:
+    wanted = f"{requirement.name}{requirement.specifier}"
+    source = f"{DISTRIBUTION}[train]" if optional else wanted
+    remedy = f'pip install "{source}"'
+    try:
+        found = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return Finding(
+            requirement.name,
+            optional,
+            "not installed; only training needs it" if optional else "missing",
+            remedy,
+        )
+    return Finding(requirement.name, found in requirement.specifier, found, f"{remedy} (this needs {wanted})")
+
+
+def _robosuite() -> Finding:
+    """Whether robosuite can be imported: it loads OpenCV, which wants system libraries."""
+    error = _error_of("import robosuite")
+    remedy = (
+        f"on Debian or Ubuntu: {INSTALL_OPENCV_LIBRARIES}" if "cannot open shared object" in error else ""
+    )
+    return Finding("robosuite import", not error, error or "works", remedy)
+
+
+def _onnxruntime() -> Finding:
+    error = _error_of("import onnxruntime")
+    return Finding("ONNX Runtime", not error, error or "works", "pip install --force-reinstall onnxruntime")
+
+
+def _rendering() -> Finding:
+    """Whether MuJoCo can render without a display. Each try has a process of its own: a failed one leaves
+    traces."""
+    chosen = os.environ.get("MUJOCO_GL")
+    backends = [chosen] if chosen else ["egl", "osmesa", "glfw"]
+    errors = {}
+    for backend in backends:
+        errors[backend] = _error_of(_RENDER, MUJOCO_GL=backend)
+        if not errors[backend]:
+            return Finding("rendering", True, f"works with MUJOCO_GL={backend}")
+    detail = "; ".join(f"MUJOCO_GL={backend}: {error}" for backend, error in errors.items())
+    return Finding(
+        "rendering", False, detail, f"on Debian or Ubuntu: {INSTALL_GL}; all but images works without"
+    )
+
+
+def _cores() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Finding("CPU cores", True, f"{usable} usable of {os.cpu_count()}")
+
+
+def _error_of(program: str, **environment: str) -> str:
+    """Last line that a Python program prints when it fails, run in a process of its own; empty where it does
+    not."""
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in run.stderr.splitlines() if line.strip()] or [f"exit code {run.returncode}"]
+    return lines[-1].strip() if run.returncode else ""

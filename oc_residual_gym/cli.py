@@ -1,0 +1,190 @@
+"""The command ``oc-residual``. Heavy imports wait until a command needs them, so that ``--help`` is
+instant."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipulation policy."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked
+    for."""
+    options = _parser().parse_args(arguments)
+    from oc_residual_gym.evaluation.results import SettingsError, write_json
+
+    options.command_line = shlex.join(["oc-residual", *(sys.argv[1:] if arguments is None else arguments)])
+    try:
+        code, result = options.run(options)
+    except SettingsError as error:
+        print(f"oc-residual {options.command}: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        write_json(options.json, result)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="oc-residual", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
+        return sub
+
+    command("tasks", _tasks, "list the tasks: id, instruction, success rule, time limit")
+
+    evaluate = command(
+        "evaluate", _evaluate, "run episodes of a base and a residual policy, and summarise them"
+    )
+    evaluate.add_argument("--task", default="all", help='name of a task, or "all"')
+    _add_policy_options(evaluate)
+    evaluate.add_argument(
+        "--episodes", type=int, default=50, help="episodes a task: seeds 0 to N-1 of the split"
+    )
+    evaluate.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the results; resumes there"
+    )
+    evaluate.add_argument(
+        "--worlds", type=_positive, default=32, help="episodes run at a time, in each process"
+    )
+    evaluate.add_argument(
+        "--workers", type=_positive, default=1, help="processes; the results do not depend on it"
+    )
+
+    compare = command("compare", _compare, "compare two finished evaluations, paired on their episodes")
+    compare.add_argument("reference", type=Path, help="folder of an evaluation")
+    compare.add_argument("candidate", type=Path, help="folder of an evaluation of the same episodes")
+    compare.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of table, plot and summary"
+    )
+
+    bench = command("bench", _bench, "measure speed: steps, overhead above physics, resets, images, start-up")
+    bench.add_argument("--task", default="all", help='name of a task, or "all"')
+
+    render = command("render", _render, "draw one episode: a video (.mp4, .gif) or its first picture (.png)")
+    render.add_argument("--task", required=True, help="name of a task")
+    _add_policy_options(render)
+    render.add_argument("--seed", type=int, default=0, help="seed of the episode in the split")
+    render.add_argument("--size", default="640x480", help="width x height in pixels")
+    render.add_argument("--camera", default="person", help="which camera")
+    render.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="what to write: .png, .mp4 or .gif"
+    )
+
+    command("check", _check, "say whether this machine is ready, and what to install where it is not")
+    return parser
+
+
+def _add_policy_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", default="hold", help='base policy: "hold", "expert" or a .onnx file')
+    parser.add_argument(
+        "--residual", default="zero", help='residual policy: "zero", "oracle" or a .onnx file'
+    )
+    parser.add_argument("--domain", default="nominal", help='physics: "nominal" or "twin"')
+    parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper" or "tracker"')
+    parser.add_argument("--split", default="val", help='"train", "val" or "test"')
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+Outcome = tuple[int, Any]
+"""Exit code, and what goes into the JSON file."""
+
+
+def _tasks(options: argparse.Namespace) -> Outcome:
+    from oc_residual_gym.tasks import TASKS
+
+    listed = [
+        {
+            "id": f"OCResidual-{task.name}-v0",
+            "task": task.name,
+            "instruction": task.instruction,
+            "success_rule": task.success_rule,
+            "max_episode_steps": task.max_episode_steps,
+        }
+        for task in TASKS.values()
+    ]
+    for entry in listed:
+        print(f"{entry['id']}  ({entry['max_episode_steps']} steps)")
+        print(f"    instruction: {entry['instruction']}")
+        print(f"    success:     {entry['success_rule']}")
+    return 0, listed
+
+
+def _evaluate(options: argparse.Namespace) -> Outcome:
+    from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate, resolve_tasks
+
+    settings = EvaluationSettings(
+        tasks=resolve_tasks(options.task),
+        base=options.base,
+        residual=options.residual,
+        domain=options.domain,
+        errors=options.errors,
+        split=options.split,
+        episodes=options.episodes,
+    )
+    summary = evaluate(
+        settings, options.out, worlds=options.worlds, workers=options.workers, command=options.command_line
+    )
+    for cell in summary["cells"]:
+        rate = f"{cell['success_rate']:6.1%} [{cell['ci_low']:.1%}, {cell['ci_high']:.1%}]"
+        failures = ", ".join(f"{kind} {count}" for kind, count in cell["failures"].items())
+        print(
+            f"{cell['task']:12} {rate:24} of {cell['episodes']}"
+            + (f"   failures: {failures}" if failures else "")
+        )
+    return 0, summary
+
+
+def _compare(options: argparse.Namespace) -> Outcome:
+    from oc_residual_gym.evaluation.comparison import compare
+
+    summary, table = compare(options.reference, options.candidate, options.out)
+    print(table, end="")
+    return 0, summary
+
+
+def _bench(options: argparse.Namespace) -> Outcome:
+    from oc_residual_gym.bench import bench, table
+    from oc_residual_gym.evaluation.evaluator import resolve_tasks
+
+    result = bench(resolve_tasks(options.task))
+    print(table(result), end="")
+    return 0, result
+
+
+def _render(options: argparse.Namespace) -> Outcome:
+    raise NotImplementedError
+
+
+def _check(options: argparse.Namespace) -> Outcome:
+    from oc_residual_gym.check import check
+
+    findings = check()
+    for finding in findings:
+        print(f"{'ok     ' if finding.ready else 'MISSING'} {finding.name:20} {finding.detail}")
+        if not finding.ready and finding.remedy:
+            print(f"        {finding.remedy}")
+    ready = all(finding.ready for finding in findings)
+    return 0 if ready else 1, {"ready": ready, "findings": [asdict(finding) for finding in findings]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

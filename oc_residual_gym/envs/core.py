@@ -1,0 +1,350 @@
+"""N residual environments of one task on one implementation: what the single and the vector environment both run."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from oc_residual_gym.envs.actions import ACTION_NAMES, LATCH_STEPS, Latch, ResidualScales, compose, limit
+from oc_residual_gym.envs.observation import BASE_TARGET_STEPS, Field, ObservationBuilder
+from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply, rotate
+from oc_residual_gym.perception.errors import PoseErrors
+from oc_residual_gym.perception.filter import PoseFilter
+from oc_residual_gym.policies import load_base_policy
+from oc_residual_gym.policies.base import BasePolicyError, ChunkRunner, PolicyView
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks.base import REACHED, SUCCESS_STEPS, Snapshot
+from oc_residual_gym.worlds.base import Array, IntArray
+from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
+from oc_residual_gym.worlds.sim import SimWorld
+
+SPLITS = {"train": None, "val": 500, "test": 500}
+"""Disjoint seed streams, and how many seeds each has (``None``: as many as you like)."""
+REWARDS = ("dense", "sparse")
+NEAR_FINGERS = 0.08
+"""Metres from the TCP within which closed fingers hide an object from the tracker."""
+_MAX_PAUSE = 3  # control steps, the longest inference pause of any domain
+
+
+class ResidualWorlds:
+    """N worlds of one task, the base policy acting inside, advanced by residual actions.
+
+    Args:
+        task: name of the task.
+        num_worlds: N.
+        base_policy: see :func:`oc_residual_gym.policies.load_base_policy`.
+        domain: "nominal" or "twin".
+        errors: pose error model, "clean", "paper" or "tracker".
+        split: seed stream of the initial states, "train", "val" or "test".
+        reward: "dense" or "sparse".
+        scales: what a residual action of 1 means.
+        max_episode_steps: control steps after which an episode is truncated; ``None`` for no limit.
+        threads: threads that step worlds; by default one a core.
+
+    Raises:
+        ValueError: an option is unknown; the message lists the valid ones.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        num_worlds: int,
+        *,
+        base_policy: Any = "hold",
+        domain: str = "nominal",
+        errors: str = "paper",
+        split: str = "train",
+        reward: str = "dense",
+        scales: ResidualScales = ResidualScales(),  # noqa: B008 (frozen)
+        max_episode_steps: int | None = None,
+        threads: int | None = None,
+    ):
+        self.task = TASKS[_one_of("task", task, TASKS)]
+        self.domain, self.split = _one_of("domain", domain, DOMAINS), _one_of("split", split, SPLITS)
+        self.reward_kind = _one_of("reward", reward, REWARDS)
+        self.num_worlds, self.scales, self.max_episode_steps = num_worlds, scales, max_episode_steps
+        count = len(self.task.objects)
+        self.errors = PoseErrors(errors, num_worlds, count)
+        self.filter = PoseFilter([o.symmetry for o in self.task.objects], num_worlds)
+        self.base_policy = load_base_policy(base_policy, self.task)
+        self.world = SimWorld(self.task, num_worlds, shared_physics=domain == "nominal", threads=threads)
+        self._builder = ObservationBuilder(tuple(o.name for o in self.task.objects))
+        self._runner = ChunkRunner(self.base_policy, num_worlds, _MAX_PAUSE if domain != "nominal" else 0)
+        self._ahead = np.array([*BASE_TARGET_STEPS, 1_000_000])
+        self._stream = zlib.crc32(f"OCResidual-{task}-v0".encode()), list(SPLITS).index(split)
+        self._all = np.arange(num_worlds)
+        self._weights = tuple(self.task.weights.values())
+        self._allocate()
+
+    def _allocate(self) -> None:
+        n = self.num_worlds
+        self.seeds = np.zeros(n, np.int64)
+        """(N,) seed of the running episode."""
+        self.steps = np.zeros(n, np.int64)
+        """(N,) control steps done in the running episode."""
+        self.observation = np.zeros((n, self._builder.size), np.float32)
+        self.reward = np.zeros(n)
+        self.terminated = np.zeros(n, bool)
+        self.truncated = np.zeros(n, bool)
+        self.success = np.zeros(n, bool)
+        """(N,): has the success condition held for long enough?"""
+        self.failure: list[str | None] = [None] * n
+        """Why the episode was truncated, where it was."""
+        self.executed_target = np.zeros((n, 8))
+        self.base_target = np.zeros((n, 8))
+        """(N, 8) the base policy's target for the coming step."""
+        self.reward_terms: dict[str, Array] = {name: np.zeros(n) for name in self.task.weights}
+        self.latch = Latch(np.zeros(n, bool), np.zeros(n, np.int64))
+        self._held = np.zeros(n, np.int64)
+        self._best = np.zeros((len(self._weights), n))
+        self._base_failed = np.zeros(n, bool)
+        self._pauses = np.zeros(n, np.int64)
+        self._hand_eye_position = np.zeros((n, 1, 3))
+        self._hand_eye_rotation = np.zeros((n, 1, 4))
+
+    @property
+    def observation_layout(self) -> tuple[Field, ...]:
+        """What each slice of the observation is."""
+        return self._builder.layout
+
+    @property
+    def observation_builder(self) -> ObservationBuilder:
+        return self._builder
+
+    @property
+    def peak_contact_force(self) -> Array:
+        """(N,) largest net contact force on the hand within the last step, N."""
+        return self.world.peak_contact_force
+
+    def check_seed(self, seed: int) -> int:
+        """``seed``, if the split has it. Raises ``ValueError`` otherwise."""
+        count = SPLITS[self.split]
+        if seed < 0 or (count is not None and seed >= count):
+            valid = "seeds from 0 on" if count is None else f"the seeds 0 to {count - 1}"
+            raise ValueError(f"seed {seed} is not in split {self.split!r}, which has {valid}")
+        return int(seed)
+
+    def draw_seed(self, rng: np.random.Generator) -> int:
+        """A seed of the split for an episode that was given none."""
+        return int(rng.integers(SPLITS[self.split] or 2**31))
+
+    def reset(self, worlds: IntArray, seeds: Sequence[int]) -> None:
+        """Start the episodes with these seeds in ``worlds``; the others are not touched.
+
+        Raises:
+            ValueError: a seed is not in the split.
+            BasePolicyError: the base policy cannot give its first targets.
+        """
+        worlds = np.asarray(worlds, np.int64)
+        streams = [self._generators(self.check_seed(seed)) for seed in seeds]
+        starts = [self.task.reset(initial) for initial, *_ in streams]
+        physics = [sample_physics(self.domain, generator) for _, generator, *_ in streams]
+        self.world.reset(worlds, starts, physics)
+        self.seeds[worlds] = seeds
+        self.steps[worlds] = 0
+        self._held[worlds] = 0
+        self._best[:, worlds] = 0.0
+        self._base_failed[worlds] = False
+        self.terminated[worlds] = self.truncated[worlds] = self.success[worlds] = False
+        self.reward[worlds] = 0.0
+        closed = np.array([start.gripper_closed for start in starts])
+        self.latch.closed[worlds] = closed
+        self.latch.steps[worlds] = LATCH_STEPS
+        self.executed_target[worlds, :7] = self.world.robot.tcp_pose[worlds]
+        self.executed_target[worlds, 7] = ~closed
+        self._pauses[worlds] = [p.inference_pause for p in physics]
+        self._hand_eye_position[worlds, 0] = [p.hand_eye_position for p in physics]
+        self._hand_eye_rotation[worlds, 0] = quat_from_rotvec(np.array([p.hand_eye_rotation for p in physics]))
+        self.errors.reset(worlds, [perception for _, _, perception, _ in streams])
+        self.filter.reset(worlds)
+        self.base_policy.reset(worlds, [policy for *_, policy in streams])
+        for world in worlds:
+            self.failure[world] = None
+        self._perceive(worlds)
+        self._plan(worlds)
+        self._judge_terms()
+        self._observe()
+
+    def _generators(self, seed: int) -> tuple[np.random.Generator, ...]:
+        """Separate streams for initial state, physics, perception and policy, so that none disturbs another."""
+        return tuple(
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(*self._stream, child))))
+            for child in range(4)
+        )
+
+    def step(self, actions: Array, worlds: IntArray | None = None) -> None:
+        """Advance ``worlds`` (all by default) by one control step; rows of ``actions`` (N, 7) of others are ignored.
+
+        Raises:
+            ValueError: ``actions`` have the wrong shape or an entry is not finite; no world was touched.
+        """
+        actions = self.checked(actions)
+        target = compose(self.base_target, np.minimum(np.maximum(actions, -1.0), 1.0), self.scales)
+        executed, latch = limit(target, self.executed_target, self.world.robot.tcp_pose, self.latch)
+        rows: slice | IntArray
+        if worlds is None:
+            rows, self.executed_target, self.latch = slice(None), executed, latch
+        else:
+            rows = worlds
+            self.executed_target[rows] = executed[rows]
+            self.latch.closed[rows], self.latch.steps[rows] = latch.closed[rows], latch.steps[rows]
+        self.world.step(self.executed_target, worlds)
+        self.steps[rows] += 1
+        self._perceive(worlds)
+        self._plan(self._runner.advance(rows))
+        self._judge(rows)
+        self._observe()
+
+    def checked(self, actions: Array) -> Array:
+        """``actions`` as float64, if they are finite and (N, 7). Raises ``ValueError`` otherwise."""
+        actions = np.asarray(actions, np.float64)
+        if actions.shape != (self.num_worlds, 7):
+            raise ValueError(f"actions have shape {actions.shape}; expected {(self.num_worlds, 7)}: {ACTION_NAMES}")
+        if not np.isfinite(actions).all():
+            world, entry = np.argwhere(~np.isfinite(actions))[0]
+            raise ValueError(
+                f"action entry {entry} ({ACTION_NAMES[entry]}) of world {world} is {actions[world, entry]}; "
+                "give finite numbers"
+            )
+        return actions
+
+    def _perceive(self, worlds: IntArray | None) -> None:
+        poses = np.stack(self.task.object_poses(self.world.true), axis=1)
+        if self.domain != "nominal":
+            rotation = self._hand_eye_rotation
+            positions = self._hand_eye_position + rotate(rotation, poses[..., :3])
+            poses = np.concatenate([positions, quat_multiply(rotation, poses[..., 3:])], axis=-1)
+        distance = norm(poses[..., :3] - self.world.robot.tcp_pose[:, None, :3])
+        seen, valid = self.errors.observe(poses, (distance < NEAR_FINGERS) & self.latch.closed[:, None], worlds)
+        self.filter.update(seen, valid, worlds)
+
+    def _plan(self, worlds: IntArray) -> None:
+        """New chunks where the old ones ran out; then the base target of the coming step."""
+        if len(worlds):
+            view = self.view(worlds, self.base_policy.needs)
+            try:
+                chunks = self.base_policy.predict(view)
+                self._runner.load(worlds, view.previous_target, self._pauses[worlds], chunks)
+            except BasePolicyError:
+                if (self.steps[worlds] == 0).any():
+                    raise
+                self._base_failed[worlds] = True
+        self.base_target = self._runner.current
+
+    def _judge_terms(self) -> Array:
+        """(N,) sum of the reward terms in the present state."""
+        values = self.task.progress(self.world.true)
+        terms = [weight * value for weight, value in zip(self._weights, values.values(), strict=True)]
+        self.reward_terms = dict(zip(values, terms, strict=True))
+        self._values = np.array(list(values.values()), np.float64)
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def _judge(self, rows: slice | IntArray) -> None:
+        done_now = self.task.success(self.world.true)
+        progress = self._judge_terms()
+        fault = self.world.diverged | self._base_failed
+        self._held[rows] = np.where(done_now & ~fault, self._held + 1, 0)[rows]
+        self._best[:, rows] = np.maximum(self._best, self._values)[:, rows]
+        self.success[rows] = self._held[rows] >= SUCCESS_STEPS
+        shortfall = 1.0 if self.reward_kind == "sparse" else 1.0 - progress
+        done = self.success if self.reward_kind == "sparse" else done_now
+        self.reward[rows] = np.where(done, 0.0, -shortfall)[rows]
+        self.terminated[rows] = self.success[rows]
+        truncated = fault
+        if self.max_episode_steps is not None:
+            truncated = truncated | ((self.steps >= self.max_episode_steps) & ~self.success)
+        self.truncated[rows] = truncated[rows]
+        if truncated.any():
+            for world in self._all[rows]:
+                self.failure[world] = self.name_failure(world) if truncated[world] else None
+
+    def name_failure(self, world: int) -> str:
+        """Why the episode of ``world`` has not succeeded: a fault, or "no_<milestone>" for the first one missed.
+
+        "not_held" where all milestones were reached but success did not hold.
+        """
+        if self.world.diverged[world]:
+            return "diverged"
+        if self._base_failed[world]:
+            return "base_policy_failed"
+        missed = np.flatnonzero(self._best[:, world] < REACHED)
+        return f"no_{list(self.task.weights)[missed[0]]}" if len(missed) else "not_held"
+
+    def _observe(self) -> None:
+        robot = self.world.robot
+        self.observation = self._builder.build(
+            robot,
+            robot.wrench + self.errors.wrench_noise(),
+            self.latch.closed,
+            np.concatenate([self.executed_target[:, None], self._runner.targets(self._ahead)], axis=1),
+            self._runner.phase,
+            self.filter.poses,
+            self.filter.valid,
+            self.filter.age,
+        )
+
+    def view(self, worlds: IntArray, needs: frozenset[str]) -> PolicyView:
+        """What a base policy with these ``needs`` sees of ``worlds``."""
+        robot = self.world.robot
+        objects = images = truth = None
+        if "objects" in needs:
+            objects = {o.name: self.filter.poses[worlds, i] for i, o in enumerate(self.task.objects)}
+        if "images" in needs:
+            from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
+
+            images = {
+                camera: np.stack([self.render(int(w), camera, POLICY_IMAGE_SIZE) for w in worlds])
+                for camera in POLICY_CAMERAS
+            }
+        if "truth" in needs:
+            truth = [self._snapshot(int(world)) for world in worlds]
+        return PolicyView(
+            worlds=worlds,
+            instruction=self.task.instruction,
+            tcp_pose=robot.tcp_pose[worlds],
+            joint_positions=robot.joint_positions[worlds],
+            gripper_width=robot.gripper_width[worlds],
+            gripper_closed=self.latch.closed[worlds],
+            wrench=(robot.wrench + self.errors.wrench_noise())[worlds],
+            previous_target=self.executed_target[worlds],
+            objects=objects,
+            images=images,
+            truth=truth,
+        )
+
+    def _snapshot(self, world: int) -> Snapshot:
+        true = self.world.true
+        return Snapshot(
+            poses={k: v[world].copy() for k, v in true.poses.items()},
+            velocities={k: v[world].copy() for k, v in true.velocities.items()},
+            contacts={k: bool(v[world]) for k, v in true.contacts.items()},
+            slides={k: v[world].copy() for k, v in true.slides.items()},
+            parameters={k: float(v[world]) for k, v in true.parameters.items()},
+            table_height=float(true.table_height[world]),
+            tcp_pose=true.tcp_pose[world].copy(),
+            gripper_width=float(true.gripper_width[world]),
+            gripper_closed=bool(self.latch.closed[world]),
+            target=self.executed_target[world].copy(),
+        )
+
+    def render(self, world: int, camera: str, size: tuple[int, int], visuals: str = "light") -> np.ndarray:
+        """Image (height, width, 3) uint8 of one world; see :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
+        from oc_residual_gym.worlds.render import shared_renderer
+
+        return shared_renderer(self.task, visuals, size).image(self.world, world, camera)
+
+    def close(self) -> None:
+        """Free the simulator's threads."""
+        self.world.close()
+
+
+def _one_of(kind: str, name: str, valid: Any) -> str:
+    if name not in valid:
+        raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(valid)}")
+    return name

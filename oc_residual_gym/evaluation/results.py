@@ -1,0 +1,194 @@
+"""Results on disk: one JSON line an episode while it runs, a summary at the end, and where both came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oc_residual_gym.evaluation.statistics import wilson
+
+Record = dict[str, Any]
+"""A JSON object."""
+
+
+class SettingsError(ValueError):
+    """Something that was asked for does not exist or does not fit; the message says what would."""
+
+
+EPISODES_FILE = "episodes.jsonl"
+SETTINGS_FILE = "settings.json"
+SUMMARY_FILE = "summary.json"
+
+CELL_KEYS = ("task", "base", "residual", "domain", "errors", "split")
+"""What episodes of one cell of the summary have in common."""
+
+VERSIONED_PACKAGES = ("oc-residual-gym", "gymnasium", "mujoco", "numpy", "onnxruntime", "robosuite", "scipy")
+"""Packages whose versions a result depends on."""
+
+_PACKAGE = Path(__file__).parents[1]
+_SIMULATION = ("geometry.py", "envs", "perception", "policies", "robots", "tasks", "worlds")
+"""Parts of this package that decide how an episode goes."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file all at once: whoever reads it sees the old text or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, all at once."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def json_line(record: Record) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def read_episodes(path: Path) -> list[Record]:
+    """Read the episodes of a file that may have been cut off within its last line, and remove that line.
+
+    Raises:
+        SettingsError: if another line is not JSON.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    complete = content[: content.rfind(b"\n") + 1]
+    if complete != content:
+        os.truncate(path, len(complete))
+    episodes = {}
+    for number, line in enumerate(complete.decode("utf-8").splitlines(), start=1):
+        try:
+            episode = json.loads(line)
+            episodes[episode["task"], episode["seed"]] = episode
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise SettingsError(
+                f"{path}, line {number}: not an episode ({error!r}); remove the line or the file"
+            ) from error
+    return list(episodes.values())
+
+
+def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
+    """Claim ``out`` for the evaluation that ``identity`` describes; return the episodes it already holds.
+
+    Raises:
+        SettingsError: if ``out`` holds another evaluation's episodes, naming what differs.
+    """
+    settings_file = out / SETTINGS_FILE
+    wanted = json.loads(json.dumps(identity))  # tuples become lists, as in the file
+    if settings_file.exists():
+        found = read_json(settings_file)
+        differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+        if differing:
+            lines = [f"  {key}: {found.get(key)} there, {wanted.get(key)} now" for key in differing]
+            raise SettingsError(
+                f"{out} holds an evaluation with other settings; choose another --out or remove it\n"
+                + "\n".join(lines)
+            )
+    elif (out / EPISODES_FILE).exists():
+        raise SettingsError(
+            f"{out} holds {EPISODES_FILE} without {SETTINGS_FILE}; choose another --out or remove it"
+        )
+    else:
+        write_json(settings_file, wanted)
+    return read_episodes(out / EPISODES_FILE)
+
+
+def cells(episodes: Iterable[Record]) -> list[Record]:
+    """Summary of the episodes of each task (and policy, domain, ...), in the order in which they come.
+
+    ``mean_steps`` is over successes and counts control steps to the end of the episode, including the 0.5 s
+    for which success must hold; ``None`` where nothing succeeded.
+    """
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for episode in episodes:
+        groups.setdefault(tuple(episode[key] for key in CELL_KEYS), []).append(episode)
+    return [dict(zip(CELL_KEYS, key, strict=True)) | _cell(group) for key, group in groups.items()]
+
+
+def _cell(episodes: list[Record]) -> Record:
+    successes = [episode for episode in episodes if episode["success"]]
+    rate = wilson(len(successes), len(episodes))
+
+    def mean(key: str, group: list[Record] = episodes) -> float | None:
+        return float(np.mean([episode[key] for episode in group])) if group else None
+
+    return {
+        "episodes": len(episodes),
+        "successes": len(successes),
+        "success_rate": rate.mean,
+        "ci_low": rate.low,
+        "ci_high": rate.high,
+        "mean_steps": mean("steps", successes),
+        "failures": dict(sorted(Counter(e["failure"] for e in episodes if not e["success"]).items())),
+        "mean_return": mean("return"),
+        "mean_peak_contact_force": mean("peak_contact_force"),
+        "max_peak_contact_force": max(episode["peak_contact_force"] for episode in episodes),
+        "mean_correction_mm": mean("correction_mm"),
+        "mean_correction_rad": mean("correction_rad"),
+        "mean_correction_change_mm": mean("correction_change_mm"),
+        "mean_correction_change_rad": mean("correction_change_rad"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of Python and of the packages a result depends on."""
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in VERSIONED_PACKAGES
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Describe what the results were computed on."""
+    processor = platform.processor()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        models = [line for line in cpu_info.read_text().splitlines() if line.startswith("model name")]
+        processor = models[0].partition(":")[2].strip() if models else processor
+    return {"system": platform.platform(), "processor": processor, "cores": os.cpu_count()}
+
+
+def commit() -> str | None:
+    """Git commit of this package, "-dirty" after it where files were changed; None outside its repository."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", "-C", str(_PACKAGE), *arguments], capture_output=True, text=True, check=False
+        )
+
+    try:
+        if (
+            git("ls-files", "--error-unmatch", "geometry.py").returncode != 0
+        ):  # installed below someone else's repository
+            return None
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def simulation_hash() -> str:
+    """SHA-256 over the files of this package that decide how an episode goes."""
+    digest = hashlib.sha256()
+    for name in _SIMULATION:
+        path = _PACKAGE / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.suffix in (".py", ".json", ".xml"):
+                digest.update(
+                    file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0"
+                )
+    return digest.hexdigest()

@@ -1,0 +1,210 @@
+"""Pose error models: what a pose tracker makes of the true object poses. Frozen in version 0 of every id.
+
+``MODELS`` holds the numbers; ``PoseErrors`` applies one model to the K objects of N worlds. Position errors
+are along the axes of the base frame. Rotation errors are rotation vectors in the object's own frame: those
+of all parts are added up, and the observed rotation is the true rotation times the rotation of the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oc_residual_gym.geometry import Array, quat_from_rotvec, quat_multiply
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PoseErrorModel:
+    """The parts of an error model; by default no error. Pairs are (position in m, rotation in rad)."""
+
+    spread: tuple[float, float] = (0.0, 0.0)
+    """Uniform error on every axis, each step and object, within a half-width that is itself drawn each step
+    from U(0, spread)."""
+    bias: tuple[float, float] = (0.0, 0.0)
+    """Standard deviation of the Gaussian error on every axis that is drawn once an episode and object."""
+    jitter: tuple[float, float] = (0.0, 0.0)
+    """Standard deviation of the Gaussian error on every axis that is drawn each step and object."""
+    latency: tuple[int, int] = (0, 0)
+    """Least and most control steps by which poses are late; drawn once an episode and world, all as likely.
+    The first pose of an episode repeats until there is an older one."""
+    loss: float = 0.0
+    """Probability that a seen object is lost in a step. The first observation of an episode is never lost:
+    the tracker was registered before the episode starts."""
+    loss_near_fingers: float = 0.0
+    """The same probability for an object near closed fingers."""
+    stay_lost: float = 0.0
+    """Probability that a lost object stays lost in a step: mean bursts are 1 / (1 - stay_lost) long."""
+    wrench: tuple[float, float] = (0.0, 0.0)
+    """Standard deviation of the Gaussian error on every axis of the measured wrench, each step; N and Nm."""
+
+
+_BURST_STEPS = 0.3 * 20  # mean length of a burst: 0.3 s at 20 Hz
+# Bursts that end with probability e a step take the share loss / (loss + e) of the time: 5 % away from closed
+# fingers. Near them bursts start three times as often and take 13.6 % of the time.
+_BURST_START = 0.05 / 0.95 / _BURST_STEPS
+
+MODELS = {
+    "clean": PoseErrorModel(),
+    # Kim et al. (arXiv 2606.18953) draw +-U(0, 5 mm) and drop 10 % of the steps. They add the same numbers to
+    # quaternion entries; the rotation vector of up to 3 degrees stands in for that.
+    "paper": PoseErrorModel(
+        spread=(0.005, np.deg2rad(3.0)), loss=0.1, loss_near_fingers=0.1, stay_lost=0.1, wrench=(0.5, 0.05)
+    ),
+    "tracker": PoseErrorModel(
+        bias=(0.002, np.deg2rad(1.0)),
+        jitter=(0.001, np.deg2rad(0.5)),
+        latency=(1, 2),
+        loss=_BURST_START,
+        loss_near_fingers=3.0 * _BURST_START,
+        stay_lost=1.0 - 1.0 / _BURST_STEPS,
+        wrench=(0.5, 0.05),
+    ),
+}
+
+_BLOCK = 128  # control steps drawn ahead at once: a reset stays cheap, and a step only looks its noise up
+
+
+class PoseErrors:
+    """One error model applied to the object poses of N worlds.
+
+    Every world draws from the generator it was reset with, in an order that neither other worlds nor actions
+    change. Only where objects are lost depends on the episode: on whether closed fingers were near.
+
+    Args:
+        name: "clean", "paper" or "tracker".
+        num_worlds: number of worlds N.
+        num_objects: number of observed objects K.
+
+    Raises:
+        ValueError: if there is no model of that name.
+    """
+
+    def __init__(self, name: str, num_worlds: int, num_objects: int) -> None:
+        if name not in MODELS:
+            names = ", ".join(map(repr, MODELS))
+            raise ValueError(f"unknown pose error model {name!r}; choose one of {names}")
+        self.model = MODELS[name]
+        self.num_worlds = num_worlds
+        self.num_objects = num_objects
+        self._generators: list[np.random.Generator | None] = [None] * num_worlds
+
+        # State of the running episodes.
+        self._poses = np.full((num_worlds, num_objects, 7), np.nan)
+        self._lost = np.ones((num_worlds, num_objects), dtype=bool)
+        self._wrench = np.zeros((num_worlds, 6))
+        self._bias = np.zeros((num_worlds, num_objects, 6))
+        self._latency = np.zeros(num_worlds, dtype=np.int64)
+        self._delays = self.model.latency[1] + 1
+        self._history = np.zeros((num_worlds * self._delays, num_objects, 7))
+
+        # What the next steps will need, drawn ahead: row w * _BLOCK + i is step i of world w's block.
+        self._error_block = np.empty((num_worlds * _BLOCK, num_objects, 7))
+        self._chance_block = np.empty((num_worlds * _BLOCK, num_objects))
+        self._wrench_block = np.empty((num_worlds * _BLOCK, 6))
+        self._history_block = np.empty((num_worlds * _BLOCK, 2), dtype=np.int64)
+        self._block_end = (np.arange(num_worlds) + 1) * _BLOCK
+        self._row = self._block_end.copy()
+        self._blocks_drawn = np.zeros(num_worlds, dtype=np.int64)
+        self._steps_ahead = 0  # no block runs out for so many calls of observe
+
+    def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
+        """Start an episode in ``worlds``, each drawing from its generator of ``generators`` from now on."""
+        for world, generator in zip(worlds, generators, strict=True):
+            self._generators[world] = generator
+            position_bias, rotation_bias = self.model.bias
+            self._bias[world] = generator.standard_normal((self.num_objects, 6))
+            self._bias[world] *= np.repeat([position_bias, rotation_bias], 3)
+            low, high = self.model.latency
+            self._latency[world] = generator.integers(low, high, endpoint=True)
+            self._blocks_drawn[world] = 0
+            self._draw_block(world)
+            self._chance_block[self._row[world]] = 1.0  # the first observation is never lost
+        self._lost[worlds] = True  # nothing was observed yet
+        self._poses[worlds] = np.nan
+        self._wrench[worlds] = 0.0
+
+    def observe(
+        self, true_poses: Array, near_closed_fingers: BoolArray, worlds: IntArray | None = None
+    ) -> tuple[Array, BoolArray]:
+        """Advance ``worlds`` by one control step and return what is seen of their objects.
+
+        Args:
+            true_poses: true poses in the base frame, ``(N, K, 7)``.
+            near_closed_fingers: whether the object is near closed fingers, which hide it, ``(N, K)``.
+            worlds: the worlds that advance; ``None`` means all. The other rows repeat the last observation
+                of their episode.
+
+        Returns:
+            Observed poses ``(N, K, 7)``, NaN where lost, and whether the object was seen ``(N, K)``.
+
+        Raises:
+            RuntimeError: if a world was never reset.
+        """
+        rows = slice(None) if worlds is None else worlds
+        if self._steps_ahead == 0:
+            self._draw_missing_blocks(np.arange(self.num_worlds) if worlds is None else worlds)
+        self._steps_ahead -= 1
+        block_row = self._row[rows].copy()
+        self._row[rows] += 1
+
+        written, read = self._history_block.take(block_row, axis=0).T
+        self._history[written] = true_poses[rows]
+        delayed = self._history.take(read, axis=0)
+        error = self._error_block.take(block_row, axis=0)
+        observed = np.empty_like(delayed)
+        np.add(delayed[..., :3], error[..., :3], out=observed[..., :3])
+        observed[..., 3:] = quat_multiply(delayed[..., 3:], error[..., 3:])
+
+        loss = np.where(near_closed_fingers[rows], self.model.loss_near_fingers, self.model.loss)
+        chance_lost = np.where(self._lost[rows], self.model.stay_lost, loss)
+        lost = self._chance_block.take(block_row, axis=0) < chance_lost
+        observed[lost] = np.nan
+
+        self._lost[rows] = lost
+        self._wrench[rows] = self._wrench_block.take(block_row, axis=0)
+        self._poses[rows] = observed
+        return self._poses.copy(), ~self._lost
+
+    def wrench_noise(self) -> Array:
+        """Errors ``(N, 6)`` of the external wrench (force in N, torque in Nm) in the step last observed."""
+        return self._wrench.copy()
+
+    def _draw_missing_blocks(self, worlds: IntArray) -> None:
+        """Draw the next block of those of ``worlds`` whose block has run out."""
+        for world in worlds[self._row[worlds] == self._block_end[worlds]]:
+            self._draw_block(world)
+        self._steps_ahead = max(1, int((self._block_end - self._row).min()))
+
+    def _draw_block(self, world: int) -> None:
+        """Draw all that world ``world`` will need in its next ``_BLOCK`` steps."""
+        generator = self._generators[world]
+        if generator is None:
+            raise RuntimeError(f"world {world} was observed before its first reset; reset it first")
+        objects = self.num_objects
+        gaussian = generator.standard_normal((_BLOCK, objects + 1, 6))
+        uniform = generator.random((_BLOCK, objects, 9))
+        block = slice(world * _BLOCK, (world + 1) * _BLOCK)
+
+        half_width = np.repeat(uniform[..., 6:8] * self.model.spread, 3, axis=-1)
+        error = half_width * (2.0 * uniform[..., :6] - 1.0)
+        error += gaussian[:, :objects] * np.repeat(self.model.jitter, 3)
+        error += self._bias[world]
+        self._error_block[block, :, :3] = error[..., :3]
+        self._error_block[block, :, 3:] = quat_from_rotvec(error[..., 3:])
+        self._chance_block[block] = uniform[..., 8]
+        self._wrench_block[block] = gaussian[:, objects] * np.repeat(self.model.wrench, 3)
+
+        # The last true poses lie in a ring; each step writes one slot and reads that of `latency` steps ago.
+        step = self._blocks_drawn[world] * _BLOCK + np.arange(_BLOCK)
+        delivered = step - np.minimum(step, self._latency[world])
+        ring = world * self._delays
+        self._history_block[block, 0] = ring + step % self._delays
+        self._history_block[block, 1] = ring + delivered % self._delays
+        self._blocks_drawn[world] += 1
+        self._row[world] = block.start

@@ -1,0 +1,63 @@
+"""Scripted experts as base policies: a task's legs, turned into chunks of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from oc_residual_gym.geometry import clip_norm, quat_normalize, rotation_between, towards
+from oc_residual_gym.policies.base import HORIZON, PolicyView
+from oc_residual_gym.tasks.base import Snapshot, Task, Waypoint
+from oc_residual_gym.worlds.base import Array, IntArray
+
+TURN_SPEED = 0.025
+"""Radians a control step, below the rate limit so that the arm keeps up."""
+
+
+class ExpertPolicy:
+    """The scripted expert of a task. It reads true state; what it lacks is any memory."""
+
+    name = "expert"
+    hash = None
+    horizon = HORIZON
+    needs = frozenset({"truth"})
+
+    def __init__(self, task: Task):
+        self._task = task
+
+    def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
+        """Nothing to forget."""
+
+    def predict(self, view: PolicyView) -> Array:
+        assert view.truth is not None
+        return np.stack([self._chunk(snapshot) for snapshot in view.truth])
+
+    def _chunk(self, state: Snapshot) -> Array:
+        return follow(state.target, self._task.expert(state), self.horizon)
+
+
+def follow(start: Array, legs: Sequence[Waypoint], steps: int) -> Array:
+    """Targets (steps, 8) that go from ``start`` (8,) along ``legs`` at their speeds, then stay at the end."""
+    chunk = np.empty((steps, 8))
+    target = start.copy()
+    done = 0
+    for leg in legs:
+        pause = leg.wait
+        target[7] = 0.0 if leg.closed else 1.0
+        while done < steps:
+            left = np.linalg.norm(leg.pose[:3] - target[:3])
+            turn = np.linalg.norm(rotation_between(target[3:7], leg.pose[3:]))
+            if left < 1e-6 and turn < 1e-5:
+                if pause == 0:
+                    break
+                pause -= 1
+            else:
+                # Moving and turning end together.
+                count = max(np.ceil(left / leg.speed), np.ceil(turn / TURN_SPEED), 1.0)
+                target[:3] = target[:3] + clip_norm(leg.pose[:3] - target[:3], left / count)
+                target[3:7] = quat_normalize(towards(target[None, 3:7], leg.pose[None, 3:], turn / count)[0])
+            chunk[done] = target
+            done += 1
+    chunk[done:] = target
+    return chunk

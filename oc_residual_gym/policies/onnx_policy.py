@@ -1,0 +1,124 @@
+"""Policies as ONNX files, run by ONNX Runtime on one thread: bit-identical for any batch size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from oc_residual_gym.policies.base import BasePolicyError, PolicyView
+from oc_residual_gym.worlds.base import Array, IntArray
+
+
+class OnnxFile:
+    """An ONNX model with one batched float32 output.
+
+    Raises:
+        ValueError: the file is missing or no ONNX model.
+    """
+
+    def __init__(self, path: str | Path):
+        import onnxruntime
+
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"there is no policy file {path}: give the path of an .onnx file")
+        data = path.read_bytes()
+        self.hash = hashlib.sha256(data).hexdigest()
+        self.path = path
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ValueError(f"{path} is not an ONNX model that ONNX Runtime can load: {error}") from error
+        self.inputs = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
+        self.output_shape = tuple(self._session.get_outputs()[0].shape)
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """First output for a batch of inputs."""
+        return self._session.run(None, inputs)[0]
+
+
+class OnnxBasePolicy:
+    """A base policy from a file: inputs named after what it needs, output (n, H, 8).
+
+    Inputs, all float32 but images: ``tcp_pose`` (n, 7), ``joint_positions`` (n, 7), ``gripper_width`` (n, 1),
+    ``gripper_closed`` (n, 1), ``wrench`` (n, 6), ``previous_target`` (n, 8), ``object/<name>`` (n, 7),
+    ``image/<camera>`` (n, 128, 128, 3) uint8.
+    """
+
+    def __init__(self, path: str | Path):
+        self._file = OnnxFile(path)
+        self.name = str(path)
+        self.hash = self._file.hash
+        shape = self._file.output_shape
+        if len(shape) != 3 or not isinstance(shape[1], int) or shape[2] != 8:
+            raise ValueError(f"base policy {path} has output shape {shape}; expected (batch, horizon, 8)")
+        self.horizon = shape[1]
+        prefixes = {name.split("/")[0] for name in self._file.inputs}
+        plain = {"tcp_pose", "joint_positions", "gripper_width", "gripper_closed", "wrench", "previous_target"}
+        unknown = prefixes - plain - {"object", "image"}
+        if unknown:
+            raise ValueError(f"base policy {path} has unknown inputs {sorted(unknown)}; known are {sorted(plain)}, object/<name> and image/<camera>")
+        self.needs = frozenset({"object": "objects", "image": "images"}[p] for p in prefixes & {"object", "image"})
+
+    def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
+        """Nothing to forget."""
+
+    def predict(self, view: PolicyView) -> Array:
+        inputs = {}
+        for name in self._file.inputs:
+            group, _, member = name.partition("/")
+            if group == "image":
+                inputs[name] = _pick(view.images, member, name)
+                continue
+            value = _pick(view.objects, member, name) if group == "object" else getattr(view, name)
+            inputs[name] = np.asarray(value, np.float32).reshape(len(view.worlds), -1)
+        try:
+            chunk = self._file.run(inputs)
+        except Exception as error:
+            raise BasePolicyError(f"base policy {self.name} failed: {error}") from error
+        return chunk.astype(np.float64)
+
+
+def _pick(values, member: str, name: str) -> np.ndarray:  # noqa: ANN001
+    if member not in values:
+        raise ValueError(f"the policy wants {name}, but the scene has only {', '.join(values)}")
+    return values[member]
+
+
+class OnnxResidual:
+    """A residual policy from a file: observation (n, D) float32 in, action (n, 7) in [-1, 1] out.
+
+    The file's metadata may hold ``observation_layout``, the field names in order as JSON; it is compared.
+    """
+
+    def __init__(self, path: str | Path):
+        self._file = OnnxFile(path)
+        self.name = str(path)
+        self.hash = self._file.hash
+        if len(self._file.inputs) != 1 or len(self._file.output_shape) != 2 or self._file.output_shape[1] != 7:
+            raise ValueError(
+                f"residual policy {path} maps {self._file.inputs} to {self._file.output_shape}; "
+                "expected one input (batch, observation) and one output (batch, 7)"
+            )
+        self._input, shape = next(iter(self._file.inputs.items()))
+        self._size = shape[1]
+
+    def check(self, layout_names: Sequence[str], size: int) -> None:
+        """Raises ``ValueError`` where the file was made for another observation."""
+        stored = self._file.metadata.get("observation_layout")
+        if self._size != size or (stored is not None and json.loads(stored) != list(layout_names)):
+            raise ValueError(
+                f"residual policy {self.name} was made for another observation ({self._size} entries; this task has "
+                f"{size}): use a policy trained for this task and version"
+            )
+
+    def act(self, observation: np.ndarray) -> Array:
+        """Actions (n, 7) for observations (n, D)."""
+        return self._file.run({self._input: np.ascontiguousarray(observation, np.float32)}).astype(np.float64)

@@ -1,0 +1,144 @@
+"""What a task is: a scene, a reset, a success rule, a progress measure and a scripted expert, over N worlds at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from oc_residual_gym.geometry import norm
+from oc_residual_gym.tasks.objects import ObjectSpec
+from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
+
+STILL_SPEED = 0.05
+"""An object slower than this is still, m/s (the paper's threshold for PickPlace, used for every task)."""
+SUCCESS_STEPS = 10
+"""Control steps, 0.5 s, that a task's success condition must hold without a break."""
+REACHED = 0.8
+"""Value from which a milestone counts as reached, for the naming of failures only."""
+TABLE_TOP_SIZE = (1.1, 0.9)
+"""Metres along x and y, centred at x = 0.3 (the paper's table)."""
+
+
+@dataclass(frozen=True)
+class ObservedObject:
+    """An object whose pose the policy sees."""
+
+    name: str
+    symmetry: str = "none"
+    """"none", "axis_z" (any turn about its own z axis), "yaw_90" or "yaw_180" (multiples of that turn)."""
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """Where one episode starts."""
+
+    poses: Mapping[str, Array]
+    """Object name to pose (7,): metres, quaternion xyzw, for a table top at z = 0."""
+    slides: Mapping[str, float] = field(default_factory=dict)
+    """Drawer name to its opening in metres; others are closed."""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """Whatever the task wants to remember of the episode."""
+    gripper_closed: bool = False
+
+
+@dataclass(frozen=True)
+class Waypoint:
+    """One leg of a scripted expert: move the TCP in a straight line to a pose, then wait with the gripper as told."""
+
+    pose: Array
+    """(7,) position in metres and quaternion xyzw of the TCP in the base frame."""
+    closed: bool
+    """Gripper command during the leg."""
+    wait: int = 0
+    """Control steps to stay at the pose before the next leg."""
+    speed: float = 0.007
+    """Metres a control step; turning takes 0.025 rad a step at most."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """True state of one world, as its scripted expert sees it."""
+
+    poses: Mapping[str, Array]
+    velocities: Mapping[str, Array]
+    contacts: Mapping[str, bool]
+    slides: Mapping[str, Array]
+    parameters: Mapping[str, float]
+    table_height: float
+    tcp_pose: Array
+    gripper_width: float
+    gripper_closed: bool
+    """State of the gripper latch."""
+    target: Array
+    """(8,) last executed target."""
+
+
+class Task(ABC):
+    """A task's specification. Subclasses define the data below, then the methods in the order given here."""
+
+    name: str
+    instruction: str
+    success_rule: str
+    """One sentence for people."""
+    max_episode_steps: int
+    specs: tuple[ObjectSpec, ...]
+    """Objects in the scene."""
+    objects: tuple[ObservedObject, ...]
+    """Objects in the observation, named after bodies or as :meth:`object_poses` has them."""
+    contacts: Mapping[str, tuple[str, str | None]]
+    """Name to the pair of bodies whose contact is reported. Besides object and drawer names: "table", "hand" (with the
+    fingers), "left_finger", "right_finger"; ``None`` as the second one means anything at all."""
+    weights: Mapping[str, float]
+    """Names of the milestones of :meth:`progress` in order, and their shares of the dense reward; below 1 in sum. The
+    first one that never came to ``REACHED`` names the failure of an episode that ran out of time."""
+
+    @abstractmethod
+    def reset(self, rng: np.random.Generator) -> InitialState:
+        """Draw the start of one episode."""
+
+    @abstractmethod
+    def success(self, state: TrueState) -> BoolArray:
+        """(N,): is the task done at this moment? An episode succeeds once this held for ``SUCCESS_STEPS``."""
+
+    @abstractmethod
+    def progress(self, state: TrueState) -> dict[str, Array]:
+        """(N,) in [0, 1] for each of ``weights``: how far each milestone is reached; none falls on the way to success."""
+
+    @abstractmethod
+    def expert(self, state: Snapshot) -> list[Waypoint]:
+        """Legs from here to the end of the task, for a scripted expert that reads true state and keeps no memory."""
+
+    def object_poses(self, state: TrueState) -> list[Array]:
+        """(N, 7) for each of ``objects``, in order."""
+        return [state.poses[o.name] for o in self.objects]
+
+
+def pose(x: float, y: float, z: float, yaw: float = 0.0) -> Array:
+    """Pose (7,) of something upright on the table, turned by ``yaw`` radians."""
+    return np.array([x, y, z, 0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
+
+
+def vertical_extent(quat: Array, half_size: Array) -> Array:
+    """(...,) half height of a box with half sizes (3,) in the orientation ``quat`` (..., 4)."""
+    x, y, z, w = quat[..., 0], quat[..., 1], quat[..., 2], quat[..., 3]
+    row = (np.abs(2 * (x * z - w * y)), np.abs(2 * (y * z + w * x)), np.abs(1 - 2 * (x * x + y * y)))
+    return row[0] * half_size[0] + row[1] * half_size[1] + row[2] * half_size[2]
+
+
+def axis_z(quat: Array) -> Array:
+    """(..., 3) the object's own z axis in the base frame."""
+    x, y, z, w = quat[..., 0], quat[..., 1], quat[..., 2], quat[..., 3]
+    return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=-1)
+
+
+def closeness(distance: Array, scale: float = 0.1) -> Array:
+    """1 at distance 0, falling to 0 over some ``scale`` metres."""
+    return 1.0 - np.tanh(distance / scale)
+
+
+def is_still(velocity: Array) -> BoolArray:
+    """(N,): linear speed below ``STILL_SPEED``, and turning slower than 0.5 rad/s."""
+    return (norm(velocity[..., :3]) < STILL_SPEED) & (norm(velocity[..., 3:]) < 0.5)

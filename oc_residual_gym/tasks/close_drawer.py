@@ -1,0 +1,129 @@
+"""CloseDrawer: push the open drawer of a desk cabinet shut."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from oc_residual_gym.geometry import norm, rotate_inverse
+from oc_residual_gym.tasks.base import (
+    STILL_SPEED,
+    InitialState,
+    ObservedObject,
+    Snapshot,
+    Task,
+    Waypoint,
+    closeness,
+    pose,
+)
+from oc_residual_gym.tasks.objects import DARK_WOOD, WOOD, Drawer, Geom, ObjectSpec
+from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
+
+DEPTH, WIDTH, HEIGHT = 0.27, 0.35, 0.282
+"""Metres: the outside of the paper's five-drawer desk cabinet."""
+WALL, GAP, SLOT, PITCH = 0.006, 0.001, 0.0492, 0.0552
+"""Metres: wall thickness, gap around a drawer, height of a slot, and from one slot to the next (the paper's)."""
+TRAVEL = 0.13
+"""Metres from closed to fully open (the paper's)."""
+DRAWER_MASS = 0.4
+"""Kilograms: a 6 mm board box of this size."""
+DAMPING, FRICTIONLOSS = 2.0, 0.5
+"""N s/m and N of a slide (the paper's)."""
+DRAWERS = ("drawer0", "drawer1", "drawer2", "drawer3", "drawer4")
+ACTIVE = (2, 3, 4)
+"""Drawers that may stand open: the paper's, with face centres 0.141, 0.196 and 0.251 m above the table."""
+CLOSED_OPENING = 0.013
+"""Metres below which a drawer is closed: 10 % of the travel (the paper's)."""
+FACE_X, FACE_Y, FACE_YAW = (0.62, 0.70), (-0.05, 0.05), (-0.1745, 0.1745)
+"""Metres and radians of the closed faces: nearer, the open drawer would touch the hand at the start."""
+OPENING = (0.09, TRAVEL)
+"""Metres by which the drawer stands open at the start."""
+
+FACE_THICKNESS = 0.006
+
+
+def _cabinet() -> ObjectSpec:
+    """The cabinet's frame: origin at the middle of the closed faces' plane on the table, +x out towards the robot."""
+    half_depth, half_width = DEPTH / 2, WIDTH / 2
+    walls = [
+        Geom("box", (half_depth, WALL / 2, HEIGHT / 2), (-half_depth, side * (half_width - WALL / 2), HEIGHT / 2), rgba=DARK_WOOD)
+        for side in (-1, 1)
+    ]
+    walls.append(Geom("box", (WALL / 2, half_width, HEIGHT / 2), (-DEPTH + WALL / 2, 0, HEIGHT / 2), rgba=DARK_WOOD))
+    for level in range(len(DRAWERS) + 1):
+        z = level * PITCH + WALL / 2
+        # The inner shelves are out of reach behind the faces: seen, not felt.
+        role = "both" if level in (0, len(DRAWERS)) else "visual"
+        walls.append(Geom("box", (half_depth, half_width, WALL / 2), (-half_depth, 0, z), rgba=DARK_WOOD, role=role))
+    drawers = tuple(
+        Drawer(
+            name,
+            _drawer_geoms(),
+            pos=(0.0, 0.0, WALL + i * PITCH + SLOT / 2),
+            travel=TRAVEL,
+            mass=DRAWER_MASS,
+            damping=DAMPING,
+            frictionloss=FRICTIONLOSS,
+        )
+        for i, name in enumerate(DRAWERS)
+    )
+    return ObjectSpec("cabinet", tuple(walls), fixed=True, drawers=drawers)
+
+
+def _drawer_geoms() -> tuple[Geom, ...]:
+    """A drawer's frame: origin at the centre of its face's outside, +x out towards the robot."""
+    height, width, length = SLOT / 2 - GAP, WIDTH / 2 - WALL - GAP, 0.11
+    side_height = 0.7 * height
+    return (
+        Geom("box", (FACE_THICKNESS / 2, width, height), (-FACE_THICKNESS / 2, 0, 0), rgba=WOOD),
+        Geom("box", (length, width, 0.002), (-length, 0, -height + 0.002), rgba=WOOD),
+        Geom("box", (length, 0.002, side_height), (-length, width - 0.002, side_height - height), rgba=WOOD),
+        Geom("box", (length, 0.002, side_height), (-length, 0.002 - width, side_height - height), rgba=WOOD),
+        Geom("cylinder", (0.012, 0.004), (0.004, 0, 0), (0.7071068, 0, 0.7071068, 0), rgba=DARK_WOOD, role="visual"),
+    )
+
+
+class CloseDrawer(Task):
+    name = "CloseDrawer"
+    instruction = "close the drawer"
+    success_rule = "the drawer is open by less than 13 mm and still, for 0.5 s"
+    max_episode_steps = 500
+    specs = (_cabinet(),)
+    objects = (ObservedObject("cabinet"), ObservedObject("drawer"))
+    contacts = {f"touch{i}": (DRAWERS[i], "hand") for i in ACTIVE}
+    weights = {"reach": 0.3, "close": 0.6}
+
+    def reset(self, rng: np.random.Generator) -> InitialState:
+        x, y, yaw, opening = rng.uniform(*np.transpose([FACE_X, FACE_Y, FACE_YAW, OPENING]))
+        active = int(rng.choice(ACTIVE))
+        return InitialState(
+            {"cabinet": pose(x, y, 0.0, np.pi + yaw)},
+            slides={DRAWERS[active]: opening},
+            parameters={"active": active},
+            gripper_closed=True,
+        )
+
+    def object_poses(self, state: TrueState) -> list[Array]:
+        """The cabinet, and the face of the drawer that stood open at the start."""
+        return [state.poses["cabinet"], self._of_active(state, {n: state.poses[n] for n in DRAWERS})]
+
+    def success(self, state: TrueState) -> BoolArray:
+        slide = self._of_active(state, state.slides)
+        return (slide[:, 0] < CLOSED_OPENING) & (np.abs(slide[:, 1]) < STILL_SPEED)
+
+    def progress(self, state: TrueState) -> dict[str, Array]:
+        closed = 1.0 - self._of_active(state, state.slides)[:, 0] / TRAVEL
+        return {"reach": closeness(self._reach_distance(state)), "close": np.clip(closed, 0.0, 1.0)}
+
+    def expert(self, state: Snapshot) -> list[Waypoint]:
+        raise NotImplementedError
+
+    def _of_active(self, state: TrueState, values) -> Array:
+        stacked = np.stack([values[DRAWERS[i]] for i in ACTIVE])
+        return stacked[state.parameters["active"].astype(int) - ACTIVE[0], np.arange(stacked.shape[1])]
+
+    def _reach_distance(self, state: TrueState) -> Array:
+        """Metres from the TCP to the face of the open drawer: a rectangle, of which the middle half counts."""
+        face = self._of_active(state, {n: state.poses[n] for n in DRAWERS})
+        offset = rotate_inverse(face[:, 3:], state.tcp_pose[:, :3] - face[:, :3])
+        half = np.array([0.0, WIDTH / 4, 0.0])
+        return norm(np.maximum(np.abs(offset) - half, 0.0))

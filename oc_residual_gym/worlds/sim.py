@@ -1,0 +1,314 @@
+"""SimWorld: N simulated FR3 cells, stepped together on threads, each bit-identical whatever its neighbours do."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from mujoco.rollout import Rollout
+
+from oc_residual_gym.robots.constants import FINGER_SPEED, HOME_JOINT_POSITIONS, MAX_OPENING
+from oc_residual_gym.tasks.base import InitialState, Task
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
+from oc_residual_gym.worlds.domains import EpisodePhysics, ModelIndex, apply_physics
+from oc_residual_gym.worlds.impedance import jacobian, posture_torque
+from oc_residual_gym.worlds.scene import HAND, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene
+
+SUBSTEPS = round(1.0 / (CONTROL_FREQUENCY * PHYSICS_TIMESTEP))
+"""Physics steps a control step."""
+MAX_LATENCY = 2
+"""Control steps of latency that a domain may ask for."""
+
+_CONTROL = (
+    mujoco.mjtState.mjSTATE_CTRL.value | mujoco.mjtState.mjSTATE_MOCAP_POS.value | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
+)
+# One step more than is kept: sensors are computed before a step, so that the readings after 25 come with the 26th.
+_STEPS = SUBSTEPS + 1
+_WXYZ = [3, 0, 1, 2]
+_XYZW = [1, 2, 3, 0]
+
+
+class SimWorld:
+    """N simulated worlds of one task.
+
+    Args:
+        task: what is in the scene.
+        num_worlds: N.
+        shared_physics: whether every episode has the nominal physics; then one model serves all worlds.
+        threads: threads that step worlds; by default one a core, at most one a world.
+    """
+
+    def __init__(self, task: Task, num_worlds: int, *, shared_physics: bool = True, threads: int | None = None):
+        self.task = task
+        self.num_worlds = num_worlds
+        self.scene = build_scene(task)
+        model = self.scene.model
+        self._shared_physics = shared_physics
+        self.models = [model if shared_physics else copy.copy(model) for _ in range(num_worlds)]
+        self.physics = [EpisodePhysics()] * num_worlds
+        self._index = _model_index(self.scene, task)
+        cores = os.cpu_count() or 1 if threads is None else threads
+        self._threads = min(cores, num_worlds) if num_worlds > 1 else 0
+        self._rollout = Rollout(nthread=self._threads)
+        self._data = [mujoco.MjData(model) for _ in range(max(1, self._threads))]
+        self._state_size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+        self._allocate(model)
+
+    def _allocate(self, model: mujoco.MjModel) -> None:
+        n, scene = self.num_worlds, self.scene
+        self.diverged: BoolArray = np.zeros(n, bool)
+        """(N,): did the physics of the last step fail? The world then stays in its last good state."""
+        self.peak_contact_force = np.zeros(n)
+        """(N,) largest net contact force on the hand within the last step, N."""
+        self._state = np.zeros((n, self._state_size))
+        self._control = np.zeros((n, _STEPS, model.nu + 7 * model.nmocap))
+        self._states_out = np.zeros((n, _STEPS, self._state_size))
+        self._sensors_out = np.zeros((n, _STEPS, model.nsensordata))
+        self._fractions = np.minimum(np.arange(1, _STEPS + 1) / SUBSTEPS, 1.0)[:, None]
+        self._target = np.zeros((n, 7))
+        self._pending = np.zeros((n, MAX_LATENCY + 1, 8))
+        self._latency = np.zeros(n, np.int64)
+        self._wrench_bias = np.zeros((n, 6))
+        self._finger_step = np.zeros(n)
+        self._gripper_command = np.zeros(n)
+        self._gripper_closed = np.zeros(n, bool)
+        # Columns of a control row: ctrl, then all mocap positions, then all mocap quaternions.
+        self._posture_columns = slice(model.actuator(_motor(1)).id, model.actuator(_motor(7)).id + 1)
+        self._gripper_column = model.actuator("gripper").id
+        target = int(model.body("target").mocapid[0])
+        self._target_position = slice(model.nu + 3 * target, model.nu + 3 * target + 3)
+        quats = model.nu + 3 * model.nmocap
+        self._target_quat = slice(quats + 4 * target, quats + 4 * target + 4)
+        self._fixture_columns = {}
+        for name in scene.fixtures:
+            mocap = int(model.body(f"{name}_main").mocapid[0])
+            self._fixture_columns[name] = (
+                slice(model.nu + 3 * mocap, model.nu + 3 * mocap + 3),
+                slice(quats + 4 * mocap, quats + 4 * mocap + 4),
+            )
+        self._allocate_readings()
+
+    def _allocate_readings(self) -> None:
+        """One gather a step brings all readings into ``_readings``; the states below are views of it."""
+        n, sensors, bodies = self.num_worlds, self.scene.sensors, self.scene.bodies
+        columns: list[int] = []
+        views: dict[str, slice] = {}
+        for group, source in sensors.items():
+            if group == "wrench":
+                continue
+            indices = list(range(source.start, source.stop))
+            if group in ("tcp_pose", "poses"):
+                frames = np.reshape(indices, (-1, 7))
+                indices = np.concatenate([frames[:, :3], frames[:, 3:][:, _XYZW]], axis=1).ravel().tolist()
+            views[group] = slice(len(columns), len(columns) + len(indices))
+            columns += indices
+        self._columns = np.array(columns)
+        self._readings = np.zeros((n, len(columns)))
+        values = {group: self._readings[:, view] for group, view in views.items()}
+        self._joint_axes = values["joint_axes"].reshape(n, 7, 3)
+        self._joint_anchors = values["joint_anchors"].reshape(n, 7, 3)
+        self._wrench_columns = sensors["wrench"]
+        self.robot = RobotState(
+            joint_positions=values["joint_positions"],
+            joint_velocities=values["joint_velocities"],
+            tcp_pose=values["tcp_pose"],
+            tcp_velocity=values["tcp_velocity"],
+            gripper_width=values["gripper_width"][:, 0],
+            wrench=np.zeros((n, 6)),
+        )
+        self._contact_counts = values.get("contacts", np.zeros((n, 0)))
+        self._contacts = np.zeros(self._contact_counts.shape, bool)
+        poses = values["poses"].reshape(n, len(bodies), 7)
+        velocities = values["velocities"].reshape(n, len(bodies), 6)
+        slides = values.get("slides", np.zeros((n, 0))).reshape(n, -1, 2)
+        self._parameters: dict[str, Array] = {}
+        self.true = TrueState(
+            poses={b: poses[:, i] for i, b in enumerate(bodies)},
+            velocities={b: velocities[:, i] for i, b in enumerate(bodies)},
+            contacts={c: self._contacts[:, i] for i, c in enumerate(self.task.contacts)},
+            slides={d: slides[:, i] for i, d in enumerate(self.scene.drawers)},
+            parameters=self._parameters,
+            table_height=np.zeros(n),
+            tcp_pose=self.robot.tcp_pose,
+            gripper_width=self.robot.gripper_width,
+        )
+
+    @property
+    def critic_state(self) -> Array:
+        """(N, 13 B + C) copies of all true poses (B x 7), velocities (B x 6) and contacts (C); privileged."""
+        blocks = [*self.true.poses.values(), *self.true.velocities.values(), self._contacts]
+        return np.concatenate(blocks, axis=1)
+
+    def reset(self, worlds: IntArray, starts: Sequence[InitialState], physics: Sequence[EpisodePhysics]) -> None:
+        """Start a new episode in each of ``worlds``; no model is compiled and no other world is touched."""
+        for world, start, episode in zip(worlds, starts, physics, strict=True):
+            self._reset_one(int(world), start, episode)
+        self._run(worlds, 1)
+        sensors = self._sensors_out[worlds, 0]
+        self._readings[worlds] = sensors[:, self._columns]
+        self._contacts[worlds] = self._contact_counts[worlds] > 0
+        self.robot.wrench[worlds] = self._wrench_bias[worlds]
+        self.peak_contact_force[worlds] = 0.0
+        self.diverged[worlds] = False
+        self._target[worlds] = self.robot.tcp_pose[worlds]
+        self._pending[worlds, :, :7] = self._target[worlds, None]
+        self._pending[worlds, :, 7] = ~self._gripper_closed[worlds, None]
+
+    def _reset_one(self, world: int, start: InitialState, physics: EpisodePhysics) -> None:
+        scene = self.scene
+        self.physics[world] = physics
+        if not self._shared_physics:
+            apply_physics(physics, scene.model, self.models[world], self._index)
+        self._latency[world] = physics.latency
+        self._wrench_bias[world] = physics.wrench_bias
+        self._finger_step[world] = FINGER_SPEED * physics.gripper_speed * PHYSICS_TIMESTEP
+        self._gripper_closed[world] = start.gripper_closed
+        self._gripper_command[world] = 0.0 if start.gripper_closed else MAX_OPENING
+        self.true.table_height[world] = physics.table_height
+        for name, value in start.parameters.items():
+            self._parameters.setdefault(name, np.zeros(self.num_worlds))[world] = value
+        qpos = scene.home.copy()
+        if start.gripper_closed:
+            qpos[scene.finger_qpos] = 0.0
+        lift = np.array([0.0, 0.0, physics.table_height])
+        for name, address in scene.free_qpos.items():
+            pose = start.poses[name]
+            qpos[address : address + 3] = pose[:3] + lift
+            qpos[address + 3 : address + 7] = pose[3:][_WXYZ]
+        for name, opening in start.slides.items():
+            qpos[scene.slide_qpos[name]] = opening
+        row = self._control[world]
+        for name, (position, quat) in self._fixture_columns.items():
+            row[:, position] = start.poses[name][:3] + lift
+            row[:, quat] = start.poses[name][3:][_WXYZ]
+        self._state[world] = 0.0
+        self._state[world, 1 : 1 + len(qpos)] = qpos
+
+    def step(self, targets: Array, worlds: IntArray | None = None) -> None:
+        """Track ``targets`` (N, 8) for one control step in ``worlds`` (all by default), and in no other.
+
+        Targets are interpolated over the step: positions linearly, rotations along the chord.
+        """
+        rows: slice | IntArray = slice(None) if worlds is None else worlds
+        self._command(targets, rows)
+        self._run(worlds, _STEPS)
+        self._read(rows)
+
+    def _command(self, targets: Array, rows: slice | IntArray) -> None:
+        """Fill the control rows from the targets (delayed by the domain's latency) and the posture torque."""
+        self._pending[rows, 1:] = self._pending[rows, :-1]
+        self._pending[rows, 0] = targets[rows]
+        pending = self._pending[np.arange(self.num_worlds), self._latency]
+        control, old = self._control, self._target
+        control[:, :, self._target_position] = old[:, None, :3] + self._fractions * (pending[:, None, :3] - old[:, None, :3])
+        start = old[:, _QUAT_WXYZ]
+        end = pending[:, _QUAT_WXYZ]
+        end *= np.copysign(1.0, np.einsum("ni,ni->n", start, end))[:, None]
+        control[:, :, self._target_quat] = start[:, None] + self._fractions * (end - start)[:, None]
+        robot = self.robot
+        jacobians = jacobian(self._joint_axes, self._joint_anchors, robot.tcp_pose[:, :3])
+        torque = posture_torque(jacobians, robot.joint_positions, robot.joint_velocities, HOME_JOINT_POSITIONS)
+        control[:, :, self._posture_columns] = torque[:, None]
+        closed = pending[:, 7] < 0.5
+        # A reversed hand starts from where its fingers are, not from where its command had run to.
+        command = np.where(closed == self._gripper_closed, self._gripper_command, robot.gripper_width)
+        direction = np.where(closed, -self._finger_step, self._finger_step)
+        ramp = command[:, None] + direction[:, None] * self._fractions[:, 0] * SUBSTEPS
+        ramp = np.minimum(np.maximum(ramp, 0.0), MAX_OPENING)
+        control[:, :, self._gripper_column] = ramp
+        self._target[rows] = pending[rows, :7]
+        self._gripper_closed[rows] = closed[rows]
+        self._gripper_command[rows] = ramp[rows, -1]
+
+    def _run(self, worlds: IntArray | None, steps: int) -> None:
+        """Physics steps of the given worlds from ``_state`` under ``_control``, into the output buffers."""
+        if worlds is None and steps == _STEPS:
+            models, state, control = self.models, self._state, self._control
+            states_out, sensors_out = self._states_out, self._sensors_out
+        else:
+            rows = np.arange(self.num_worlds) if worlds is None else worlds
+            models = [self.models[i] for i in rows]
+            state, control = self._state[rows], np.ascontiguousarray(self._control[rows, :steps])
+            states_out = np.empty((len(rows), steps, self._state_size))
+            sensors_out = np.empty((len(rows), steps, self._sensors_out.shape[2]))
+        self._rollout.rollout(
+            models,
+            self._data,
+            state,
+            control,
+            control_spec=_CONTROL,
+            skip_checks=True,
+            nstep=steps,
+            state=states_out,
+            sensordata=sensors_out,
+        )
+        if states_out is not self._states_out:
+            self._states_out[rows, :steps] = states_out
+            self._sensors_out[rows, :steps] = sensors_out
+
+    def _read(self, rows: slice | IntArray) -> None:
+        """Take over state and readings, but not those of worlds whose physics failed."""
+        states, sensors = self._states_out[rows, SUBSTEPS - 1], self._sensors_out[rows]
+        # After a warning of MuJoCo (bad or huge state, buffers full) the rollout repeats a state: its time stands still.
+        late = np.abs(states[:, 0] - self._state[rows, 0] - SUBSTEPS * PHYSICS_TIMESTEP) > 1e-6
+        finite = np.isfinite(sensors[:, SUBSTEPS]).all(axis=1) & np.isfinite(states).all(axis=1)
+        good = finite & ~late
+        if not good.all():
+            rows = np.arange(self.num_worlds)[rows]
+            self.diverged[rows] = ~good
+            rows, states, sensors = rows[good], states[good], sensors[good]
+        self._state[rows] = states
+        self._readings[rows] = sensors[:, SUBSTEPS].take(self._columns, axis=1)
+        self._contacts[rows] = self._contact_counts[rows] > 0
+        contact = sensors[:, 1:, self._wrench_columns]
+        force, moment = contact[..., :3], contact[..., 3:6]
+        arm = contact[..., 6:] - self.robot.tcp_pose[rows, None, :3]
+        wrench = self.robot.wrench
+        wrench[rows, :3] = force.mean(axis=1)
+        wrench[rows, 3:] = (moment + _cross(arm, force)).mean(axis=1)
+        wrench[rows] += self._wrench_bias[rows]
+        self.peak_contact_force[rows] = np.sqrt(np.einsum("nsi,nsi->ns", force, force).max(axis=1))
+
+    def physics_state(self, world: int) -> tuple[Array, Array, Array]:
+        """(nq,) joint positions, (M, 3) and (M, 4) poses (wxyz) of mocap bodies: what a renderer needs."""
+        model = self.scene.model
+        mocap = self._control[world, -1, model.nu :]
+        quats = 3 * model.nmocap
+        return self._state[world, 1 : 1 + model.nq], mocap[:quats].reshape(-1, 3), mocap[quats:].reshape(-1, 4)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._rollout.close()
+
+
+_QUAT_WXYZ = [6, 3, 4, 5]
+
+
+def _cross(a: Array, b: Array) -> Array:
+    result = np.empty(a.shape)
+    result[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
+    result[..., 1] = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
+    result[..., 2] = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return result
+
+
+def _motor(joint: int) -> str:
+    return f"robot0_torq_j{joint}"
+
+
+def _model_index(scene: Scene, task: Task) -> ModelIndex:
+    model = scene.model
+    movable = [scene.body_ids[b] for b in scene.bodies if b not in scene.fixtures]
+    return ModelIndex(
+        object_bodies=np.array(movable, int),
+        hand_body=model.body(HAND).id,
+        table_body=model.body("table").id,
+        tcp_site=model.site(TCP_SITE).id,
+        arm_dofs=np.array([model.jnt_dofadr[model.joint(f"robot0_joint{i}").id] for i in range(1, 8)]),
+        slide_dofs=np.array([model.jnt_dofadr[model.jnt_qposadr.tolist().index(a)] for a in scene.slide_qpos.values()], int),
+        impedance_actuators=np.array([model.actuator(f"impedance{i}").id for i in range(6)]),
+        gripper_actuator=model.actuator("gripper").id,
+    )
