@@ -4,12 +4,16 @@ instant."""
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.registration import env_id
 
 DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipulation policy."
 
@@ -18,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked
     for."""
     options = _parser().parse_args(arguments)
-    from oc_residual_gym.evaluation.results import SettingsError, write_json
-
+    # robosuite's hints on setting up robosuite are of no use to users of this command.
+    logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
     options.command_line = shlex.join(["oc-residual", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code, result = options.run(options)
@@ -27,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"oc-residual {options.command}: {error}", file=sys.stderr)
         return 2
     if options.json:
+        from oc_residual_gym.evaluation.results import write_json
+
         write_json(options.json, result)
     return code
 
@@ -77,8 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--task", required=True, help="name of a task")
     _add_policy_options(render)
     render.add_argument("--seed", type=int, default=0, help="seed of the episode in the split")
-    render.add_argument("--size", default="640x480", help="width x height in pixels")
-    render.add_argument("--camera", default="person", help="which camera")
+    render.add_argument("--step", type=int, default=0, help="control steps before the first picture")
+    render.add_argument(
+        "--size", type=_size, default="640x480", metavar="WxH", help="width and height in pixels"
+    )
+    render.add_argument("--camera", default="person", help='"person", "shoulder" or "wrist"')
     render.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="what to write: .png, .mp4 or .gif"
     )
@@ -104,6 +113,14 @@ def _positive(text: str) -> int:
     return value
 
 
+def _size(text: str) -> tuple[int, int]:
+    """Height and width of "640x480"."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 640x480")
+    return int(height), int(width)
+
+
 Outcome = tuple[int, Any]
 """Exit code, and what goes into the JSON file."""
 
@@ -113,7 +130,7 @@ def _tasks(options: argparse.Namespace) -> Outcome:
 
     listed = [
         {
-            "id": f"OCResidual-{task.name}-v0",
+            "id": env_id(task.name),
             "task": task.name,
             "instruction": task.instruction,
             "success_rule": task.success_rule,
@@ -171,7 +188,22 @@ def _bench(options: argparse.Namespace) -> Outcome:
 
 
 def _render(options: argparse.Namespace) -> Outcome:
-    raise NotImplementedError
+    from oc_residual_gym.evaluation.evaluator import EvaluationSettings
+    from oc_residual_gym.video import render_episode
+    from oc_residual_gym.worlds.render import RenderError
+
+    settings = EvaluationSettings(
+        (options.task,), options.base, options.residual, options.domain, options.errors, options.split
+    )
+    try:
+        count = render_episode(
+            settings, options.seed, options.out, options.camera, options.size, options.step
+        )
+    except RenderError as error:
+        print(f"oc-residual render: {error}", file=sys.stderr)
+        return 1, {"error": str(error)}
+    print(f"{options.out}: {count} picture{'s' if count > 1 else ''} of {options.task}, seed {options.seed}")
+    return 0, {"file": str(options.out), "pictures": count, "seed": options.seed}
 
 
 def _check(options: argparse.Namespace) -> Outcome:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.results import (
     CELL_KEYS,
     EPISODES_FILE,
     SUMMARY_FILE,
     Record,
-    SettingsError,
     cells,
     read_episodes,
     read_json,
@@ -98,35 +101,27 @@ def _names(reference: Record, candidate: Record) -> tuple[str, str]:
 
 def _differences(reference: list[Record], candidate: list[Record]) -> list[Record]:
     """Success rates of both sides and their paired difference, for each task and for all together."""
-    outcomes: dict[str, list[tuple[int, int]]] = {}
+    pairs: dict[str, list[tuple[bool, bool]]] = {}
     for before, after in zip(reference, candidate, strict=True):
-        outcomes.setdefault(before["task"], []).append((int(before["success"]), int(after["success"])))
-    before_after = {task: tuple(zip(*pairs, strict=True)) for task, pairs in outcomes.items()}
-    change = {task: [after - before for before, after in pairs] for task, pairs in outcomes.items()}
-
-    def entry(task: str, before: Estimate, after: Estimate, difference: Estimate) -> Record:
-        return {
-            "task": task,
-            "reference": asdict(before),
-            "candidate": asdict(after),
-            "difference": asdict(difference),
-        }
-
-    entries = [
-        entry(
-            task,
-            wilson(sum(before), len(before)),
-            wilson(sum(after), len(after)),
-            stratified_bootstrap({task: change[task]}),
-        )
-        for task, (before, after) in before_after.items()
-    ]
-    if len(entries) > 1:
-        sides = [
-            stratified_bootstrap({task: pair[i] for task, pair in before_after.items()}) for i in range(2)
+        pairs.setdefault(before["task"], []).append((before["success"], after["success"]))
+    outcomes = {task: np.array(values, dtype=np.float64) for task, values in pairs.items()}
+    rows = []
+    for task, values in outcomes.items():
+        rates = [wilson(int(values[:, side].sum()), len(values)) for side in (0, 1)]
+        rows.append(_row(task, rates, {task: values}))
+    if len(outcomes) > 1:
+        rates = [
+            stratified_bootstrap({t: values[:, side] for t, values in outcomes.items()}) for side in (0, 1)
         ]
-        entries.append(entry(ALL_TASKS, *sides, stratified_bootstrap(change)))
-    return entries
+        rows.append(_row(ALL_TASKS, rates, outcomes))
+    return rows
+
+
+def _row(task: str, rates: list[Estimate], outcomes: dict[str, NDArray[np.float64]]) -> Record:
+    """One line of the comparison; outcomes (episodes, 2) of reference and candidate by task."""
+    difference = stratified_bootstrap({t: values[:, 1] - values[:, 0] for t, values in outcomes.items()})
+    sides = {"reference": rates[0], "candidate": rates[1], "difference": difference}
+    return {"task": task} | {side: asdict(estimate) for side, estimate in sides.items()}
 
 
 def _table(names: tuple[str, str], comparison: list[Record]) -> str:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from oc_residual_gym.envs.core import SPLITS, ResidualWorlds
-from oc_residual_gym.evaluation import results
-from oc_residual_gym.evaluation.results import Record, SettingsError
+from oc_residual_gym.evaluation import SettingsError, results
+from oc_residual_gym.evaluation.results import Record
 from oc_residual_gym.geometry import norm
 from oc_residual_gym.perception.errors import MODELS
 from oc_residual_gym.policies import load_base_policy

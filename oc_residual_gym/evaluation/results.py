@@ -15,14 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.statistics import wilson
 
 Record = dict[str, Any]
 """A JSON object."""
-
-
-class SettingsError(ValueError):
-    """Something that was asked for does not exist or does not fit; the message says what would."""
 
 
 EPISODES_FILE = "episodes.jsonl"

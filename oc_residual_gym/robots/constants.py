@@ -1,7 +1,8 @@
-"""Numbers of the Franka Research 3 and the Franka Hand, without any simulator: shared by simulation and real robot.
+"""Numbers of the Franka Research 3 and the Franka Hand, for simulation and real robot alike.
 
 ``fr3.json`` holds link inertias, joint origins and limits, extracted from Franka's own robot description
-(https://github.com/frankarobotics/franka_description, ``robots/fr3``, Apache-2.0). Angles are in rad, lengths in m.
+(https://github.com/frankarobotics/franka_description, ``robots/fr3``, Apache-2.0). Lengths are in m, angles
+in rad.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Array = NDArray[np.float64]
 FR3_DESCRIPTION: dict[str, Any] = json.loads(
     resources.files(__package__).joinpath("fr3.json").read_text(encoding="utf-8")
 )
-"""``links``: mass, com, inertia about the com; ``joints``: origin, limits. Keys ``link0..7``, ``joint1..8``."""
+"""``links`` (``link0`` ..): mass, com, inertia about the com; ``joints`` (``joint1`` ..): origin, limits."""
 
 ARM_LINKS = tuple(f"link{i}" for i in range(8))
 ARM_JOINTS = tuple(f"joint{i}" for i in range(1, 8))
@@ -44,11 +45,12 @@ JOINT_TORQUE_LIMIT: Array = _limits("effort")
 HOME_JOINT_POSITIONS: Array = np.array(
     [0.0, -0.32534420895648036, 0.0, -2.550864525920069, 0.0, 2.2255203169635887, np.pi / 4]
 )
-"""(7,) rad: TCP at (0.42, 0, 0.28) m, tool straight down, hand x along base x, elbow up in the plane y = 0."""
+"""(7,) rad: TCP at (0.42, 0, 0.28) m, tool straight down, hand x along base x, elbow up, arm in its plane."""
 
 HAND_OFFSET = 0.107
-"""Flange (= Franka Hand mounting face) from joint 7's frame along its z, m; the hand is turned by -45 degrees there."""
+"""Flange and the hand's frame from link 7's frame along its z, m."""
 HAND_ROTATION = -np.pi / 4
+"""Of the hand's frame about that z."""
 TCP_OFFSET = 0.1034
 """Franka's nominal TCP from the hand frame along its z, m."""
 

@@ -1,6 +1,8 @@
-"""Primitive shapes of the FR3 and its hand, in link frames (m): for contact, and for pictures that render fast.
+"""Primitive shapes of the FR3 and its hand, in link frames (m): for contact, and for fast pictures.
 
-The contact shapes are fitted to the vertices of robosuite's Panda meshes (Panda and FR3 share their outer shape).
+The contact shapes are fitted to robosuite's meshes of the Panda, whose outer shape the FR3 shares: from link
+1 to the fingers they leave out at most 10 mm of a mesh and stand out of it by at most 13 mm. Not covered: the
+base's cable panel, and the hand's cable and plug above its edge.
 """
 
 from __future__ import annotations
@@ -105,11 +107,8 @@ ARM_COLLISION: dict[str, tuple[Shape, ...]] = {
 
 HAND_COLLISION = Box((0.0, 0.0, 0.033), (0.0255, 0.1015, 0.033))
 
-PAD_FRICTION = 1.0
-"""Sliding friction of the fingertips' rubber pads: dry rubber on wood or plastic lies between 0.8 and 1.2."""
-
 FINGER_PAD = Box((0.0, 0.00725, 0.0447), (0.00875, 0.00725, 0.0091))
-"""Fingertip of the finger at +y in its own frame: the pads' inner faces (y = 0) touch when the hand is closed."""
+"""Rubber tip of the finger at +y, in its frame; the tips' inner faces (y = 0) meet in a closed hand."""
 FINGER_STEM = Box((0.0, 0.0178, 0.0178), (0.0102, 0.0075, 0.0178))
 """Rest of that finger."""
 
@@ -153,7 +152,7 @@ ARM_VISUAL: dict[str, tuple[Shape, ...]] = {
     ),
 }
 
-HAND_VISUAL: tuple[Shape, ...] = (Box((0.0, 0.0, 0.033), (0.023, 0.1, 0.033)),)
+HAND_VISUAL = Box((0.0, 0.0, 0.033), (0.023, 0.1, 0.033))
 FINGER_VISUAL: tuple[Box, ...] = (
     replace(FINGER_PAD, rgba=DARK),
     replace(FINGER_STEM, rgba=(0.5, 0.5, 0.52, 1.0)),

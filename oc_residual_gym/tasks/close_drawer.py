@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from oc_residual_gym.geometry import norm, rotate_inverse
+from oc_residual_gym.geometry import (
+    norm,
+    pose_multiply,
+    pose_relative,
+    quat_from_rotvec,
+    quat_multiply,
+    rotate_inverse,
+    rotation_between,
+)
 from oc_residual_gym.tasks.base import (
     STILL_SPEED,
     InitialState,
@@ -15,6 +23,7 @@ from oc_residual_gym.tasks.base import (
     closeness,
     pose,
 )
+from oc_residual_gym.tasks.moves import EASE, FAST, PRESS, SETTLE, SLOW, STEADY, above, tool_down
 from oc_residual_gym.tasks.objects import DARK_WOOD, WOOD, Drawer, Geom, ObjectSpec
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -39,6 +48,18 @@ OPENING = (0.09, TRAVEL)
 """Metres by which the drawer stands open at the start."""
 
 FACE_THICKNESS = 0.006
+"""Metres."""
+
+TILT = np.radians(30.0)
+"""Of the expert's tool, so that the fingertips lead: a vertical one meets the fronts above with its palm."""
+LEAD = 0.012
+"""Metres by which the closed fingers, tilted like that, reach farther forward than the TCP."""
+TOOL_HEIGHT = 0.01
+"""Metres of the expert's TCP above the middle of the face, which the fingertips then meet."""
+STANDOFF = 0.03
+"""Metres in front of the face from which the expert starts to push."""
+IN_LINE = 0.015
+"""Metres from that line within which it goes on pushing."""
 
 
 def _cabinet() -> ObjectSpec:
@@ -82,6 +103,12 @@ def _drawer_geoms() -> tuple[Geom, ...]:
     )
 
 
+def _tool_before(distance: float) -> Array:
+    """Pose of the expert's tool in the frame of a face, fingertips ``distance`` metres in front of it."""
+    quat = quat_multiply(tool_down(np.pi), quat_from_rotvec(np.array([0.0, TILT, 0.0])))
+    return np.concatenate([[LEAD + distance, 0.0, TOOL_HEIGHT], quat])
+
+
 class CloseDrawer(Task):
     name = "CloseDrawer"
     instruction = "close the drawer"
@@ -115,7 +142,21 @@ class CloseDrawer(Task):
         return {"reach": closeness(self._reach_distance(state)), "close": np.clip(closed, 0.0, 1.0)}
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
-        raise NotImplementedError
+        name = DRAWERS[int(state.parameters["active"])]
+        face, opening, here = state.poses[name], float(state.slides[name][0]), state.target[:7]
+        start = pose_multiply(face, _tool_before(STANDOFF))
+        if pose_relative(face, state.tcp_pose)[0] < LEAD - IN_LINE:
+            # Behind the open face, over the drawer: up and out.
+            return [Waypoint(above(here, 0.1), closed=True), Waypoint(above(start, 0.1), closed=True)]
+        ahead, aside, up = pose_relative(face, here)[:3] - _tool_before(0.0)[:3]
+        in_line = np.hypot(aside, up) < IN_LINE and np.linalg.norm(rotation_between(here[3:], start[3:])) < 0.1
+        legs = [] if in_line else [Waypoint(start, closed=True, wait=SETTLE, speed=FAST)]
+        # Slowly into contact, then steadily, and slowly again to the end.
+        for distance, speed in ((0.0, SLOW), (EASE - opening, STEADY)):
+            if not in_line or distance < ahead:
+                legs.append(Waypoint(pose_multiply(face, _tool_before(distance)), closed=True, speed=speed))
+        end = pose_multiply(face, _tool_before(-opening - PRESS))
+        return [*legs, Waypoint(end, closed=True, speed=SLOW)]
 
     def _of_active(self, state: TrueState, values) -> Array:
         stacked = np.stack([values[DRAWERS[i]] for i in ACTIVE])

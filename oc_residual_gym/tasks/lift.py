@@ -15,6 +15,7 @@ from oc_residual_gym.tasks.base import (
     pose,
     vertical_extent,
 )
+from oc_residual_gym.tasks.moves import STEADY, is_holding, pick, top_grasp
 from oc_residual_gym.tasks.objects import WOOD, solid_box
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -24,6 +25,8 @@ MASS = 0.1
 """Kilograms: 192 cm^3 of softwood."""
 LIFT_HEIGHT = 0.04
 """Metres between the block's lowest point and the table, as in the paper."""
+CARRY_HEIGHT = 0.10
+"""Metres above the table to which the expert takes the TCP."""
 X_RANGE, Y_RANGE, YAW_RANGE = (0.37, 0.58), (-0.27, 0.28), (-0.87, 0.80)
 """Metres and radians: the span of the paper's 66 start poses."""
 
@@ -55,7 +58,10 @@ class Lift(Task):
         }
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
-        raise NotImplementedError
+        if is_holding(state):
+            here = state.target[:7]
+            return [Waypoint(np.array([*here[:2], state.table_height + CARRY_HEIGHT, *here[3:]]), True, speed=STEADY)]
+        return pick(state, top_grasp(state, state.poses["block"], np.pi), 2 * HALF_SIZE[1])
 
     def _clearance(self, state: TrueState) -> Array:
         block = state.poses["block"]

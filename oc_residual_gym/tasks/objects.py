@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+Color = tuple[float, float, float, float]
+"""Red, green, blue, opacity."""
+
 WOOD = (0.76, 0.60, 0.42, 1.0)
 DARK_WOOD = (0.52, 0.37, 0.24, 1.0)
 RED = (0.80, 0.15, 0.12, 1.0)
@@ -18,21 +21,26 @@ BLUE = (0.15, 0.30, 0.65, 1.0)
 
 @dataclass(frozen=True)
 class Geom:
-    """One primitive shape, in the frame of its body."""
+    """One shape, in the frame of its body."""
 
     type: str
-    """MuJoCo geom type: box, cylinder, capsule or sphere."""
-    size: tuple[float, ...]
-    """MuJoCo half sizes, in metres."""
+    """MuJoCo geom type: box, cylinder, capsule, sphere or mesh."""
+    size: tuple[float, ...] = ()
+    """MuJoCo half sizes, in metres; a mesh has none."""
     pos: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Centre, in metres."""
     quat: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
     """Orientation, wxyz as MuJoCo has it."""
-    rgba: tuple[float, float, float, float] = WOOD
+    rgba: Color = WOOD
     role: str = "both"
     """"collision", "visual" or "both"."""
     bits: dict[str, str] | None = None
     """Collision bits, where they differ from those of the object."""
+    vertices: tuple[tuple[float, float, float], ...] = ()
+    """A mesh's corners, in metres. What collides is their convex hull."""
+    faces: tuple[tuple[int, int, int], ...] = ()
+    """Triangles of a mesh that is to be seen, as numbers of its vertices, counterclockwise from outside; without any,
+    the convex hull is seen."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def cylinder_inertia(mass: float, radius: float, length: float) -> tuple[float, 
     return (across, across, mass * radius**2 / 2)
 
 
-def solid_box(name: str, half: tuple[float, float, float], mass: float, rgba: tuple[float, float, float, float]) -> ObjectSpec:
+def solid_box(name: str, half: tuple[float, float, float], mass: float, rgba: Color) -> ObjectSpec:
     """A movable solid box with half sizes ``half`` in metres and ``mass`` in kilograms."""
     return ObjectSpec(name, (Geom("box", half, rgba=rgba),), mass, box_inertia(mass, half))
 

@@ -15,6 +15,7 @@ from oc_residual_gym.tasks.base import (
     is_still,
     pose,
 )
+from oc_residual_gym.tasks.moves import PRESS, heading, is_holding, pick, place, release, top_grasp
 from oc_residual_gym.tasks.objects import RED, WHITE, Geom, ObjectSpec, solid_box
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -28,6 +29,10 @@ BLOCK_RANGE = ((0.33, 0.60), (-0.175, 0.275), (-0.98, 2.16))
 """x, y (metres) and yaw (radians) of the block: the span of the paper's start poses."""
 PLATE_RANGE = ((0.30, 0.50), (-0.238, 0.257))
 """x, y of the plate: the span of the paper's start poses."""
+LIFT_HEIGHT = 0.03
+"""Metres above the table at which the block, on its way to the plate, counts as lifted."""
+RETREAT_HEIGHT = 0.12
+"""Metres above the table to which the expert takes the TCP in the end."""
 MIN_DISTANCE = 0.15
 """Metres between the centres at the start: the block lies beside the plate whatever its yaw."""
 
@@ -72,33 +77,39 @@ class PickPlace(Task):
         return self._placed(state) & ~state.contacts["hand"] & is_still(state.velocities["block"])
 
     def progress(self, state: TrueState) -> dict[str, Array]:
-        placed = self._placed(state)
-        held = self._grasped(state) | placed
-        height = np.clip(self._lift(state) / 0.03, 0.0, 1.0)
+        distance, height = self._plate_distance(state), self._height(state)
+        over = distance <= PLATE_RADIUS
+        down = over & (height < 0.005) & ~state.contacts["table"]
+        held = (state.contacts["left"] & state.contacts["right"]) | down
+        # Over the plate the block may come down again.
+        lifted = np.where(over, 1.0, np.clip((height + PLATE_HEIGHT) / LIFT_HEIGHT, 0.0, 1.0)) * held
         return {
-            "reach": np.maximum(closeness(self._reach_distance(state)), held),
+            "reach": np.maximum(closeness(norm(state.tcp_pose[:, :3] - state.poses["block"][:, :3])), held),
             "grasp": held,
-            "lift": np.maximum(height * held, placed),
-            "transport": closeness(np.maximum(self._plate_distance(state) - PLATE_RADIUS / 2, 0.0)) * held * np.maximum(height, placed),
-            "place": placed,
-            "release": (placed & ~state.contacts["hand"]),
+            "lift": lifted,
+            "transport": closeness(np.maximum(distance - PLATE_RADIUS / 2, 0.0)) * lifted,
+            "place": closeness(np.maximum(height, 0.0), 0.05) * over * held,
+            "release": down & ~state.contacts["hand"],
         }
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
-        raise NotImplementedError
-
-    def _reach_distance(self, state: TrueState) -> Array:
-        return norm(state.tcp_pose[:, :3] - state.poses["block"][:, :3])
+        block, plate = state.poses["block"], state.poses["plate"]
+        if state.contacts["plate"] and np.hypot(*(block[:2] - plate[:2])) < PLATE_RADIUS / 2:
+            return release(state, RETREAT_HEIGHT)
+        if is_holding(state):
+            goal = np.array([*plate[:2], state.table_height + PLATE_HEIGHT + HALF_SIZE[2] - PRESS])
+            return place(state, block[:3], goal, heading(state.target[3:7]))
+        return pick(state, top_grasp(state, block, np.pi), 2 * HALF_SIZE[1])
 
     def _plate_distance(self, state: TrueState) -> Array:
+        """(N,) metres between the centres in the plane."""
         return norm(state.poses["block"][:, :2] - state.poses["plate"][:, :2])
 
-    def _lift(self, state: TrueState) -> Array:
-        return state.poses["block"][:, 2] - state.table_height - HALF_SIZE[2]
-
-    def _grasped(self, state: TrueState) -> BoolArray:
-        return state.contacts["left"] & state.contacts["right"]
+    def _height(self, state: TrueState) -> Array:
+        """(N,) metres of the block above where it would lie flat on the plate."""
+        return state.poses["block"][:, 2] - state.table_height - PLATE_HEIGHT - HALF_SIZE[2]
 
     def _placed(self, state: TrueState) -> BoolArray:
+        """(N,): does the block lie on the plate and not on the table, be it in the hand or not?"""
         within = self._plate_distance(state) <= PLATE_RADIUS
         return within & state.contacts["plate"] & ~state.contacts["table"]

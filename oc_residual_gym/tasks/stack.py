@@ -15,6 +15,7 @@ from oc_residual_gym.tasks.base import (
     is_still,
     pose,
 )
+from oc_residual_gym.tasks.moves import PRESS, heading, is_holding, nearest_yaw, pick, place, release, top_grasp
 from oc_residual_gym.tasks.objects import GREEN, WHITE, solid_box
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -27,6 +28,12 @@ MAX_OFFSET, MAX_HEIGHT_ERROR = 0.02, 0.015
 WHITE_RANGE = ((0.394, 0.599), (-0.212, 0.224), (-0.64, 0.95))
 GREEN_RANGE = ((0.379, 0.600), (-0.265, 0.308), (-0.79, 1.12))
 """x, y (metres) and yaw (radians): the span of the paper's start poses."""
+STACKED = np.array([0.0, 0.0, 2 * HALF])
+"""Metres from the green cube's centre to the white one's, stacked."""
+LIFT_HEIGHT = 0.045
+"""Metres above the table at which the white cube clears the green one."""
+RETREAT_HEIGHT = 0.15
+"""Metres above the table to which the expert takes the TCP in the end."""
 MIN_DISTANCE = 0.11
 """Metres between the centres at the start: room for an opened finger between the cubes."""
 
@@ -70,35 +77,40 @@ class Stack(Task):
         return self._stacked(state) & clear & still
 
     def progress(self, state: TrueState) -> dict[str, Array]:
-        stacked = self._stacked(state)
-        held = self._grasped(state) | stacked
+        offset = self._offset(state)
+        distance, height = norm(offset[:, :2]), offset[:, 2]
+        over = distance <= MAX_OFFSET
+        down = over & (np.abs(height) < 0.005) & ~state.contacts["table"]
+        held = (state.contacts["left"] & state.contacts["right"]) | down
+        lift = state.poses["white"][:, 2] - state.table_height - HALF
+        # Over the green cube the white one may come down again.
+        lifted = np.where(over, 1.0, np.clip(lift / LIFT_HEIGHT, 0.0, 1.0)) * held
         return {
-            "reach": np.maximum(closeness(self._reach_distance(state)), held),
+            "reach": np.maximum(closeness(norm(state.tcp_pose[:, :3] - state.poses["white"][:, :3])), held),
             "grasp": held,
-            "lift": np.clip(self._lift(state) / 0.03, 0.0, 1.0) * held,
-            "transport": closeness(self._goal_distance(state)) * held,
-            "place": stacked,
-            "release": (stacked & ~state.contacts["hand"]),
+            "lift": lifted,
+            "transport": closeness(distance) * lifted,
+            "place": closeness(np.abs(height), 0.05) * over * held,
+            "release": down & ~state.contacts["hand"],
         }
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
-        raise NotImplementedError
+        white, green = state.poses["white"], state.poses["green"]
+        offset = white[:3] - green[:3] - STACKED
+        if state.contacts["green"] and np.linalg.norm(offset) < MAX_OFFSET / 2:
+            return release(state, RETREAT_HEIGHT)
+        if is_holding(state):
+            turn = nearest_yaw(heading(green[3:]) - heading(white[3:]), 0.0, np.pi / 2)
+            goal = green[:3] + STACKED - [0.0, 0.0, PRESS]
+            return place(state, white[:3], goal, heading(state.tcp_pose[3:]) + turn)
+        return pick(state, top_grasp(state, white, np.pi / 2), 2 * HALF)
 
-    def _reach_distance(self, state: TrueState) -> Array:
-        return norm(state.tcp_pose[:, :3] - state.poses["white"][:, :3])
-
-    def _goal_distance(self, state: TrueState) -> Array:
-        """Metres from the white cube to its place on top of the green one."""
-        return norm(state.poses["white"][:, :3] - state.poses["green"][:, :3] - np.array([0.0, 0.0, 2 * HALF]))
-
-    def _lift(self, state: TrueState) -> Array:
-        return state.poses["white"][:, 2] - state.table_height - HALF
-
-    def _grasped(self, state: TrueState) -> BoolArray:
-        return state.contacts["left"] & state.contacts["right"]
+    def _offset(self, state: TrueState) -> Array:
+        """(N, 3) metres from the white cube's place on top of the green one to the white cube."""
+        return state.poses["white"][:, :3] - state.poses["green"][:, :3] - STACKED
 
     def _stacked(self, state: TrueState) -> BoolArray:
-        """In place and carried by the green cube and nothing else, a holding hand aside."""
-        offset = state.poses["white"][:, :3] - state.poses["green"][:, :3]
-        in_place = (norm(offset[:, :2]) <= MAX_OFFSET) & (np.abs(offset[:, 2] - 2 * HALF) <= MAX_HEIGHT_ERROR)
+        """(N,): is it in place and carried by the green cube and not the table, be it in the hand or not?"""
+        offset = self._offset(state)
+        in_place = (norm(offset[:, :2]) <= MAX_OFFSET) & (np.abs(offset[:, 2]) <= MAX_HEIGHT_ERROR)
         return in_place & state.contacts["green"] & ~state.contacts["table"]

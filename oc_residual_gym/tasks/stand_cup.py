@@ -28,6 +28,8 @@ WALL = 0.003
 STAVES = 16
 HALF_ANGLE = np.arctan((MOUTH_RADIUS - BASE_RADIUS) / HEIGHT)
 """Radians between the wall and the axis, 7.1 degrees."""
+FOOT = 0.0005
+"""Metres that the base reaches below the wall: the cup stands on its base."""
 X_RANGE, Y_RANGE, AZIMUTH_RANGE = (0.468, 0.602), (-0.154, 0.220), (1.484, 2.531)
 """Metres, and radians from +x to the mouth's direction: the span of the paper's 27 placements."""
 MAX_TILT = np.radians(10.0)
@@ -38,25 +40,30 @@ BASE_CLEARANCE = 0.006
 def _cup() -> ObjectSpec:
     """The cup's frame: origin half way up its axis, +z from the base to the mouth."""
     geoms = [Geom("cylinder", (BASE_RADIUS - WALL / 2, WALL / 2), (0, 0, -HEIGHT / 2 + WALL / 2), rgba=RED)]
-    middle = (MOUTH_RADIUS + BASE_RADIUS) / 2
-    slant = HEIGHT / np.cos(HALF_ANGLE) / 2
-    # The flat outside of each stave touches the cone along its middle line.
-    radius = middle - WALL / 2 * np.cos(HALF_ANGLE)
-    half_width = MOUTH_RADIUS * np.tan(np.pi / STAVES)
-    for i in range(STAVES):
-        angle = 2 * np.pi * i / STAVES
-        geoms.append(
-            Geom(
-                "box",
-                (WALL / 2, half_width, slant - WALL / 4),
-                (radius * np.cos(angle), radius * np.sin(angle), 0.0),
-                ring_quat(angle, HALF_ANGLE),
-                rgba=RED,
-            )
-        )
-    # Thin-walled cone about its middle: wall as a hoop of the mean radius plus its length along the axis.
-    across = MASS * (middle**2 / 2 + HEIGHT**2 / 12)
-    return ObjectSpec("cup", tuple(geoms), MASS, (across, across, MASS * middle**2))
+    # Boxes wide enough for the mouth are too wide for the base, where their edges stand out between their neighbours.
+    # There the staves lie deeper, so that those edges, all the way up, touch the planes around the cone.
+    step = 2 * np.pi / STAVES
+    half_width = MOUTH_RADIUS * np.tan(step / 2)
+    foot_radius = (BASE_RADIUS - half_width * np.sin(step)) / np.cos(step)
+    tilt = np.arctan((MOUTH_RADIUS - foot_radius) / HEIGHT)
+    radius = (MOUTH_RADIUS + foot_radius) / 2 - WALL / 2 * np.cos(tilt)
+    half_length = (HEIGHT - FOOT - WALL * np.sin(tilt)) / np.cos(tilt) / 2
+    for angle in step * np.arange(STAVES):
+        position = (radius * np.cos(angle), radius * np.sin(angle), FOOT / 2)
+        geoms.append(Geom("box", (WALL / 2, half_width, half_length), position, ring_quat(angle, tilt), rgba=RED))
+    center, inertia = _mass_distribution()
+    return ObjectSpec("cup", tuple(geoms), MASS, inertia, (0.0, 0.0, center))
+
+
+def _mass_distribution() -> tuple[float, tuple[float, float, float]]:
+    """Centre of mass along the axis (m) and principal moments about it (kg m^2) of a thin wall and base of even weight."""
+    areas = np.array([(MOUTH_RADIUS + BASE_RADIUS) * np.hypot(HEIGHT, MOUTH_RADIUS - BASE_RADIUS), BASE_RADIUS**2])
+    wall, base = MASS * areas / areas.sum()
+    squares = MOUTH_RADIUS**2 + BASE_RADIUS**2
+    wall_center = HEIGHT / 6 * (MOUTH_RADIUS - BASE_RADIUS) / (MOUTH_RADIUS + BASE_RADIUS)
+    center = (wall * wall_center - base * HEIGHT / 2) / MASS
+    across = wall * (squares / 4 + HEIGHT**2 / 12) + base * (BASE_RADIUS**2 / 4 + HEIGHT**2 / 4) - MASS * center**2
+    return center, (across, across, wall * squares / 2 + base * BASE_RADIUS**2 / 2)
 
 
 class StandCup(Task):
@@ -81,12 +88,9 @@ class StandCup(Task):
             if not (x > 0.57 and y < -0.05 and azimuth > np.radians(125)):
                 break
         # Lying on its wall: the axis rises towards the mouth by the half angle.
-        rotation = Rotation.from_euler("zy", [azimuth, np.pi / 2 - HALF_ANGLE])
-        axis = rotation.apply([0, 0, 1])
-        radius = (MOUTH_RADIUS + BASE_RADIUS) / 2
-        # A stave's flat outside lies on the table when the turn about the axis puts its middle line lowest.
-        height = radius * np.cos(HALF_ANGLE)
-        return InitialState({"cup": np.concatenate([[x, y, height + 0 * axis[2]], rotation.as_quat()])})
+        rotation = Rotation.from_euler("ZY", [azimuth, np.pi / 2 - HALF_ANGLE])
+        height = (MOUTH_RADIUS + BASE_RADIUS) / 2 * np.cos(HALF_ANGLE)
+        return InitialState({"cup": np.concatenate([[x, y, height], rotation.as_quat()])})
 
     def success(self, state: TrueState) -> BoolArray:
         return self._standing(state) & ~state.contacts["hand"] & is_still(state.velocities["cup"])

@@ -32,8 +32,8 @@ TABLE_THICKNESS = 0.05
 
 FIXED_CAMERA = {"position": (0.05, -0.65, 0.75), "target": (0.55, 0.0, 0.15), "fovy": 50.0}
 """At the right shoulder: sees every task; metres in the base frame, degrees."""
-PERSON_CAMERA = {"position": (1.35, -0.75, 0.75), "target": (0.42, 0.0, 0.22), "fovy": 42.0}
-"""For people: the whole arm and table from the front right."""
+PERSON_CAMERA = {"position": (0.15, -1.35, 0.75), "target": (0.36, 0.0, 0.24), "fovy": 40.0}
+"""For people: the whole arm, the table and the cabinet's front from the right."""
 
 ROBOT, GRIPPER = "robot0_", "gripper0_right_"
 LINKS = tuple(f"{ROBOT}link{i}" for i in range(1, 8))
@@ -164,6 +164,8 @@ def _body(root: Element, name: str) -> Element:
 def _simplify_arena(root: Element, keep_textures: bool) -> None:
     """Drop robosuite's walls and cameras; set collision bits; without textures, plain colours."""
     world = root.find("worldbody")
+    for light in world.iter("light"):
+        light.set("diffuse", "0.5 0.5 0.5")
     for child in list(world):
         name = child.get("name", "")
         if child.tag == "camera" or name.startswith("wall_"):
@@ -174,7 +176,8 @@ def _simplify_arena(root: Element, keep_textures: bool) -> None:
         if name in ("floor", "table_collision"):
             for key, value in FIXTURE_BITS.items():
                 geom.set(key, value)
-        if not keep_textures:
+        # A plain table in both: white objects must stand out from it.
+        if not keep_textures or name == "table_visual":
             geom.attrib.pop("material", None)
             geom.set("rgba", plain.get(name, "0.45 0.45 0.47 1"))
     if not keep_textures:
@@ -195,7 +198,7 @@ def _set_options(root: Element) -> None:
     SubElement(root, "statistic", center="0.4 0 0.2", extent="1.0", meansize="0.05")
     visual = SubElement(root, "visual")
     SubElement(visual, "map", znear="0.01", zfar="10")
-    SubElement(visual, "headlight", ambient="0.35 0.35 0.35", diffuse="0.45 0.45 0.45", specular="0.1 0.1 0.1")
+    SubElement(visual, "headlight", ambient="0.3 0.3 0.3", diffuse="0.25 0.25 0.25", specular="0.1 0.1 0.1")
     SubElement(visual, "quality", shadowsize="2048")
     # "global" is a Python keyword-like name only in XML: the offscreen buffer's largest image.
     SubElement(visual, "global", offwidth="1920", offheight="1080")

@@ -1,0 +1,204 @@
+"""The Gymnasium environment: a frozen base policy acts, your action corrects it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import EzPickle
+
+from oc_residual_gym.envs.actions import ResidualScales
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.envs.observation import Field
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+
+OBS_MODES = ("flat", "dict")
+RENDER_MODES = ("rgb_array", "human")
+
+
+class ResidualEnv(gym.Env, EzPickle):
+    """One FR3 cell in which a frozen base policy acts and the agent corrects it, 20 times a second.
+
+    ## Action Space
+    `Box(-1, 1, (7,), float32)`. Zero is the base policy alone. Values outside are clipped;
+    `info["executed_target"]` tells what was executed.
+
+    | entries | meaning | an action of 1 |
+    |---|---|---|
+    | 0-2 | added to the base policy's target position, base frame | 20 mm |
+    | 3-5 | rotation vector, multiplied on the right of the base target's rotation (tool frame) | 0.1 rad |
+    | 6 | added to the base target's gripper opening (0 closed, 1 open) | 0.6 |
+
+    The sum then passes, in this order, a workspace box, a rate limit of 10 mm and 0.03 rad a step, a leash of 40 mm
+    and 0.2 rad to the measured TCP, and the gripper's latch.
+
+    ## Observation Space
+    A flat float32 `Box` (or a `Dict` of its named parts with `obs_mode="dict"`) of what a real cell can measure:
+    TCP pose and velocity, gripper, wrench estimate, previous executed target, the base policy's coming targets and
+    chunk phase, and each object's filtered pose with its age. `env.unwrapped.observation_layout` names every slice
+    with unit, frame and scale. Rotations are six-dimensional or rotation vectors.
+
+    ## Rewards
+    "dense": progress - 1, with progress in [0, 1) from the task's milestones, and 0 while the success condition
+    holds. "sparse": -1 until success, then 0. Finishing early is never a loss.
+
+    ## Episode End
+    Terminated: the success condition held for 0.5 s. Truncated: time limit (Gymnasium's `TimeLimit`), or a fault;
+    `info["failure"]` names the reason ("diverged", "base_policy_failed", or the milestone missed, "no_grasp", ...).
+
+    ## Info
+    `success` and `is_success`, `executed_target` (8,), `base_target` (8,) of the coming step, `reward_terms`,
+    `critic_state` (privileged true state), `seed` of the episode, and at its end `failure`.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | `base_policy` | `"hold"` | "hold", "expert", an `.onnx` file, a callable or a `BasePolicy` |
+    | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests |
+    | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker" |
+    | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
+    | `reward` | `"dense"` | "dense" or "sparse" |
+    | `obs_mode` | `"flat"` | "flat" or "dict" |
+    | `position_scale`, `rotation_scale`, `gripper_scale` | 0.02, 0.1, 0.6 | what an action of 1 means |
+    | `render_mode` | `None` | "rgb_array" or "human" |
+    | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) of "rgb_array" |
+
+    Raises:
+        ValueError: an argument is unknown; the message lists the valid ones.
+    """
+
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": int(CONTROL_FREQUENCY)}
+
+    def __init__(
+        self,
+        task: str,
+        base_policy: Any = "hold",
+        domain: str = "nominal",
+        errors: str = "paper",
+        split: str = "train",
+        reward: str = "dense",
+        obs_mode: str = "flat",
+        position_scale: float = ResidualScales.position,
+        rotation_scale: float = ResidualScales.rotation,
+        gripper_scale: float = ResidualScales.gripper,
+        render_mode: str | None = None,
+        camera: str = "person",
+        render_size: tuple[int, int] = (480, 640),
+    ):
+        options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        EzPickle.__init__(self, **options)
+        check_modes(obs_mode, render_mode)
+        self.core = ResidualWorlds(
+            task,
+            1,
+            base_policy=base_policy,
+            domain=domain,
+            errors=errors,
+            split=split,
+            reward=reward,
+            scales=ResidualScales(position_scale, rotation_scale, gripper_scale),
+        )
+        self.__doc__ = f"{inspect.getdoc(type(self.core.task))}\n\n{inspect.getdoc(type(self))}"
+        self.render_mode = render_mode
+        self._camera, self._render_size = camera, tuple(render_size)
+        self._as_dict = obs_mode == "dict"
+        self._viewer: Any = None
+        self._world = np.zeros(1, np.int64)
+        builder = self.core.observation_builder
+        self.observation_space = builder.dict_space() if self._as_dict else builder.space()
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
+
+    @property
+    def observation_layout(self) -> tuple[Field, ...]:
+        """Name, slice, unit, frame and scale of every part of the flat observation."""
+        return self.core.observation_layout
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):  # noqa: ANN201
+        """Start an episode: that of ``seed``, which fully determines it, or of one drawn from the split.
+
+        Raises:
+            ValueError: the split has no such seed, or there are ``options`` (there are none to give).
+        """
+        check_options(options)
+        if seed is not None:
+            self.core.check_seed(seed)
+        super().reset(seed=seed)
+        episode = self.core.draw_seed(self.np_random) if seed is None else seed
+        self.core.reset(self._world, [episode])
+        self._show()
+        return self._observation(), self._info()
+
+    def step(self, action: np.ndarray):  # noqa: ANN201
+        """One control step with a residual action (7,).
+
+        Raises:
+            ValueError: the action has another shape or an entry that is not finite; nothing has moved.
+        """
+        action = np.asarray(action, np.float64)
+        if action.shape != (7,):
+            raise ValueError(f"the action has shape {action.shape}; expected (7,): position, rotation vector, gripper")
+        core = self.core
+        core.step(action[None])
+        self._show()
+        info = self._info()
+        terminated, truncated = bool(core.terminated[0]), bool(core.truncated[0])
+        limit = self.spec.max_episode_steps if self.spec is not None else None
+        if truncated or (limit is not None and core.steps[0] == limit and not terminated):
+            info["failure"] = core.name_failure(0)
+        return self._observation(), float(core.reward[0]), terminated, truncated, info
+
+    def render(self) -> np.ndarray | None:
+        """(height, width, 3) uint8 with ``render_mode="rgb_array"``; "human" draws by itself at each step."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs a render_mode: gym.make(..., render_mode='rgb_array')")
+        if self.render_mode != "rgb_array":
+            return None
+        return self.core.render(0, self._camera, self._render_size, "full")
+
+    def close(self) -> None:
+        """Free threads and the window."""
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
+        self.core.close()
+
+    def _show(self) -> None:
+        if self.render_mode == "human":
+            if self._viewer is None:
+                from oc_residual_gym.worlds.render import HumanViewer
+
+                self._viewer = HumanViewer(self.core.task)
+            self._viewer.show(self.core.world, 0)
+
+    def _observation(self):  # noqa: ANN202
+        flat = self.core.observation[0].copy()
+        return self.core.observation_builder.as_dict(flat) if self._as_dict else flat
+
+    def _info(self) -> dict[str, Any]:
+        core = self.core
+        success = bool(core.success[0])
+        return {
+            "success": success,
+            "is_success": success,
+            "executed_target": core.executed_target[0].copy(),
+            "base_target": core.base_target[0].copy(),
+            "reward_terms": {name: float(value[0]) for name, value in core.reward_terms.items()},
+            "critic_state": core.world.critic_state[0],
+            "seed": int(core.seeds[0]),
+        }
+
+
+def check_modes(obs_mode: str, render_mode: str | None) -> None:
+    """Raises ``ValueError`` for unknown modes, listing the valid ones."""
+    if obs_mode not in OBS_MODES:
+        raise ValueError(f"unknown obs_mode {obs_mode!r}: choose one of {', '.join(OBS_MODES)}")
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise ValueError(f"unknown render_mode {render_mode!r}: choose one of {', '.join(RENDER_MODES)} or None")
+
+
+def check_options(options: dict[str, Any] | None) -> None:
+    """Raises ``ValueError`` for reset options, of which there are none."""
+    if options:
+        raise ValueError(f"unknown reset options {', '.join(map(repr, options))}: this environment has none")

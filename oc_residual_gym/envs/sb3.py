@@ -1,0 +1,85 @@
+"""Stable-Baselines3's VecEnv over the vector environment (SB3 has its own interface, not Gymnasium's)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from oc_residual_gym.envs.vector_env import ResidualVectorEnv
+
+
+class ResidualVecEnv(VecEnv):
+    """N worlds for Stable-Baselines3: ``SAC("MlpPolicy", ResidualVecEnv("Lift", 16))``.
+
+    Infos hold ``terminal_observation`` and ``TimeLimit.truncated`` at an episode's end, so that SB3 bootstraps from
+    time limits and faults but not from success.
+
+    Args:
+        task: name of the task.
+        num_envs: N.
+        options: as for :class:`ResidualVectorEnv`; ``max_episode_steps`` defaults to the task's.
+    """
+
+    def __init__(self, task: str, num_envs: int, **options: Any):
+        from oc_residual_gym.tasks import TASKS
+
+        if task in TASKS:
+            options.setdefault("max_episode_steps", TASKS[task].max_episode_steps)
+        self.envs = ResidualVectorEnv(num_envs, task, autoreset_mode=AutoresetMode.SAME_STEP, **options)
+        self.render_mode = self.envs.render_mode
+        self._actions = np.zeros((num_envs, 7))
+        super().__init__(num_envs, self.envs.single_observation_space, self.envs.single_action_space)
+
+    def reset(self) -> VecEnvObs:
+        seeds = [s if s is None else int(s) for s in self._seeds]
+        observation, infos = self.envs.reset(seed=seeds)
+        self.reset_infos = [_world_info(infos, i) for i in range(self.num_envs)]
+        self._reset_seeds()
+        self._reset_options()
+        return observation
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observation, rewards, terminated, truncated, infos = self.envs.step(self._actions)
+        done = terminated | truncated
+        sources = [infos["final_info"] if d else infos for d in done]
+        world_infos = [_world_info(source, i) for i, source in enumerate(sources)]
+        for i in np.flatnonzero(done):
+            world_infos[i]["terminal_observation"] = infos["final_obs"][i]
+            world_infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
+        return observation, rewards.astype(np.float32), done, world_infos
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        return self.envs.render() or [None] * self.num_envs
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        return [getattr(self.envs, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        raise NotImplementedError("worlds share one implementation: attributes cannot differ between them")
+
+    def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
+        raise NotImplementedError("worlds share one implementation: call methods of `envs` instead")
+
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
+        return [False] * len(list(self._get_indices(indices)))
+
+
+def _world_info(infos: dict[str, Any], world: int) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        key: infos[key][world] for key in ("executed_target", "base_target", "critic_state")
+    }
+    info["success"] = info["is_success"] = bool(infos["success"][world])
+    info["seed"] = int(infos["seed"][world])
+    if infos.get("failure") is not None and infos["failure"][world] is not None:
+        info["failure"] = infos["failure"][world]
+    return info

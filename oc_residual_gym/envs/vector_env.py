@@ -1,0 +1,196 @@
+"""The vector environment: N residual environments stepped together on one implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import EzPickle
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from oc_residual_gym.envs.actions import ResidualScales
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.envs.observation import Field
+from oc_residual_gym.envs.residual_env import check_modes, check_options
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, IntArray
+
+AUTORESET_MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
+
+
+class ResidualVectorEnv(VectorEnv, EzPickle):
+    """N worlds of one task; each is the very :class:`ResidualEnv` of its seed, bit for bit.
+
+    Args:
+        num_envs: N.
+        max_episode_steps: control steps after which an episode is truncated (``gym.make_vec`` gives that of the id).
+        autoreset_mode: ``AutoresetMode.NEXT_STEP`` (a finished world is reset by the next step, which advances
+            nothing there) or ``SAME_STEP`` (reset at once; the last observation is in ``infos["final_obs"]``, its
+            info in ``infos["final_info"]``).
+        threads: threads that step worlds; by default one a core.
+        others: as in :class:`ResidualEnv`.
+
+    Raises:
+        ValueError: an argument is unknown; the message lists the valid ones.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        task: str,
+        base_policy: Any = "hold",
+        domain: str = "nominal",
+        errors: str = "paper",
+        split: str = "train",
+        reward: str = "dense",
+        obs_mode: str = "flat",
+        position_scale: float = ResidualScales.position,
+        rotation_scale: float = ResidualScales.rotation,
+        gripper_scale: float = ResidualScales.gripper,
+        render_mode: str | None = None,
+        camera: str = "person",
+        render_size: tuple[int, int] = (480, 640),
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        threads: int | None = None,
+    ):
+        options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        EzPickle.__init__(self, **options)
+        check_modes(obs_mode, render_mode)
+        if render_mode == "human":
+            raise ValueError("the vector environment has no render_mode 'human': use 'rgb_array'")
+        self._same_step = _autoreset_mode(autoreset_mode) is AutoresetMode.SAME_STEP
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": int(CONTROL_FREQUENCY),
+            "autoreset_mode": _autoreset_mode(autoreset_mode),
+        }
+        self.core = ResidualWorlds(
+            task,
+            num_envs,
+            base_policy=base_policy,
+            domain=domain,
+            errors=errors,
+            split=split,
+            reward=reward,
+            scales=ResidualScales(position_scale, rotation_scale, gripper_scale),
+            max_episode_steps=max_episode_steps,
+            threads=threads,
+        )
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self._camera, self._render_size = camera, tuple(render_size)
+        self._as_dict = obs_mode == "dict"
+        builder = self.core.observation_builder
+        self.single_observation_space = builder.dict_space() if self._as_dict else builder.space()
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
+        self._finished = np.zeros(num_envs, bool)
+        self._everyone = np.ones(num_envs, bool)
+
+    @property
+    def observation_layout(self) -> tuple[Field, ...]:
+        """Name, slice, unit, frame and scale of every part of the flat observation."""
+        return self.core.observation_layout
+
+    def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None):  # noqa: ANN201
+        """Start an episode in every world: of seeds ``seed + i``, of the seeds listed, or of ones drawn."""
+        check_options(options)
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
+        if seeds is None:
+            seeds = [None] * self.num_envs
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} worlds")
+        for i, s in enumerate(seeds):
+            if s is not None:
+                self.core.check_seed(s)
+                self._rngs[i] = np.random.default_rng(s)
+        self._start(np.arange(self.num_envs), seeds)
+        self._finished[:] = False
+        return self._observation(), self._infos()
+
+    def step(self, actions: Array):  # noqa: ANN201
+        """One control step with residual actions (N, 7).
+
+        Raises:
+            ValueError: the actions have another shape or an entry that is not finite; nothing has moved.
+        """
+        core = self.core
+        actions = core.checked(actions)
+        waiting = np.flatnonzero(self._finished)
+        if len(waiting):
+            core.step(actions, np.flatnonzero(~self._finished))
+            self._start(waiting)
+        else:
+            core.step(actions)
+        rewards, terminated, truncated = core.reward.copy(), core.terminated.copy(), core.truncated.copy()
+        done = terminated | truncated
+        infos = self._infos(done)
+        if self._same_step:
+            if done.any():
+                infos = self._restart(done, infos)
+        else:
+            self._finished = done
+        return self._observation(), rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One image (height, width, 3) uint8 a world with ``render_mode="rgb_array"``."""
+        if self.render_mode is None:
+            return None
+        return tuple(self.core.render(i, self._camera, self._render_size, "full") for i in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free threads."""
+        self.core.close()
+
+    def _start(self, worlds: IntArray, seeds: Sequence[int | None] | None = None) -> None:
+        given = seeds if seeds is not None else [None] * len(worlds)
+        drawn = [self.core.draw_seed(self._rngs[w]) if s is None else s for w, s in zip(worlds, given, strict=True)]
+        self.core.reset(worlds, drawn)
+
+    def _restart(self, done: np.ndarray, final_infos: dict[str, Any]) -> dict[str, Any]:
+        """Reset finished worlds in the same step, keeping their last observations and infos."""
+        finals = np.full(self.num_envs, None, object)
+        for i in np.flatnonzero(done):
+            flat = self.core.observation[i].copy()
+            finals[i] = self.core.observation_builder.as_dict(flat) if self._as_dict else flat
+        self._start(np.flatnonzero(done))
+        infos = self._infos()
+        infos["final_obs"], infos["_final_obs"] = finals, done.copy()
+        infos["final_info"], infos["_final_info"] = final_infos, done.copy()
+        return infos
+
+    def _observation(self):  # noqa: ANN202
+        flat = self.core.observation.copy()
+        return self.core.observation_builder.as_dict(flat) if self._as_dict else flat
+
+    def _infos(self, done: np.ndarray | None = None) -> dict[str, Any]:
+        core, every = self.core, self._everyone
+        values: dict[str, Any] = {
+            "success": core.success.copy(),
+            "is_success": core.success.copy(),
+            "executed_target": core.executed_target.copy(),
+            "base_target": core.base_target.copy(),
+            "critic_state": core.world.critic_state,
+            "seed": core.seeds.copy(),
+        }
+        infos: dict[str, Any] = {}
+        for key, value in values.items():
+            infos[key], infos[f"_{key}"] = value, every
+        infos["reward_terms"] = {**core.reward_terms, **{f"_{name}": every for name in core.reward_terms}}
+        infos["_reward_terms"] = every
+        if done is not None and done.any():
+            infos["failure"] = np.array(core.failure, object)
+            infos["_failure"] = done.copy()
+        return infos
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    for valid in AUTORESET_MODES:
+        if mode in (valid, valid.value):
+            return valid
+    raise ValueError(f"unknown autoreset_mode {mode!r}: choose one of {', '.join(m.value for m in AUTORESET_MODES)}")

@@ -1,0 +1,122 @@
+"""Moves that the scripted experts are made of: tool poses, and the legs of picking up, setting down and letting go.
+
+An expert keeps no memory, so that each of these moves returns whatever is left of it in the present state, and
+returns it again, shorter, the next time. Poses are (7,) arrays: metres, quaternion xyzw, base frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from oc_residual_gym.geometry import matrix_from_quat, rotate, rotate_inverse, rotation_between
+from oc_residual_gym.tasks.base import Snapshot, Waypoint
+from oc_residual_gym.worlds.base import Array
+
+FAST, STEADY, SLOW = 0.009, 0.006, 0.003
+"""Metres a control step: through free space (below the 10 mm that are allowed), near objects, into contact."""
+EASE = 0.03
+"""Metres above a goal at which to slow down: half a period of the impedance's swing before the end, which damps it."""
+PRESS = 0.002
+"""Metres by which to aim below where an object comes to rest: it is let go with 2 N on it, not in the air."""
+SETTLE = 3
+"""Control steps after which the arm, which follows its target late, has come to rest."""
+HOVER = 0.08
+"""Metres above a grasp at which the fingertips clear everything on the table."""
+GRASP_WAIT = 16
+"""Control steps, 0.8 s: the longest time that the fingers take to close on an object, in any physics domain."""
+RELEASE_WAIT = 5
+"""Control steps after which opened fingers are clear of an object."""
+
+
+def tool_down(yaw: float) -> Array:
+    """(4,) orientation of a vertical tool whose x axis points along ``yaw``; its fingers open across that."""
+    return np.array([np.cos(yaw / 2), np.sin(yaw / 2), 0.0, 0.0])
+
+
+def tool_pose(position: Sequence[float] | Array, yaw: float) -> Array:
+    """Pose of a vertical tool at ``position`` whose x axis points along ``yaw``."""
+    return np.concatenate([position, tool_down(yaw)])
+
+
+def above(pose: Array, height: float) -> Array:
+    """``pose``, moved up by ``height`` metres."""
+    return np.concatenate([pose[:2], [pose[2] + height], pose[3:]])
+
+
+def heading(quat: Array) -> float:
+    """Yaw, in radians, of a body's own x axis, or of its y axis where that lies more level."""
+    x_axis, y_axis = matrix_from_quat(quat)[:, :2].T
+    axis = x_axis if abs(x_axis[2]) <= abs(y_axis[2]) + 0.5 else y_axis
+    return float(np.arctan2(axis[1], axis[0]))
+
+
+def nearest_yaw(yaw: float, reference: float, period: float = 2 * np.pi) -> float:
+    """The one of ``yaw`` plus multiples of ``period`` that is nearest to ``reference``, in radians."""
+    return yaw + period * round((reference - yaw) / period)
+
+
+def is_over(pose: Array, goal: Array, distance: float = 0.005, angle: float = 0.05) -> bool:
+    """Is ``pose`` within ``distance`` metres in the plane and ``angle`` radians of ``goal``, whatever the heights?"""
+    turn = rotation_between(pose[3:], goal[3:])
+    return bool(np.hypot(*(pose[:2] - goal[:2])) < distance and np.linalg.norm(turn) < angle)
+
+
+def is_holding(state: Snapshot) -> bool:
+    """Is the hand closed, with both fingers on the object of the contacts "left" and "right"?"""
+    return state.gripper_closed and state.contacts["left"] and state.contacts["right"]
+
+
+def top_grasp(state: Snapshot, pose: Array, period: float) -> Array:
+    """Tool pose for an object at ``pose`` with vertical sides, whose likeness recurs every ``period`` radians of yaw.
+
+    The fingers close across the object's x axis, after as little turning of the hand as possible.
+    """
+    return tool_pose(pose[:3], nearest_yaw(heading(pose[3:]), heading(state.target[3:7]), period))
+
+
+def approach(state: Snapshot, goal: Array, closed: bool, height: float = HOVER) -> list[Waypoint]:
+    """Up to ``height`` above ``goal`` where needed, across to there, and straight down to it."""
+    here, over = state.target[:7], above(goal, height)
+    legs: list[Waypoint] = []
+    if is_over(here, goal) and here[2] < goal[2] + EASE:
+        return [Waypoint(goal, closed, wait=SETTLE, speed=SLOW)]
+    if not is_over(here, goal):
+        if here[2] < over[2] - 0.001:
+            legs.append(Waypoint(np.concatenate([here[:2], over[2:3], here[3:]]), closed, speed=STEADY))
+        legs.append(Waypoint(over, closed, wait=SETTLE, speed=FAST))
+    return [*legs, Waypoint(above(goal, EASE), closed, speed=STEADY), Waypoint(goal, closed, wait=SETTLE, speed=SLOW)]
+
+
+def pick(state: Snapshot, grasp: Array, width: float, height: float = HOVER) -> list[Waypoint]:
+    """Come down on an object of ``width`` metres between the fingers at the pose ``grasp``, and close the hand.
+
+    What follows is left to the next call, which sees whether the object is held.
+    """
+    if state.gripper_closed and state.gripper_width > width + 0.001:
+        return [Waypoint(state.target[:7], True, wait=GRASP_WAIT)]
+    return [*approach(state, grasp, False, height), Waypoint(grasp, True, wait=GRASP_WAIT)]
+
+
+def place(state: Snapshot, held: Array, goal: Array, yaw: float, height: float = HOVER) -> list[Waypoint]:
+    """Carry an object in the hand over its goal, lower it with the tool upright, and let go.
+
+    Args:
+        state: where things are.
+        held, goal: (3,) positions of the object, now and in the end.
+        yaw: heading of the tool in the end.
+        height: metres above the goal at which it is carried.
+    """
+    in_hand = rotate_inverse(state.tcp_pose[3:], held - state.tcp_pose[:3])
+    tool = tool_pose(goal - rotate(tool_down(yaw), in_hand), yaw)
+    legs = approach(state, tool, True, height)
+    return [*legs, Waypoint(tool, False, wait=RELEASE_WAIT), Waypoint(above(tool, height), False, speed=STEADY)]
+
+
+def release(state: Snapshot, height: float) -> list[Waypoint]:
+    """Let go where the hand is, then straight up to ``height`` above the table."""
+    here = state.target[:7]
+    wait = 0 if state.gripper_width > 0.07 else RELEASE_WAIT
+    up = np.concatenate([here[:2], [state.table_height + height], here[3:]])
+    return [Waypoint(here, False, wait=wait), Waypoint(up, False, speed=STEADY)]

@@ -1,0 +1,174 @@
+"""Pictures of a simulated world: small and fast ones for policies, with meshes and shadows for people."""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import importlib
+import os
+import sys
+from functools import lru_cache
+from typing import Any
+
+import mujoco
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from oc_residual_gym.tasks.base import Task
+from oc_residual_gym.worlds.scene import build_scene
+from oc_residual_gym.worlds.sim import SimWorld
+
+POLICY_CAMERAS = ("shoulder", "wrist")
+POLICY_IMAGE_SIZE = (128, 128)
+"""Height and width in pixels of the images that base policies see."""
+CAMERAS = {"shoulder": "shoulder", "wrist": "robot0_wrist", "person": "person"}
+"""Camera names to those of the model."""
+VISUALS = ("light", "full")
+
+_GL_HELP = {
+    "egl": "on Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri",
+    "osmesa": "on Debian or Ubuntu: apt-get install libosmesa6",
+    "glfw": "a window needs a display; to render without one set MUJOCO_GL=egl",
+}
+
+
+class RenderError(RuntimeError):
+    """No picture can be made on this machine; the message says what to install."""
+
+
+def gl_context(width: int, height: int) -> Any:
+    """An OpenGL context for offscreen images, made current.
+
+    Uses the backend in the environment variable ``MUJOCO_GL``, or else EGL and then OSMesa.
+
+    Raises:
+        RenderError: no backend works; the message names the packages to install.
+    """
+    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    backends = [wanted] if wanted in _GL_HELP else (["egl", "osmesa"] if sys.platform == "linux" else ["glfw"])
+    problems = []
+    for backend in backends:
+        try:
+            context = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
+            context.make_current()
+            return context
+        except Exception as error:  # the backends raise all sorts where a library is missing
+            problems.append(f"{backend}: {error} ({_GL_HELP[backend]})")
+            # PyOpenGL keeps what it loaded first: let the next backend choose anew.
+            os.environ.pop("PYOPENGL_PLATFORM", None)
+            for module in [m for m in sys.modules if m == "OpenGL" or m.startswith("OpenGL.")]:
+                del sys.modules[module]
+    raise RenderError("cannot render, no OpenGL library works. Install one of these. " + "; ".join(problems))
+
+
+class SceneRenderer:
+    """Draws worlds of one task.
+
+    Args:
+        task: the scene.
+        visuals: "light" (primitives, no shadows: what policies see) or "full" (meshes and shadows: for people).
+        size: height and width in pixels.
+
+    Raises:
+        RenderError: there is no OpenGL library.
+        ValueError: ``visuals`` is unknown.
+    """
+
+    def __init__(self, task: Task, visuals: str, size: tuple[int, int]):
+        if visuals not in VISUALS:
+            raise ValueError(f"unknown visuals {visuals!r}: choose one of {', '.join(VISUALS)}")
+        self._nominal = build_scene(task, visuals).model
+        self._model = model = copy.copy(self._nominal)
+        self._height, self._width = size
+        full = visuals == "full"
+        model.vis.quality.offsamples = 4 if full else 0
+        model.vis.global_.offwidth, model.vis.global_.offheight = self._width, self._height
+        self._data = mujoco.MjData(model)
+        self._gl = gl_context(self._width, self._height)
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=2000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = full
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = False
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[0] = 0
+        self._option.sitegroup[:] = 0
+        self._option.flags[mujoco.mjtVisFlag.mjVIS_TENDON.value] = False
+        self._perturb = mujoco.MjvPerturb()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._ids = {name: model.camera(camera).id for name, camera in CAMERAS.items()}
+        self._rectangle = mujoco.MjrRect(0, 0, self._width, self._height)
+
+    def image(self, world: SimWorld, index: int, camera: str) -> np.ndarray:
+        """(height, width, 3) uint8 of world ``index`` from "shoulder", "wrist" or "person"."""
+        if camera not in self._ids:
+            raise ValueError(f"unknown camera {camera!r}: choose one of {', '.join(self._ids)}")
+        self._place(world, index)
+        self._camera.fixedcamid = self._ids[camera]
+        self._gl.make_current()
+        mujoco.mjv_updateScene(
+            self._model,
+            self._data,
+            self._option,
+            self._perturb,
+            self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL.value,
+            self._scene,
+        )
+        mujoco.mjr_render(self._rectangle, self._scene, self._context)
+        pixels = np.empty((self._height, self._width, 3), np.uint8)
+        mujoco.mjr_readPixels(pixels, None, self._rectangle, self._context)
+        return pixels[::-1].copy()
+
+    def _place(self, world: SimWorld, index: int) -> None:
+        qpos, mocap_positions, mocap_quats = world.physics_state(index)
+        model, data, physics = self._model, self._data, world.physics[index]
+        data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = qpos, mocap_positions, mocap_quats
+        table = model.body("table").id
+        model.body_pos[table, 2] = self._nominal.body_pos[table, 2] + physics.table_height
+        for i, name in enumerate(POLICY_CAMERAS):
+            camera = self._ids[name]
+            turn = Rotation.from_rotvec(physics.camera_rotation[i])
+            quat = Rotation.from_quat(self._nominal.cam_quat[camera], scalar_first=True)
+            model.cam_pos[camera] = self._nominal.cam_pos[camera] + physics.camera_position[i]
+            model.cam_quat[camera] = (quat * turn).as_quat(scalar_first=True)
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_camlight(model, data)
+
+
+@lru_cache(maxsize=16)
+def shared_renderer(task: Task, visuals: str, size: tuple[int, int]) -> SceneRenderer:
+    """One renderer for all worlds of a task: OpenGL contexts and meshes are expensive."""
+    renderer = SceneRenderer(task, visuals, size)
+    # Contexts must be freed before the OpenGL library is unloaded: exit handlers run last in, first out.
+    atexit.unregister(shared_renderer.cache_clear)
+    atexit.register(shared_renderer.cache_clear)
+    return renderer
+
+
+class HumanViewer:
+    """MuJoCo's interactive window on one world, with meshes.
+
+    Raises:
+        RenderError: there is no display.
+    """
+
+    def __init__(self, task: Task):
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise RenderError("render_mode='human' needs a display (DISPLAY is not set): use render_mode='rgb_array'")
+        from mujoco import viewer
+
+        self._model = build_scene(task, "full").model
+        self._data = mujoco.MjData(self._model)
+        self._viewer = viewer.launch_passive(self._model, self._data, show_left_ui=False, show_right_ui=False)
+
+    def show(self, world: SimWorld, index: int) -> None:
+        """Draw the present state of world ``index``."""
+        self._data.qpos[:], self._data.mocap_pos[:], self._data.mocap_quat[:] = world.physics_state(index)
+        mujoco.mj_forward(self._model, self._data)
+        self._viewer.sync()
+
+    def close(self) -> None:
+        """Close the window."""
+        self._viewer.close()

@@ -1,0 +1,196 @@
+"""The evaluator runs exactly its rows, counts all of them, and gives the same bytes however it is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.evaluation.comparison import compare
+from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate
+from oc_residual_gym.evaluation.results import cells
+from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
+from oc_residual_gym.tasks import TASKS
+
+SETTINGS = EvaluationSettings(tasks=("Lift", "CloseDrawer"), base="expert", episodes=4)
+
+
+def episodes_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of ``SETTINGS``."""
+    folder = tmp_path_factory.mktemp("evaluation") / "expert"
+    evaluate(SETTINGS, folder, worlds=3, command="a command")
+    return folder
+
+
+def test_every_row_is_run_once_and_sorted(finished: Path) -> None:
+    rows = [(episode["task"], episode["seed"]) for episode in episodes_of(finished)]
+    assert rows == [(task, seed) for task in ("CloseDrawer", "Lift") for seed in range(4)]
+
+
+def test_episodes_say_what_was_run_and_how_it_went(finished: Path) -> None:
+    for episode in episodes_of(finished):
+        assert (episode["base"], episode["residual"], episode["split"]) == ("expert", "zero", "val")
+        assert 0 < episode["steps"] <= TASKS[episode["task"]].max_episode_steps
+        assert episode["success"] == (episode["failure"] is None)
+        assert -episode["steps"] <= episode["return"] <= 0.0
+        assert episode["correction_mm"] == episode["correction_change_rad"] == 0.0
+
+
+@pytest.mark.parametrize(("worlds", "workers"), [(1, 1), (16, 1), (2, 2)])
+def test_results_do_not_depend_on_worlds_and_workers(
+    finished: Path, tmp_path: Path, worlds: int, workers: int
+) -> None:
+    evaluate(SETTINGS, tmp_path, worlds=worlds, workers=workers)
+    assert (tmp_path / "episodes.jsonl").read_bytes() == (finished / "episodes.jsonl").read_bytes()
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(finished: Path, tmp_path: Path) -> None:
+    evaluate(SETTINGS, tmp_path, worlds=3)
+    whole = (tmp_path / "episodes.jsonl").read_bytes()
+    # As a kill leaves it: some episodes, in any order, the last one cut off.
+    lines = whole.splitlines(keepends=True)
+    left = b"".join([lines[5], lines[0], lines[3]]) + lines[2][:40]
+    (tmp_path / "episodes.jsonl").write_bytes(left)
+    (tmp_path / "summary.json").unlink()
+    evaluate(SETTINGS, tmp_path, worlds=3)
+    assert (tmp_path / "episodes.jsonl").read_bytes() == whole
+    assert (tmp_path / "summary.json").exists()
+
+
+def test_a_finished_run_is_not_run_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.ResidualWorlds", None)
+    before = (finished / "episodes.jsonl").read_bytes()
+    evaluate(SETTINGS, finished)
+    assert (finished / "episodes.jsonl").read_bytes() == before
+
+
+def test_other_settings_do_not_mix_into_a_folder(finished: Path) -> None:
+    with pytest.raises(SettingsError, match=r"(?s)other settings.*domain: nominal there, twin now"):
+        evaluate(EvaluationSettings(SETTINGS.tasks, base="expert", domain="twin", episodes=4), finished)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    settings = EvaluationSettings(("Lift",), episodes=2)
+    evaluate(settings, tmp_path)
+    lines = (tmp_path / "episodes.jsonl").read_text().splitlines()
+    (tmp_path / "episodes.jsonl").write_text("\n".join(["nonsense", lines[1]]) + "\n")
+    with pytest.raises(SettingsError, match="line 1"):
+        evaluate(settings, tmp_path)
+
+
+def test_summary_counts_the_episodes(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert [cell["task"] for cell in summary["cells"]] == ["CloseDrawer", "Lift"]
+    for cell in summary["cells"]:
+        own = [episode for episode in episodes_of(finished) if episode["task"] == cell["task"]]
+        successes = [episode for episode in own if episode["success"]]
+        assert (cell["episodes"], cell["successes"]) == (4, len(successes))
+        assert cell["success_rate"] == len(successes) / 4
+        assert cell["ci_low"] <= cell["success_rate"] <= cell["ci_high"]
+        assert sum(cell["failures"].values()) == 4 - len(successes)
+        if successes:
+            assert cell["mean_steps"] == np.mean([episode["steps"] for episode in successes])
+    assert summary["command"] == "a command"
+    assert {"mujoco", "numpy", "robosuite", "oc-residual-gym"} <= set(summary["versions"])
+    assert set(summary["hashes"]) == {"base", "residual", "simulation"}
+    assert summary["machine"]["cores"] >= 1
+
+
+def test_failures_are_counted_by_kind() -> None:
+    common = dict.fromkeys(("base", "residual", "domain", "errors", "split"), "x") | {"task": "Lift"}
+    measures = dict.fromkeys(
+        (
+            "return",
+            "peak_contact_force",
+            "correction_mm",
+            "correction_rad",
+            "correction_change_mm",
+            "correction_change_rad",
+        ),
+        0.0,
+    )
+    kinds = ["no_grasp", None, "no_grasp", "diverged"]
+    (cell,) = cells(
+        common | measures | {"seed": i, "steps": 100 + i, "success": kind is None, "failure": kind}
+        for i, kind in enumerate(kinds)
+    )
+    assert cell["failures"] == {"diverged": 1, "no_grasp": 2}
+    assert cell["mean_steps"] == 101
+
+
+def test_the_oracle_corrects_the_base(tmp_path: Path) -> None:
+    evaluate(EvaluationSettings(("Lift",), residual="oracle", episodes=2), tmp_path)
+    for episode in episodes_of(tmp_path):
+        assert 0.0 < episode["correction_mm"] <= 20.0 * np.sqrt(3)
+        assert episode["correction_change_mm"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"tasks": ("Juggle",)}, "PegInsert"),
+        ({"domain": "mars"}, "twin"),
+        ({"errors": "none"}, "tracker"),
+        ({"split": "holdout"}, "train"),
+        ({"base": "wish"}, "expert"),
+        ({"residual": "wish"}, "oracle"),
+        ({"residual": "missing.onnx"}, "missing.onnx"),
+        ({"episodes": 501, "split": "test"}, "500"),
+        ({"episodes": 0}, "at least 1|1 to 500"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_valid_ones(wrong: dict, named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        EvaluationSettings(**({"tasks": ("Lift",)} | wrong))
+
+
+def test_compare_pairs_the_episodes(finished: Path, tmp_path: Path) -> None:
+    evaluate(EvaluationSettings(SETTINGS.tasks, episodes=4), tmp_path / "hold")
+    summary, table = compare(tmp_path / "hold", finished, tmp_path)
+    assert len(summary["cells"]) == 4
+    assert [row["task"] for row in summary["differences"]] == ["CloseDrawer", "Lift", "all tasks"]
+    for row in summary["differences"]:
+        difference = row["difference"]
+        assert difference["mean"] == pytest.approx(row["candidate"]["mean"] - row["reference"]["mean"])
+        assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert (tmp_path / "compare.md").read_text() == table
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert "expert" in table
+    assert "hold" in table
+
+
+def test_compare_refuses_what_cannot_be_paired(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no finished evaluation"):
+        compare(tmp_path / "nothing", finished, tmp_path / "out")
+    evaluate(EvaluationSettings(("Lift",), episodes=2), tmp_path / "other")
+    with pytest.raises(SettingsError, match="different episodes"):
+        compare(tmp_path / "other", finished, tmp_path / "out")
+
+
+def test_wilson_interval() -> None:
+    # Reference values: Newcombe (1998), Statistics in Medicine 17, table I, method 3.
+    assert wilson(81, 263).low == pytest.approx(0.2553, abs=5e-5)
+    assert wilson(81, 263).high == pytest.approx(0.3662, abs=5e-5)
+    assert wilson(0, 20).high == pytest.approx(0.1611, abs=5e-5)
+    assert wilson(1, 29).low == pytest.approx(0.0061, abs=5e-5)
+
+
+def test_bootstrap_is_stratified_and_paired() -> None:
+    rng = np.random.default_rng(0)
+    many, few = rng.integers(0, 2, 2000), rng.integers(0, 2, 50)
+    estimate = stratified_bootstrap({"many": many, "few": few})
+    assert estimate.mean == pytest.approx((many.mean() + few.mean()) / 2)  # each task has the same weight
+    error = 0.5 * np.sqrt(0.25 / 2000 + 0.25 / 50)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    # What both policies share in an episode cancels: pairs differ by less than their outcomes do.
+    assert stratified_bootstrap({"same": np.ones(20)}).low == 1.0
+    assert stratified_bootstrap({"same": many}) == stratified_bootstrap({"same": many})
