@@ -1,5 +1,4 @@
-"""Is this machine ready? Versions, rendering, robosuite, ONNX Runtime; and what to do where something is
-missing."""
+"""Is this machine ready? Versions, simulation, rendering; and what to do where something is missing."""
 
 from __future__ import annotations
 
@@ -15,16 +14,17 @@ from packaging.specifiers import SpecifierSet
 
 DISTRIBUTION = "oc-residual-gym"
 INSTALL_GL = "apt-get install libegl1 libgl1-mesa-dri"
+INSTALL_OPENCV_LIBRARIES = "apt-get install libgl1 libglib2.0-0"
+"""robosuite imports OpenCV, which loads these libraries."""
 
-_RENDER = """
+_SIMULATE = """
 import numpy as np
 from oc_residual_gym.envs.core import ResidualWorlds
 core = ResidualWorlds("Lift", 1)
 core.reset(np.zeros(1, int), [0])
-assert core.render(0, "shoulder", (64, 64)).any()
+core.step(np.zeros((1, 7)))
 """
-_MISSING_LIBRARY = "cannot open shared object"
-INSTALL_OPENCV_LIBRARIES = "apt-get install libgl1 libglib2.0-0"
+_RENDER = _SIMULATE + 'assert core.render(0, "shoulder", (64, 64)).any()'
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Finding:
 
 def check() -> list[Finding]:
     """Look at everything; no finding keeps others from being made."""
-    return [_python(), *_packages(), _robosuite(), _onnxruntime(), _rendering(), _cores()]
+    return [_python(), *_packages(), _simulation(), _onnxruntime(), _rendering(), _cores()]
 
 
 def _python() -> Finding:
@@ -75,13 +75,13 @@ def _package(requirement: Requirement, optional: bool) -> Finding:
     return Finding(requirement.name, found in requirement.specifier, found, f"{remedy} (this needs {wanted})")
 
 
-def _robosuite() -> Finding:
-    """Whether robosuite can be imported: it loads OpenCV, which wants system libraries."""
-    error = _error_of("import robosuite")
+def _simulation() -> Finding:
+    """Whether MuJoCo and robosuite work together: one control step of one task."""
+    error = _error_of(_SIMULATE)
     remedy = (
-        f"on Debian or Ubuntu: {INSTALL_OPENCV_LIBRARIES}" if _MISSING_LIBRARY in error else "reinstall it"
+        f"on Debian or Ubuntu: {INSTALL_OPENCV_LIBRARIES}" if "shared object" in error else "reinstall them"
     )
-    return Finding("robosuite import", not error, error or "works", remedy)
+    return Finding("simulation", not error, error or "works", remedy)
 
 
 def _onnxruntime() -> Finding:

@@ -4,7 +4,6 @@ instant."""
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,8 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked
     for."""
     options = _parser().parse_args(arguments)
-    # robosuite's hints on setting up robosuite are of no use to users of this command.
-    logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
     options.command_line = shlex.join(["oc-residual", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code, result = options.run(options)

@@ -90,20 +90,18 @@ def rotate_inverse(q: Array, v: Array) -> Array:
 
 def quat_from_rotvec(rotvec: Array) -> Array:
     """Quaternions ``(..., 4)`` of rotation vectors ``(..., 3)`` in radians."""
-    half = 0.5 * norm(rotvec)
+    half = np.maximum(0.5 * norm(rotvec), 1e-12)
     quat = np.empty((*rotvec.shape[:-1], 4))
-    quat[..., :3] = rotvec * (0.5 * np.sinc(half / np.pi))[..., None]
+    quat[..., :3] = rotvec * (0.5 * np.sin(half) / half)[..., None]
     quat[..., 3] = np.cos(half)
     return quat
 
 
 def rotvec_from_quat(q: Array) -> Array:
     """Shortest rotation vectors ``(..., 3)``, in radians, of unit quaternions ``(..., 4)``."""
-    sine = norm(q[..., :3])
-    cosine = np.abs(q[..., 3])
-    # angle / sin(angle / 2), continued to its limit 2 at zero, with the sign that makes the rotation the short one.
-    factor = 2.0 * np.arctan2(sine, cosine) / np.maximum(sine, 1e-12)
-    factor = np.where(sine < 1e-12, 2.0, factor)
+    # The tiny offset continues angle / sin(angle / 2) to its limit 2 at zero; the sign makes it the short way round.
+    sine = norm(q[..., :3]) + 1e-30
+    factor = np.arctan2(sine, np.abs(q[..., 3])) * 2.0 / sine
     return q[..., :3] * np.copysign(factor, q[..., 3])[..., None]
 
 
@@ -131,18 +129,18 @@ def pose_relative(a: Array, b: Array) -> Array:
 
 
 def clip_norm(v: Array, limit: float) -> Array:
-    """Vectors ``(..., n)`` shortened to at most ``limit`` over the last axis."""
-    return v * np.minimum(1.0, limit / np.maximum(norm(v), 1e-12))[..., None]
+    """Vectors ``(..., n)`` shortened to at most ``limit`` (above 0) over the last axis."""
+    return v * (limit / np.maximum(norm(v), limit))[..., None]
 
 
 def towards(origin: Array, target: Array, limit: float) -> Array:
     """Quaternions ``(N, 4)`` on the shortest way from ``origin`` to ``target``, at most ``limit`` radians along it."""
-    target = target * np.copysign(1.0, np.einsum("...i,...i->...", origin, target))[..., None]
-    half = 2.0 * np.arcsin(np.minimum(0.5 * norm(target - origin), 1.0))
-    beyond = half > 0.5 * limit
+    cosine = np.einsum("...i,...i->...", origin, target)
+    beyond = np.abs(cosine) < np.cos(0.5 * limit)
     if not beyond.any():
         return target
-    sine = np.sin(np.maximum(half, 1e-12))
+    half = np.arccos(np.minimum(np.abs(cosine), 1.0))
+    sine = np.maximum(np.sin(half), 1e-12)
     partway = (np.sin(half - 0.5 * limit) / sine)[..., None] * origin
-    partway += (np.sin(0.5 * limit) / sine)[..., None] * target
+    partway += np.copysign(np.sin(0.5 * limit) / sine, cosine)[..., None] * target
     return np.where(beyond[..., None], partway, target)

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v3 as imageio
 import pytest
 
+from oc_residual_gym import bench
 from oc_residual_gym.cli import main
 from oc_residual_gym.tasks import TASKS
 
@@ -97,9 +99,70 @@ def test_check_says_what_is_there(capsys: pytest.CaptureFixture[str], tmp_path: 
     report = json.loads((tmp_path / "check.json").read_text())
     assert code == (0 if report["ready"] else 1)
     names = [finding["name"] for finding in report["findings"]]
-    assert {"Python", "mujoco", "robosuite", "rendering", "ONNX Runtime", "CPU cores"} <= set(names)
+    assert {"Python", "mujoco", "robosuite", "simulation", "rendering", "ONNX Runtime", "CPU cores"} <= set(
+        names
+    )
     output = capsys.readouterr().out
     for finding in report["findings"]:
         assert finding["name"] in output
         if not finding["ready"]:
             assert finding["remedy"]
+
+
+def test_render_writes_pictures_and_videos(tmp_path: Path) -> None:
+    arguments = ["render", "--task", "Lift", "--size", "160x120", "--step", "297"]
+    for name, count in (("last.png", 1), ("end.mp4", 4), ("end.gif", 2)):
+        report = tmp_path / "report.json"
+        assert main([*arguments, "--out", str(tmp_path / name), "--json", str(report)]) == 0
+        assert json.loads(report.read_text())["pictures"] == count
+    assert imageio.imread(tmp_path / "last.png").shape == (120, 160, 3)
+    assert imageio.imread(tmp_path / "end.mp4").shape == (4, 120, 160, 3)
+    assert (tmp_path / "end.gif").read_bytes().startswith(b"GIF")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--out", "x.avi"], ".mp4"),
+        (["--out", "x.png", "--camera", "moon"], "wrist"),
+        (["--out", "x.png", "--seed", "500"], "0 to 499"),
+        (["--out", "x.png", "--step", "301"], "301"),
+    ],
+)
+def test_render_answers_mistakes(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["render", "--task", "Lift", *options]) == 2
+    assert named in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_bench_measures_all_figures(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BLOCKS", "STEPS", "STEPS_OF_WORLDS", "ROBOSUITE_STEPS", "FRESH_PROCESSES"):
+        monkeypatch.setattr(bench, name, 1)
+    assert main(["bench", "--task", "Stack", "--json", str(tmp_path / "bench.json")]) == 0
+    result = json.loads((tmp_path / "bench.json").read_text())
+    (figures,) = result["tasks"]
+    assert figures.pop("task") == "Stack"
+    assert set(figures) == {
+        "steps_per_second",
+        "steps_per_second_n64",
+        "physics_us",
+        "overhead_us",
+        "overhead_us_n64",
+        "reset_ms",
+        "image_ms",
+    }
+    figures |= {
+        key: result[key]
+        for key in ("robosuite_ratio", "import_seconds", "gymnasium_import_seconds", "make_seconds")
+    }
+    assert all(isinstance(value, float) for value in figures.values())
+    assert "reach" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,23 +54,24 @@ def test_results_do_not_depend_on_worlds_and_workers(
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(finished: Path, tmp_path: Path) -> None:
-    evaluate(SETTINGS, tmp_path, worlds=3)
-    whole = (tmp_path / "episodes.jsonl").read_bytes()
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     # As a kill leaves it: some episodes, in any order, the last one cut off.
+    whole = (finished / "episodes.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)
-    left = b"".join([lines[5], lines[0], lines[3]]) + lines[2][:40]
-    (tmp_path / "episodes.jsonl").write_bytes(left)
+    (tmp_path / "episodes.jsonl").write_bytes(b"".join([lines[5], lines[0], lines[3]]) + lines[2][:40])
     (tmp_path / "summary.json").unlink()
     evaluate(SETTINGS, tmp_path, worlds=3)
     assert (tmp_path / "episodes.jsonl").read_bytes() == whole
     assert (tmp_path / "summary.json").exists()
 
 
-def test_a_finished_run_is_not_run_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_run_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.ResidualWorlds", None)
-    before = (finished / "episodes.jsonl").read_bytes()
-    evaluate(SETTINGS, finished)
-    assert (finished / "episodes.jsonl").read_bytes() == before
+    evaluate(SETTINGS, tmp_path)
+    assert (tmp_path / "episodes.jsonl").read_bytes() == (finished / "episodes.jsonl").read_bytes()
 
 
 def test_other_settings_do_not_mix_into_a_folder(finished: Path) -> None:

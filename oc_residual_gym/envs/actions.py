@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oc_residual_gym.geometry import clip_norm, quat_from_rotvec, quat_multiply, quat_normalize, rotation_between, towards
+from oc_residual_gym.geometry import clip_norm, matrix_from_quat, quat_from_rotvec, quat_multiply, rotation_between, towards
 from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 ACTION_NAMES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper")
@@ -21,6 +21,8 @@ WORKSPACE_HIGH = np.array([0.78, 0.45, 0.60])
 HAND_CENTER_Z = -0.0704
 HAND_HALF_SIZE = np.array([0.0316, 0.1025, 0.0333])
 """Metres in the TCP frame: a box around the hand's body, which must stay above the table however it is tilted."""
+HIGHEST_FLOOR = float(np.linalg.norm(HAND_HALF_SIZE)) - HAND_CENTER_Z
+"""Metres: no orientation of the hand needs a higher floor."""
 RATE_POSITION, RATE_ROTATION = 0.010, 0.03
 """Metres and radians that the executed target moves in one control step at most."""
 LEASH_POSITION, LEASH_ROTATION = 0.040, 0.2
@@ -86,7 +88,7 @@ def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch) -> tupl
     because the floor depends on them.
 
     Args:
-        target: (N, 8) wanted.
+        target: (N, 8) wanted, with unit quaternions.
         previous: (N, 8) executed one control step ago.
         tcp_pose: (N, 7) measured.
         latch: state of the gripper.
@@ -95,10 +97,11 @@ def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch) -> tupl
         (N, 8) executed targets, their opening 0 or 1, and the new state of the gripper.
     """
     executed = np.empty(target.shape)
-    rotation = towards(previous[:, 3:7], quat_normalize(target[:, 3:7]), RATE_ROTATION)
+    rotation = towards(previous[:, 3:7], target[:, 3:7], RATE_ROTATION)
     executed[:, 3:7] = rotation = towards(tcp_pose[:, 3:], rotation, LEASH_ROTATION)
     position = np.minimum(np.maximum(target[:, :3], WORKSPACE_LOW), WORKSPACE_HIGH)
-    position[:, 2] = np.maximum(position[:, 2], hand_floor(rotation))
+    if position[:, 2].min() < HIGHEST_FLOOR:
+        position[:, 2] = np.maximum(position[:, 2], hand_floor(rotation))
     position = previous[:, :3] + clip_norm(position - previous[:, :3], RATE_POSITION)
     executed[:, :3] = tcp_pose[:, :3] + clip_norm(position - tcp_pose[:, :3], LEASH_POSITION)
     latch = _switch(latch, target[:, 7])
@@ -108,14 +111,8 @@ def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch) -> tupl
 
 def hand_floor(quat: Array) -> Array:
     """(N,) lowest height of the TCP, in metres, at which the hand's body with orientation (N, 4) is above z = 0."""
-    x, y, z, w = quat[:, 0], quat[:, 1], quat[:, 2], quat[:, 3]
-    down = 1.0 - 2.0 * (x * x + y * y)
-    half_height = (
-        np.abs(2.0 * (x * z - w * y)) * HAND_HALF_SIZE[0]
-        + np.abs(2.0 * (y * z + w * x)) * HAND_HALF_SIZE[1]
-        + np.abs(down) * HAND_HALF_SIZE[2]
-    )
-    return half_height - down * HAND_CENTER_Z
+    up = matrix_from_quat(quat)[:, 2]
+    return np.einsum("ni,i->n", np.abs(up), HAND_HALF_SIZE) - up[:, 2] * HAND_CENTER_Z
 
 
 def _switch(latch: Latch, opening: Array) -> Latch:

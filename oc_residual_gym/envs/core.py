@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from oc_residual_gym.envs.actions import ACTION_NAMES, LATCH_STEPS, Latch, ResidualScales, compose, limit
+from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, episode_generators
 from oc_residual_gym.envs.observation import BASE_TARGET_STEPS, Field, ObservationBuilder
 from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply, rotate
 from oc_residual_gym.perception.errors import PoseErrors
@@ -21,8 +21,6 @@ from oc_residual_gym.worlds.base import Array, IntArray
 from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
 from oc_residual_gym.worlds.sim import SimWorld
 
-SPLITS = {"train": None, "val": 500, "test": 500}
-"""Disjoint seed streams, and how many seeds each has (``None``: as many as you like)."""
 REWARDS = ("dense", "sparse")
 NEAR_FINGERS = 0.08
 """Metres from the TCP within which closed fingers hide an object from the tracker."""
@@ -74,7 +72,6 @@ class ResidualWorlds:
         self._builder = ObservationBuilder(tuple(o.name for o in self.task.objects))
         self._runner = ChunkRunner(self.base_policy, num_worlds, _MAX_PAUSE if domain != "nominal" else 0)
         self._ahead = np.array([*BASE_TARGET_STEPS, 1_000_000])
-        self._stream = zlib.crc32(f"OCResidual-{task}-v0".encode()), list(SPLITS).index(split)
         self._all = np.arange(num_worlds)
         self._weights = tuple(self.task.weights.values())
         self._allocate()
@@ -102,6 +99,7 @@ class ResidualWorlds:
         self._best = np.zeros((len(self._weights), n))
         self._base_failed = np.zeros(n, bool)
         self._pauses = np.zeros(n, np.int64)
+        self._far = np.zeros((n, len(self.task.objects)), bool)
         self._hand_eye_position = np.zeros((n, 1, 3))
         self._hand_eye_rotation = np.zeros((n, 1, 4))
 
@@ -121,15 +119,11 @@ class ResidualWorlds:
 
     def check_seed(self, seed: int) -> int:
         """``seed``, if the split has it. Raises ``ValueError`` otherwise."""
-        count = SPLITS[self.split]
-        if seed < 0 or (count is not None and seed >= count):
-            valid = "seeds from 0 on" if count is None else f"the seeds 0 to {count - 1}"
-            raise ValueError(f"seed {seed} is not in split {self.split!r}, which has {valid}")
-        return int(seed)
+        return check_seed(self.split, seed)
 
     def draw_seed(self, rng: np.random.Generator) -> int:
         """A seed of the split for an episode that was given none."""
-        return int(rng.integers(SPLITS[self.split] or 2**31))
+        return draw_seed(self.split, rng)
 
     def reset(self, worlds: IntArray, seeds: Sequence[int]) -> None:
         """Start the episodes with these seeds in ``worlds``; the others are not touched.
@@ -139,7 +133,7 @@ class ResidualWorlds:
             BasePolicyError: the base policy cannot give its first targets.
         """
         worlds = np.asarray(worlds, np.int64)
-        streams = [self._generators(self.check_seed(seed)) for seed in seeds]
+        streams = [episode_generators(self.task.name, self.split, self.check_seed(seed)) for seed in seeds]
         starts = [self.task.reset(initial) for initial, *_ in streams]
         physics = [sample_physics(self.domain, generator) for _, generator, *_ in streams]
         self.world.reset(worlds, starts, physics)
@@ -167,13 +161,6 @@ class ResidualWorlds:
         self._plan(worlds)
         self._judge_terms()
         self._observe()
-
-    def _generators(self, seed: int) -> tuple[np.random.Generator, ...]:
-        """Separate streams for initial state, physics, perception and policy, so that none disturbs another."""
-        return tuple(
-            np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(*self._stream, child))))
-            for child in range(4)
-        )
 
     def step(self, actions: Array, worlds: IntArray | None = None) -> None:
         """Advance ``worlds`` (all by default) by one control step; rows of ``actions`` (N, 7) of others are ignored.
@@ -217,8 +204,11 @@ class ResidualWorlds:
             rotation = self._hand_eye_rotation
             positions = self._hand_eye_position + rotate(rotation, poses[..., :3])
             poses = np.concatenate([positions, quat_multiply(rotation, poses[..., 3:])], axis=-1)
-        distance = norm(poses[..., :3] - self.world.robot.tcp_pose[:, None, :3])
-        seen, valid = self.errors.observe(poses, (distance < NEAR_FINGERS) & self.latch.closed[:, None], worlds)
+        near = self._far
+        if self.errors.fingers_matter:
+            near = norm(poses[..., :3] - self.world.robot.tcp_pose[:, None, :3]) < NEAR_FINGERS
+            near &= self.latch.closed[:, None]
+        seen, valid = self.errors.observe(poses, near, worlds)
         self.filter.update(seen, valid, worlds)
 
     def _plan(self, worlds: IntArray) -> None:
@@ -227,11 +217,13 @@ class ResidualWorlds:
             view = self.view(worlds, self.base_policy.needs)
             try:
                 chunks = self.base_policy.predict(view)
-                self._runner.load(worlds, view.previous_target, self._pauses[worlds], chunks)
-            except BasePolicyError:
-                if (self.steps[worlds] == 0).any():
-                    raise
-                self._base_failed[worlds] = True
+                failed = self._runner.load(worlds, view.previous_target, self._pauses[worlds], chunks)
+                problem = "it returned targets that are no poses"
+            except BasePolicyError as error:
+                failed, problem = np.ones(len(worlds), bool), str(error)
+            if (failed & (self.steps[worlds] == 0)).any():
+                raise BasePolicyError(f"base policy {self.base_policy.name!r} cannot start an episode: {problem}")
+            self._base_failed[worlds] = failed
         self.base_target = self._runner.current
 
     def _judge_terms(self) -> Array:

@@ -108,12 +108,12 @@ class ObservationBuilder:
             valid, age: (N, K) of those poses.
         """
         n, tcp = len(phase), robot.tcp_pose
-        tcp_matrix = matrix_from_quat(tcp[:, 3:])
+        matrices = matrix_from_quat(np.concatenate([tcp[:, None, 3:], objects[:, :, 3:]], axis=1))
+        tcp_matrix, object_matrices = matrices[:, 0], matrices[:, 1:]
         inverse = left_matrix(quat_conjugate(tcp[:, 3:]))
         poses = np.concatenate([targets[:, :, :7], objects], axis=1)
         positions = np.einsum("nji,nej->nei", tcp_matrix, poses[:, :, :3] - tcp[:, None, :3])
         rotvecs = rotvec_from_quat(np.einsum("nij,nej->nei", inverse, targets[:, :, 3:7]))
-        object_matrices = matrix_from_quat(objects[:, :, 3:])
         relative_matrices = np.einsum("nji,nejk->neik", tcp_matrix, object_matrices)
         first_targets = targets.shape[1]
         flat = np.concatenate(

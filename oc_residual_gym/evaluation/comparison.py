@@ -160,12 +160,10 @@ def _plot(names: tuple[str, str], comparison: list[Record], path: Path) -> None:
     ):
         rates = [row[role] for row in comparison]
         heights = [rate["mean"] for rate in rates]
-        errors = [
-            [rate["mean"] - rate["low"] for rate in rates],
-            [rate["high"] - rate["mean"] for rate in rates],
-        ]
+        below = [max(0.0, rate["mean"] - rate["low"]) for rate in rates]  # rounding may leave -1e-17
+        above = [max(0.0, rate["high"] - rate["mean"]) for rate in rates]
         positions = [column + 0.4 * (i - 0.5) for column in range(len(comparison))]
-        axes.bar(positions, heights, width=0.38, yerr=errors, capsize=3, color=colour, label=name)
+        axes.bar(positions, heights, width=0.38, yerr=[below, above], capsize=3, color=colour, label=name)
     axes.set_xticks(range(len(comparison)), [row["task"] for row in comparison])
     axes.set_ylim(0.0, 1.05)
     axes.set_ylabel("success rate, 95 % interval")

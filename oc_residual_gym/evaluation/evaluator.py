@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from oc_residual_gym.envs.core import SPLITS, ResidualWorlds
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.envs.episodes import SPLITS
 from oc_residual_gym.evaluation import SettingsError, results
 from oc_residual_gym.evaluation.results import Record
 from oc_residual_gym.geometry import norm

@@ -113,6 +113,11 @@ class PoseErrors:
         self._blocks_drawn = np.zeros(num_worlds, dtype=np.int64)
         self._steps_ahead = 0  # no block runs out for so many calls of observe
 
+    @property
+    def fingers_matter(self) -> bool:
+        """Whether closed fingers near an object change how often it is lost."""
+        return self.model.loss_near_fingers != self.model.loss
+
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
         """Start an episode in ``worlds``, each drawing from its generator of ``generators`` from now on."""
         for world, generator in zip(worlds, generators, strict=True):

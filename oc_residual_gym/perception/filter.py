@@ -77,7 +77,6 @@ class PoseFilter:
         half_step = np.array([0.5 * SYMMETRIES[symmetry] for symmetry in symmetries])
         self._any_angle = half_step == 0.0
         self._half_step = np.where(self._any_angle, 1.0, half_step)  # 1 only keeps the division defined
-        self._all_rows = np.ones((num_worlds, 1), dtype=bool)
 
         shape = (num_worlds, len(symmetries))
         self._last = np.zeros((*shape, 7))  # as `poses`, with the reference of the first pose instead of NaN
@@ -103,11 +102,12 @@ class PoseFilter:
             valid: whether the object was seen in this step, ``(N, K)``.
             worlds: the worlds that advance; ``None`` means all. The others keep their state.
         """
-        rows = self._all_rows
+        advancing: BoolArray | bool = True
+        seen = valid
         if worlds is not None:
-            rows = np.zeros_like(rows)
-            rows[worlds] = True
-        seen = valid & rows
+            advancing = np.zeros((len(self.age), 1), dtype=bool)
+            advancing[worlds] = True
+            seen = valid & advancing
 
         elapsed = (self._period * (self.age + 1.0))[..., None]
         axis, half_angle = self._nearest_rotation(poses[..., 3:])
@@ -131,8 +131,8 @@ class PoseFilter:
         self._last = np.where(taken, filtered, self._last)
         self._speed = np.where(taken[..., None], speed, self._speed)
         self.poses = np.where(taken, filtered, self.poses)
-        self.valid = np.where(rows, seen, self.valid)
-        self.age = np.where(seen, 0, self.age + rows)
+        self.valid = seen if worlds is None else np.where(advancing, seen, self.valid)
+        self.age = np.where(seen, 0, self.age + advancing)
 
     def _nearest_rotation(self, quats: Array) -> tuple[Array, Array]:
         """Axis ``(N, K, 3)`` and half angle ``(N, K, 1)`` from the last rotations to the nearest alike."""

@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from oc_residual_gym.geometry import norm
 from oc_residual_gym.tasks.base import Snapshot
-from oc_residual_gym.worlds.base import Array, IntArray
+from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 HORIZON = 16
 """Targets in a chunk of the base policies we ship, as in the paper."""
@@ -120,12 +121,15 @@ class ChunkRunner:
         self._lengths = np.full(num_worlds, policy.horizon)
         self._phases = np.zeros(num_worlds, np.int64)
 
-    def load(self, worlds: IntArray, previous_target: Array, pauses: IntArray, chunks: Array) -> None:
+    def load(self, worlds: IntArray, previous_target: Array, pauses: IntArray, chunks: Array) -> BoolArray:
         """Start new chunks (n, H, 8) in ``worlds``.
+
+        Returns:
+            (n,) which of them have a target that is not finite, or whose quaternion has no length; their worlds go
+            on with the old chunk's last target.
 
         Raises:
             ValueError: the policy returned another shape.
-            BasePolicyError: a target is not finite or its quaternion has no length.
         """
         shape = (len(worlds), self.policy.horizon, 8)
         if np.shape(chunks) != shape:
@@ -133,17 +137,17 @@ class ChunkRunner:
                 f"base policy {self.policy.name!r} returned an array of shape {np.shape(chunks)}; "
                 f"expected {shape}: worlds, horizon, target (xyz, quaternion xyzw, opening)"
             )
-        bad = ~np.isfinite(chunks).all(axis=(1, 2)) | (np.abs(chunks[..., 3:7]).max(axis=2) < 1e-6).any(axis=1)
-        if bad.any():
-            raise BasePolicyError(
-                f"base policy {self.policy.name!r} returned a target that is not a pose for world {worlds[bad][0]}"
-            )
-        for world, previous, pause, chunk in zip(worlds, previous_target, pauses, chunks, strict=True):
-            pause = min(int(pause), self._pauses)
-            self._chunks[world, :pause] = previous
-            self._chunks[world, pause : pause + len(chunk)] = chunk
-            self._lengths[world] = pause + len(chunk)
-        self._phases[worlds] = 0
+        length = norm(chunks[..., 3:7])
+        bad = ~(np.isfinite(chunks).all(axis=(1, 2)) & (length > 1e-6).all(axis=1))
+        for i in np.flatnonzero(~bad):
+            world, pause = worlds[i], min(int(pauses[i]), self._pauses)
+            self._chunks[world, :pause] = previous_target[i]
+            self._lengths[world] = pause + self.policy.horizon
+            chunk = self._chunks[world, pause : self._lengths[world]]
+            chunk[:] = chunks[i]
+            chunk[:, 3:7] /= length[i][:, None]
+            self._phases[world] = 0
+        return bad
 
     def advance(self, rows: slice | IntArray) -> IntArray:
         """Go on by one step in the given worlds; returns those of them whose chunk has run out."""

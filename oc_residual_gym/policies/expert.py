@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oc_residual_gym.geometry import clip_norm, quat_normalize, rotation_between, towards
+from oc_residual_gym.geometry import quat_normalize, rotation_between, towards
 from oc_residual_gym.policies.base import HORIZON, PolicyView
 from oc_residual_gym.tasks.base import Snapshot, Task, Waypoint
 from oc_residual_gym.worlds.base import Array, IntArray
@@ -55,7 +55,7 @@ def follow(start: Array, legs: Sequence[Waypoint], steps: int) -> Array:
             else:
                 # Moving and turning end together.
                 count = max(np.ceil(left / leg.speed), np.ceil(turn / TURN_SPEED), 1.0)
-                target[:3] = target[:3] + clip_norm(leg.pose[:3] - target[:3], left / count)
+                target[:3] = target[:3] + (leg.pose[:3] - target[:3]) / count
                 target[3:7] = quat_normalize(towards(target[None, 3:7], leg.pose[None, 3:], turn / count)[0])
             chunk[done] = target
             done += 1

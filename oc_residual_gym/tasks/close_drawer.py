@@ -23,7 +23,7 @@ from oc_residual_gym.tasks.base import (
     closeness,
     pose,
 )
-from oc_residual_gym.tasks.moves import EASE, FAST, PRESS, SETTLE, SLOW, STEADY, above, tool_down
+from oc_residual_gym.tasks.moves import FAST, PRESS, SETTLE, SLOW, STEADY, above, tool_down
 from oc_residual_gym.tasks.objects import DARK_WOOD, WOOD, Drawer, Geom, ObjectSpec
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -58,6 +58,8 @@ TOOL_HEIGHT = 0.01
 """Metres of the expert's TCP above the middle of the face, which the fingertips then meet."""
 STANDOFF = 0.03
 """Metres in front of the face from which the expert starts to push."""
+EASE = 0.03
+"""Metres before the closed position from which it pushes slowly."""
 IN_LINE = 0.015
 """Metres from that line within which it goes on pushing."""
 
@@ -72,9 +74,7 @@ def _cabinet() -> ObjectSpec:
     walls.append(Geom("box", (WALL / 2, half_width, HEIGHT / 2), (-DEPTH + WALL / 2, 0, HEIGHT / 2), rgba=DARK_WOOD))
     for level in range(len(DRAWERS) + 1):
         z = level * PITCH + WALL / 2
-        # The inner shelves are out of reach behind the faces: seen, not felt.
-        role = "both" if level in (0, len(DRAWERS)) else "visual"
-        walls.append(Geom("box", (half_depth, half_width, WALL / 2), (-half_depth, 0, z), rgba=DARK_WOOD, role=role))
+        walls.append(Geom("box", (half_depth, half_width, WALL / 2), (-half_depth, 0, z), rgba=DARK_WOOD))
     drawers = tuple(
         Drawer(
             name,
@@ -99,7 +99,8 @@ def _drawer_geoms() -> tuple[Geom, ...]:
         Geom("box", (length, width, 0.002), (-length, 0, -height + 0.002), rgba=WOOD),
         Geom("box", (length, 0.002, side_height), (-length, width - 0.002, side_height - height), rgba=WOOD),
         Geom("box", (length, 0.002, side_height), (-length, 0.002 - width, side_height - height), rgba=WOOD),
-        Geom("cylinder", (0.012, 0.004), (0.004, 0, 0), (0.7071068, 0, 0.7071068, 0), rgba=DARK_WOOD, role="visual"),
+        # A finger hole, so that nothing stands out from the face.
+        Geom("cylinder", (0.012, 0.0005), (0, 0, 0), (0.7071068, 0, 0.7071068, 0), rgba=DARK_WOOD, role="visual"),
     )
 
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oc_residual_gym.geometry import matrix_from_quat, rotate, rotate_inverse, rotation_between
+from oc_residual_gym.geometry import clip_norm, matrix_from_quat, rotate, rotate_inverse, rotation_between
 from oc_residual_gym.tasks.base import Snapshot, Waypoint
 from oc_residual_gym.worlds.base import Array
 
 FAST, STEADY, SLOW = 0.009, 0.006, 0.003
 """Metres a control step: through free space (below the 10 mm that are allowed), near objects, into contact."""
 EASE = 0.03
-"""Metres above a goal at which to slow down: half a period of the impedance's swing before the end, which damps it."""
+"""Metres before a goal at which to slow down: half a period of the impedance's swing ahead, which cancels most of it."""
 PRESS = 0.002
 """Metres by which to aim below where an object comes to rest: it is let go with 2 N on it, not in the air."""
 SETTLE = 3
@@ -76,17 +76,20 @@ def top_grasp(state: Snapshot, pose: Array, period: float) -> Array:
     return tool_pose(pose[:3], nearest_yaw(heading(pose[3:]), heading(state.target[3:7]), period))
 
 
+def move(start: Array, goal: Array, closed: bool, speed: float) -> list[Waypoint]:
+    """From ``start`` to rest at ``goal``: the last bit slowly."""
+    way = start[:3] - goal[:3]
+    brake = np.concatenate([goal[:3] + clip_norm(way, EASE), goal[3:]])
+    return [Waypoint(brake, closed, speed=speed), Waypoint(goal, closed, wait=SETTLE, speed=SLOW)]
+
+
 def approach(state: Snapshot, goal: Array, closed: bool, height: float = HOVER) -> list[Waypoint]:
     """Up to ``height`` above ``goal`` where needed, across to there, and straight down to it."""
     here, over = state.target[:7], above(goal, height)
-    legs: list[Waypoint] = []
-    if is_over(here, goal) and here[2] < goal[2] + EASE:
-        return [Waypoint(goal, closed, wait=SETTLE, speed=SLOW)]
-    if not is_over(here, goal):
-        if here[2] < over[2] - 0.001:
-            legs.append(Waypoint(np.concatenate([here[:2], over[2:3], here[3:]]), closed, speed=STEADY))
-        legs.append(Waypoint(over, closed, wait=SETTLE, speed=FAST))
-    return [*legs, Waypoint(above(goal, EASE), closed, speed=STEADY), Waypoint(goal, closed, wait=SETTLE, speed=SLOW)]
+    if is_over(here, goal):
+        return move(here, goal, closed, STEADY)
+    up = np.concatenate([here[:2], np.maximum(here[2:3], over[2]), here[3:]])
+    return [Waypoint(up, closed, speed=STEADY), *move(up, over, closed, FAST), *move(over, goal, closed, STEADY)]
 
 
 def pick(state: Snapshot, grasp: Array, width: float, height: float = HOVER) -> list[Waypoint]:
@@ -94,7 +97,7 @@ def pick(state: Snapshot, grasp: Array, width: float, height: float = HOVER) -> 
 
     What follows is left to the next call, which sees whether the object is held.
     """
-    if state.gripper_closed and state.gripper_width > width + 0.001:
+    if state.gripper_closed and state.gripper_width > width - 0.003:
         return [Waypoint(state.target[:7], True, wait=GRASP_WAIT)]
     return [*approach(state, grasp, False, height), Waypoint(grasp, True, wait=GRASP_WAIT)]
 

@@ -39,8 +39,8 @@ class Geom:
     vertices: tuple[tuple[float, float, float], ...] = ()
     """A mesh's corners, in metres. What collides is their convex hull."""
     faces: tuple[tuple[int, int, int], ...] = ()
-    """Triangles of a mesh that is to be seen, as numbers of its vertices, counterclockwise from outside; without any,
-    the convex hull is seen."""
+    """Triangles of a mesh that is only seen: numbers of its vertices, counterclockwise from outside. Without any, the
+    convex hull is seen."""
 
 
 @dataclass(frozen=True)

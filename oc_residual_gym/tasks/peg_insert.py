@@ -27,22 +27,22 @@ from oc_residual_gym.tasks.base import (
     is_still,
     pose,
 )
-from oc_residual_gym.tasks.moves import SETTLE, SLOW, STEADY, above, is_holding, pick, tool_pose
-from oc_residual_gym.tasks.objects import BLUE, RED, STEEL, Color, Geom, ObjectSpec, cylinder_inertia, ring_quat
+from oc_residual_gym.tasks.moves import FAST, SETTLE, SLOW, STEADY, above, is_holding, move, pick, tool_pose
+from oc_residual_gym.tasks.objects import BLUE, RED, STEEL, Color, Geom, ObjectSpec, cylinder_inertia
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 PEG_RADIUS, PEG_LENGTH = 0.008, 0.080
-"""Metres: a 16 mm peg."""
+"""Metres: a 16 mm peg with flat ends and sharp edges."""
 PEG_MASS = 0.045
 """Kilograms: aluminium."""
 HOLE_RADIUS, HOLE_DEPTH, CHAMFER = 0.0085, 0.030, 0.0015
 """Metres: a 17 mm hole, that is 0.5 mm of clearance all round, with a 45 degree chamfer."""
-HOLE_SIDES = 12
-"""The round hole is made of this many convex pieces, their flat insides touching the circle."""
-VISIBLE_SIDES = 60
+HOLE_SIDES, VISIBLE_SIDES = 12, 60
+"""The hole is made of 12 convex pieces whose flat insides touch its circle: the round peg has 0.50 mm of play towards
+a flat, 0.52 mm towards a corner. What is seen of it has 60 sides."""
 BLOCK_HALF_WIDTH, BLOCK_FLOOR = 0.030, 0.010
 """Metres: a square block, and its material below the hole."""
-HOLDER_RADIUS, HOLDER_DEPTH, HOLDER_FLOOR = 0.0100, 0.030, 0.005
+HOLDER_HALF_WIDTH, HOLDER_WALL, HOLDER_DEPTH, HOLDER_FLOOR = 0.010, 0.006, 0.030, 0.005
 """Metres: a square pocket with 2 mm of play all round."""
 INSERTED_DEPTH = 0.025
 MAX_TILT = np.radians(5.0)
@@ -51,23 +51,32 @@ FRICTION = 0.3
 X_RANGE, Y_RANGE = (0.40, 0.56), (-0.20, 0.20)
 """Metres, for the holder and for the block."""
 MIN_DISTANCE = 0.14
-"""Metres between holder and block: room for the hand's fingers."""
+"""Metres between holder and block: room for the opened fingers beside the block."""
 
 BLOCK_HEIGHT = BLOCK_FLOOR + HOLE_DEPTH
+INSIDE = HOLE_RADIUS - PEG_RADIUS + 0.001
+"""Metres beside the hole's axis that the lower end of a peg in the hole can be at most, with 1 mm to spare."""
+GUIDED = 0.001
+"""Metres beside the hole's axis from where on the chamfer does the rest."""
 
-GRASP_HEIGHT = 0.015
-"""Metres along the peg from its centre to where the expert grasps it: fingers clear of the holder, palm of the peg."""
-HOVER_HEIGHT = 0.015
-"""Metres above the hole's mouth at which the expert carries and aligns the peg's lower end."""
-PUSH_DEPTH = 0.028
+GRASP = np.array([0.0, 0.0, 0.015])
+"""Metres from the peg's centre to where it is grasped: fingertips clear of the holder, palm clear of the peg."""
+CARRY_HEIGHT, NEAR_HEIGHT = 0.015, 0.004
+"""Metres above the hole's mouth at which the expert carries, and then aligns, the peg's lower end."""
+NEAR = 0.008
+"""Metres beside the hole's axis within which the expert corrects in place instead of rising again."""
 ALIGNED = 0.0012
-"""Metres beside the hole's axis from which the chamfer guides the peg in."""
-INSERT_SPEED = 0.0025
+"""Metres beside the hole's axis from which the expert lowers the peg."""
+ENTRY_DEPTH, PUSH_DEPTH = 0.004, 0.027
+"""Metres to which the expert pushes the peg slowly, and then to the end, short of the hole's floor."""
+ENTRY_SPEED, PUSH_SPEED = 0.001, 0.002
 """Metres a control step."""
-MAX_BIAS = (0.008, 0.1)
-"""Metres and radians of standing error (load, friction, contact) that the expert makes up for at most."""
+SLIDE_PUSH = 0.005
+"""Metres of target below the TCP, 4 N, with which the expert slides a peg over the rim."""
+MAX_STANDING_ERROR = (0.008, 0.1)
+"""Metres and radians of standing error (from load, friction, contact) that the expert makes up for at most."""
 
-# The fingers' flat pads would touch a cylinder in one point only, so that they grip a capsule inside it instead.
+# A flat pad and a cylinder would touch in one point; with a capsule inside the cylinder, two points make a line.
 PEG_GRIP_BITS = {"contype": "0", "conaffinity": "1"}
 PEG_BODY_BITS = {"contype": "2", "conaffinity": "2"}
 
@@ -75,84 +84,88 @@ PEG_BODY_BITS = {"contype": "2", "conaffinity": "2"}
 def _peg() -> ObjectSpec:
     cylinder = Geom("cylinder", (PEG_RADIUS, PEG_LENGTH / 2), rgba=RED, bits=PEG_BODY_BITS)
     grip = Geom("capsule", (PEG_RADIUS, PEG_LENGTH / 2 - PEG_RADIUS), role="collision", bits=PEG_GRIP_BITS)
-    return ObjectSpec("peg", (cylinder, grip), PEG_MASS, cylinder_inertia(PEG_MASS, PEG_RADIUS, PEG_LENGTH), friction=FRICTION)
+    inertia = cylinder_inertia(PEG_MASS, PEG_RADIUS, PEG_LENGTH)
+    return ObjectSpec("peg", (cylinder, grip), PEG_MASS, inertia, friction=FRICTION)
 
 
-def _ring(sides: int, inner: float, outer: float, bottom: float, top: float, rgba: tuple[float, float, float, float]) -> list[Geom]:
-    """Boxes around a vertical hole, each in the half space outside one side of a regular polygon."""
-    half_width = outer * np.tan(np.pi / sides)
-    radius = (inner + outer) / 2
-    return [
-        Geom(
-            "box",
-            ((outer - inner) / 2, half_width, (top - bottom) / 2),
-            (radius * np.cos(angle), radius * np.sin(angle), (top + bottom) / 2),
-            ring_quat(angle),
-            rgba=rgba,
+def _holder() -> ObjectSpec:
+    """The holder's frame: origin on the table, +z up."""
+    inside, wall, half_height = HOLDER_HALF_WIDTH, HOLDER_WALL / 2, (HOLDER_FLOOR + HOLDER_DEPTH) / 2
+    geoms = [Geom("box", (inside, inside, HOLDER_FLOOR / 2), (0.0, 0.0, HOLDER_FLOOR / 2), rgba=STEEL)]
+    for side in (1, -1):
+        centre = side * (inside + wall)
+        geoms.append(
+            Geom("box", (wall, inside + 2 * wall, half_height), (centre, 0.0, half_height), rgba=STEEL)
         )
-        for angle in 2 * np.pi * np.arange(sides) / sides
-    ]
-
-
-def _corners(sides: int) -> Array:
-    """(sides, 2) directions of the corners of a regular polygon whose first side faces +x, scaled so that a radius
-    times them is a polygon around the circle of that radius. With 12 or 60 sides, four of them are at 45 degrees.
-    """
-    angles = np.pi / sides * (2 * np.arange(sides) - 1)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1) / np.cos(np.pi / sides)
-
-
-def _loop(corners: Array, radius: float, z: float) -> Array:
-    """(sides, 3) a polygon around a circle."""
-    return np.column_stack([radius * corners, np.full(len(corners), z)])
-
-
-def _square(corners: Array, z: float) -> Array:
-    """(sides, 3) the same number of points on the outline of the block."""
-    return _loop(BLOCK_HALF_WIDTH * corners / np.abs(corners).max(axis=1, keepdims=True), 1.0, z)
-
-
-def _walls(loops: Sequence[Array], rgba: Color) -> Geom:
-    """What is seen of the surfaces between loops of points, each to the next; sharp edges along the loops."""
-    sides, vertices, faces = len(loops[0]), [], []
-    for lower, upper in pairwise(loops):
-        first = len(vertices)
-        vertices += [*map(tuple, lower), *map(tuple, upper)]
-        for i in range(sides):
-            a, b = first + i, first + (i + 1) % sides
-            faces += [(a, a + sides, b), (b, a + sides, b + sides)]
-    return Geom("mesh", rgba=rgba, role="visual", vertices=tuple(vertices), faces=tuple(faces))
+        geoms.append(Geom("box", (inside, wall, half_height), (0.0, centre, half_height), rgba=STEEL))
+    return ObjectSpec("holder", tuple(geoms), friction=FRICTION, fixed=True)
 
 
 def _hole() -> ObjectSpec:
     """The block's frame: origin at the centre of the hole's mouth, +z up."""
     inside = ((HOLE_RADIUS, -HOLE_DEPTH), (HOLE_RADIUS, -CHAMFER), (HOLE_RADIUS + CHAMFER, 0.0))
-    corners = _corners(HOLE_SIDES)
-    loops = [_loop(corners, *point) for point in inside] + [_square(corners, z) for z in (0.0, -HOLE_DEPTH)]
+    loops = [_circle(HOLE_SIDES, *point) for point in inside]
+    loops += [_square(HOLE_SIDES, z) for z in (0.0, -HOLE_DEPTH)]
     pieces = [
-        Geom("mesh", role="collision", vertices=tuple(tuple(loop[j]) for loop in loops for j in (i, i - 1)))
+        Geom(
+            "mesh",
+            role="collision",
+            rgba=BLUE,
+            vertices=_points([loop[j] for loop in loops for j in (i, i - 1)]),
+        )
         for i in range(HOLE_SIDES)
     ]
-    half = (BLOCK_HALF_WIDTH, BLOCK_HALF_WIDTH, BLOCK_FLOOR / 2)
-    floor = Geom("box", half, (0, 0, -HOLE_DEPTH - BLOCK_FLOOR / 2), rgba=BLUE)
-    corners = _corners(VISIBLE_SIDES)
-    bottom, rim, mouth = (_loop(corners, *point) for point in inside)
-    outside = [_square(corners, z) for z in (0.0, -HOLE_DEPTH)]
-    seen = (_walls([bottom, rim], BLUE), _walls([rim, mouth], STEEL), _walls([mouth, *outside], BLUE))
+    half_size = (BLOCK_HALF_WIDTH, BLOCK_HALF_WIDTH, BLOCK_FLOOR / 2)
+    floor = Geom("box", half_size, (0.0, 0.0, -HOLE_DEPTH - BLOCK_FLOOR / 2), rgba=BLUE)
+    bottom, rim, mouth = (_circle(VISIBLE_SIDES, *point) for point in inside)
+    outside = [_square(VISIBLE_SIDES, z) for z in (0.0, -HOLE_DEPTH)]
+    seen = (_surface([bottom, rim], BLUE), _surface([rim, mouth], STEEL), _surface([mouth, *outside], BLUE))
     return ObjectSpec("hole", (*pieces, floor, *seen), friction=FRICTION, fixed=True)
 
 
-def _holder() -> ObjectSpec:
-    """The holder's frame: origin on the table, +z up."""
-    walls = _ring(4, HOLDER_RADIUS, HOLDER_RADIUS + 0.006, 0.0, HOLDER_FLOOR + HOLDER_DEPTH, STEEL)
-    floor = Geom("box", (HOLDER_RADIUS, HOLDER_RADIUS, HOLDER_FLOOR / 2), (0, 0, HOLDER_FLOOR / 2), rgba=STEEL)
-    return ObjectSpec("holder", (*walls, floor), friction=FRICTION, fixed=True)
+def _corners(sides: int) -> Array:
+    """(sides, 2) corners of the regular polygon around the unit circle whose first side faces +x.
+
+    With 12 or 60 sides, four of them lie at 45 degrees, as a square's.
+    """
+    angles = np.pi / sides * (2 * np.arange(sides) + 1)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1) / np.cos(np.pi / sides)
+
+
+def _circle(sides: int, radius: float, z: float) -> Array:
+    """(sides, 3) corners of a polygon around a level circle."""
+    return np.column_stack([radius * _corners(sides), np.full(sides, z)])
+
+
+def _square(sides: int, z: float) -> Array:
+    """(sides, 3) points in the same directions on the block's level outline."""
+    corners = _corners(sides)
+    outline = BLOCK_HALF_WIDTH * corners / np.abs(corners).max(axis=1, keepdims=True)
+    return np.column_stack([outline, np.full(sides, z)])
+
+
+def _points(points: Sequence[Array]) -> tuple[tuple[float, float, float], ...]:
+    return tuple((float(x), float(y), float(z)) for x, y, z in points)
+
+
+def _surface(loops: Sequence[Array], rgba: Color) -> Geom:
+    """What is seen of the strips from each loop (sides, 3) of points to the next; the loops are edges."""
+    sides, points, faces = len(loops[0]), [], []
+    for lower, upper in pairwise(loops):
+        first = len(points)
+        points += [*lower, *upper]
+        for i in range(sides):
+            a, b = first + i, first + (i + 1) % sides
+            faces += [(a, a + sides, b), (b, a + sides, b + sides)]
+    return Geom("mesh", rgba=rgba, role="visual", vertices=_points(points), faces=tuple(faces))
 
 
 class PegInsert(Task):
     name = "PegInsert"
     instruction = "insert the peg into the hole"
-    success_rule = "the peg is at least 25 mm deep in the hole, tilted by less than 5 degrees, still, for 0.5 s"
+    success_rule = (
+        "the peg is at least 25 mm deep in the hole, tilted by less than 5 degrees, still, for 0.5 s"
+    )
     max_episode_steps = 500
     specs = (_peg(), _hole(), _holder())
     objects = (ObservedObject("peg", "axis_z"), ObservedObject("hole", "axis_z"))
@@ -173,84 +186,104 @@ class PegInsert(Task):
         )
 
     def success(self, state: TrueState) -> BoolArray:
-        return self._inserted(state) & is_still(state.velocities["peg"])
+        offset, depth, tilt = _insertion(state)
+        deep = (offset < INSIDE) & (depth >= INSERTED_DEPTH)
+        return deep & (tilt < np.sin(MAX_TILT)) & is_still(state.velocities["peg"])
 
     def progress(self, state: TrueState) -> dict[str, Array]:
-        depth, offset = self._depth(state), self._offset(state)
-        inside = offset < HOLE_RADIUS - PEG_RADIUS + 0.001
-        inserted = np.clip(depth / INSERTED_DEPTH, 0.0, 1.0) * inside
-        held = self._grasped(state) | (inserted > 0.5)
-        raised = np.clip((self._bottom(state)[:, 2] - state.table_height - HOLDER_FLOOR) / HOLDER_DEPTH, 0.0, 1.0)
-        upright = closeness(self._tilt(state), 0.3)
+        offset, depth, tilt = _insertion(state)
+        inside = offset < INSIDE
+        inserted = np.minimum(np.maximum(depth / INSERTED_DEPTH, 0.0), 1.0) * inside
+        held = (state.contacts["left"] & state.contacts["right"]) | (inserted > 0.5)
+        # Above the holder's floor. In the hole, the peg may come down again.
+        height = state.poses["hole"][:, 2] - depth - state.table_height - HOLDER_FLOOR
+        raised = np.minimum(np.maximum(height / HOLDER_DEPTH, inside & (depth > 0.0)), 1.0)
+        # Within the chamfer's reach nothing is left to align.
+        aside = np.maximum(offset - GUIDED, 0.0)
+        close = closeness(aside, 0.01)
         return {
-            "reach": np.maximum(closeness(self._reach_distance(state)), held),
+            "reach": np.maximum(
+                closeness(norm(state.tcp_pose[:, :3] - state.poses["peg"][:, :3] - GRASP)), held
+            ),
             "grasp": held,
-            "raise": np.maximum(raised, inside & (depth > 0.0)) * held,
-            "align": (0.6 * closeness(offset) + 0.4 * closeness(offset, 0.01)) * upright * held,
-            "lower": closeness(np.abs(np.minimum(depth, 0.0)), 0.05) * closeness(offset, 0.02) * held,
+            "raise": raised * held,
+            "align": (0.6 * closeness(aside) + 0.4 * close) * closeness(tilt, 0.3) * held,
+            "lower": closeness(np.maximum(-depth, 0.0), 0.05) * close * held,
             "insert": inserted,
         }
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
-        peg, hole = state.poses["peg"], state.poses["hole"]
+        peg, hole, target = state.poses["peg"], state.poses["hole"], state.target[:7]
+        axis = _upward_axis(peg)
+        if axis[2] < 0.7:  # A fallen peg is beyond this expert.
+            return [Waypoint(target, False)]
         if not is_holding(state):
-            grasp = tool_pose(peg[:3] + GRASP_HEIGHT * axis_z(peg[3:]), 0.0)
-            return pick(state, grasp, 2 * PEG_RADIUS)
-        bottom = peg[:3] - PEG_LENGTH / 2 * axis_z(peg[3:])
-        height = bottom[2] - hole[2]
-        over = Waypoint(_tool(state, above(hole, HOVER_HEIGHT)[:3]), True, wait=SETTLE, speed=STEADY)
-        deep = Waypoint(_tool(state, above(hole, -PUSH_DEPTH)[:3]), True, wait=SETTLE, speed=INSERT_SPEED)
-        if np.hypot(*(bottom - hole[:3])[:2]) < ALIGNED and (height < 0.0 or _is_slow(state)):
-            aligned = _tool(state, np.array([*hole[:2], bottom[2]]))
-            return [deep] if height < 0.0 else [Waypoint(aligned, True, wait=2, speed=SLOW), deep]
-        if height > 0.5 * HOVER_HEIGHT:
-            return [over]
-        up = above(state.target[:7], HOVER_HEIGHT - height)
-        return [Waypoint(state.target[:7], True, wait=2), Waypoint(up, True, speed=STEADY), over]
-
-    def _bottom(self, state: TrueState) -> Array:
-        """(N, 3) centre of the peg's lower end."""
-        peg = state.poses["peg"]
-        return peg[:, :3] - PEG_LENGTH / 2 * axis_z(peg[:, 3:])
-
-    def _depth(self, state: TrueState) -> Array:
-        """Metres from the hole's mouth down to the peg's lower end."""
-        return state.poses["hole"][:, 2] - self._bottom(state)[:, 2]
-
-    def _offset(self, state: TrueState) -> Array:
-        """Metres between the peg's lower end and the hole's axis."""
-        return norm(self._bottom(state)[:, :2] - state.poses["hole"][:, :2])
-
-    def _tilt(self, state: TrueState) -> Array:
-        return np.arccos(np.clip(np.abs(axis_z(state.poses["peg"][:, 3:])[:, 2]), 0.0, 1.0))
-
-    def _reach_distance(self, state: TrueState) -> Array:
-        """Metres from the TCP to the middle of the part of the peg that stands out of the holder."""
-        peg = state.poses["peg"]
-        return norm(state.tcp_pose[:, :3] - peg[:, :3] - 0.02 * axis_z(peg[:, 3:]))
-
-    def _grasped(self, state: TrueState) -> BoolArray:
-        return state.contacts["left"] & state.contacts["right"]
-
-    def _inserted(self, state: TrueState) -> BoolArray:
-        inside = self._offset(state) < HOLE_RADIUS - PEG_RADIUS + 0.001
-        return inside & (self._depth(state) >= INSERTED_DEPTH) & (self._tilt(state) < MAX_TILT)
+            return pick(state, tool_pose(peg[:3] + GRASP[2] * axis, 0.0), 2 * PEG_RADIUS)
+        bottom = peg[:3] - PEG_LENGTH / 2 * axis
+        offset, height = norm((bottom - hole[:3])[:2]), bottom[2] - hole[2]
+        deep = Waypoint(_tool(state, above(hole, -PUSH_DEPTH)), True, wait=SETTLE, speed=PUSH_SPEED)
+        if offset < GUIDED and height < -CHAMFER:
+            return [deep]
+        near = Waypoint(_tool(state, above(hole, NEAR_HEIGHT)), True, wait=SETTLE, speed=SLOW)
+        if offset < NEAR and height > -CHAMFER:
+            if not _is_settled(state) or height > 2 * NEAR_HEIGHT:
+                return [near]
+            if offset < ALIGNED:
+                return [Waypoint(_tool(state, above(hole, -ENTRY_DEPTH)), True, speed=ENTRY_SPEED), deep]
+            return [_slide(state, hole + 0.5 * (hole - [*bottom, *hole[3:]]))] if height < 0.001 else [near]
+        over = _tool(state, above(hole, CARRY_HEIGHT))
+        if height > 0.6 * CARRY_HEIGHT:
+            return [*move(target, over, True, FAST), near]
+        up = above(target, CARRY_HEIGHT - height)
+        return [
+            Waypoint(target, True, wait=2),
+            Waypoint(up, True, speed=STEADY),
+            *move(up, over, True, FAST),
+            near,
+        ]
 
 
-def _is_slow(state: Snapshot) -> bool:
+def _insertion(state: TrueState) -> tuple[Array, Array, Array]:
+    """(N,) metres from the hole's axis and (N,) from its mouth down to the centre of the peg's lower end, whichever of
+    the two that is, and (N,) the sine of the peg's tilt.
+    """
+    peg, hole = state.poses["peg"], state.poses["hole"]
+    x, y, z, w = peg[:, 3:].T
+    # The peg's axis.
+    axis_x, axis_y, axis_z = 2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)
+    reach = np.copysign(PEG_LENGTH / 2, axis_z)
+    gap_x, gap_y, gap_z = (hole[:, :3] - peg[:, :3]).T
+    offset = np.hypot(gap_x + reach * axis_x, gap_y + reach * axis_y)
+    return offset, gap_z + reach * axis_z, np.hypot(axis_x, axis_y)
+
+
+def _upward_axis(peg: Array) -> Array:
+    """(3,) direction from the lower to the upper end of a peg at ``peg`` (7,)."""
+    axis = axis_z(peg[3:])
+    return axis * np.copysign(1.0, axis[2])
+
+
+def _is_settled(state: Snapshot) -> bool:
     """Has the held peg come to rest, so that the arm's distance from its target is a standing error?"""
     return bool(norm(state.velocities["peg"][:3]) < 0.01)
 
 
 def _tool(state: Snapshot, goal: Array) -> Array:
-    """Target (7,) that brings the lower end of the held peg to ``goal`` (3,) and the peg upright."""
+    """Target (7,) that brings the lower end of the held peg to the place of ``goal`` (7,), the peg upright."""
     peg, tcp, target = state.poses["peg"], state.tcp_pose, state.target
-    axis = axis_z(peg[3:])
-    up = quat_from_rotvec(np.cross(axis, [0.0, 0.0, 1.0]))
-    upright = np.concatenate([goal + [0.0, 0.0, PEG_LENGTH / 2], quat_multiply(up, peg[3:])])
+    axis = _upward_axis(peg)
+    turn = quat_from_rotvec(np.cross(axis, [0.0, 0.0, 1.0]))
+    upright = np.concatenate([above(goal, PEG_LENGTH / 2)[:3], quat_multiply(turn, peg[3:])])
     tool = pose_multiply(upright, pose_relative(peg, tcp))
-    if _is_slow(state):
-        tool[:3] += clip_norm(target[:3] - tcp[:3], MAX_BIAS[0])
-        turn = clip_norm(rotation_between(tcp[3:], target[3:7]), MAX_BIAS[1])
-        tool[3:] = quat_multiply(tool[3:], quat_from_rotvec(turn))
+    if _is_settled(state):
+        tool[:3] += clip_norm(target[:3] - tcp[:3], MAX_STANDING_ERROR[0])
+        error = clip_norm(rotation_between(tcp[3:], target[3:7]), MAX_STANDING_ERROR[1])
+        tool[3:] = quat_multiply(tool[3:], quat_from_rotvec(error))
     return tool
+
+
+def _slide(state: Snapshot, goal: Array) -> Waypoint:
+    """Slide the peg, which stands on the rim, to the place of ``goal`` under light pressure, until it drops in."""
+    tool = _tool(state, goal)
+    tool[2] = state.tcp_pose[2] - SLIDE_PUSH
+    return Waypoint(tool, True, wait=SETTLE, speed=ENTRY_SPEED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.geometry import norm
+from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -16,6 +16,7 @@ from oc_residual_gym.tasks.base import (
     closeness,
     is_still,
 )
+from oc_residual_gym.tasks.moves import PRESS, RELEASE_WAIT, SETTLE, SLOW, STEADY, above, is_holding, pick, tool_down
 from oc_residual_gym.tasks.objects import RED, Geom, ObjectSpec, ring_quat
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -33,6 +34,11 @@ FOOT = 0.0005
 X_RANGE, Y_RANGE, AZIMUTH_RANGE = (0.468, 0.602), (-0.154, 0.220), (1.484, 2.531)
 """Metres, and radians from +x to the mouth's direction: the span of the paper's 27 placements."""
 MAX_TILT = np.radians(10.0)
+PRE_TILT = np.radians(-10.0)
+GRASP_DISTANCE, GRASP_HEIGHT = 0.033, 0.006
+GRASP_RADIUS = 0.029
+LIFT = 0.04
+RETREAT = 0.10
 BASE_CLEARANCE = 0.006
 """Metres that the centre of the base may be above the table: a 10 degree tilt lifts it by 4.3 mm."""
 
@@ -66,6 +72,22 @@ def _mass_distribution() -> tuple[float, tuple[float, float, float]]:
     return center, (across, across, wall * squares / 2 + base * BASE_RADIUS**2 / 2)
 
 
+def _grasp(base: Array, axis: Array) -> Array:
+    """Tool pose that grasps the lying cup across its body, with the base at ``base`` and its axis along ``axis``."""
+    yaw = np.arctan2(axis[1], axis[0])
+    quat = quat_multiply(tool_down(yaw), quat_from_rotvec(np.array([0.0, PRE_TILT, 0.0])))
+    return np.concatenate([base + GRASP_DISTANCE * axis + [0.0, 0.0, GRASP_HEIGHT], quat])
+
+
+def _let_go(state: Snapshot) -> list[Waypoint]:
+    """Open the hand and draw it back along the tool, then up."""
+    here = state.target[:7]
+    wait = 0 if state.gripper_width > 0.07 else RELEASE_WAIT
+    back = here.copy()
+    back[:3] -= RETREAT * axis_z(here[3:])
+    return [Waypoint(here, closed=False, wait=wait), Waypoint(back, closed=False, speed=STEADY)]
+
+
 class StandCup(Task):
     name = "StandCup"
     instruction = "stand the cup upright"
@@ -82,11 +104,7 @@ class StandCup(Task):
     weights = {"reach": 0.2, "grasp": 0.15, "turn": 0.3, "lower": 0.1, "place": 0.05, "release": 0.1}
 
     def reset(self, rng: np.random.Generator) -> InitialState:
-        while True:
-            x, y, azimuth = rng.uniform(*np.transpose([X_RANGE, Y_RANGE, AZIMUTH_RANGE]))
-            # Beyond this the arm cannot tilt the hand far enough (measured with the scripted expert).
-            if not (x > 0.57 and y < -0.05 and azimuth > np.radians(125)):
-                break
+        x, y, azimuth = rng.uniform(*np.transpose([X_RANGE, Y_RANGE, AZIMUTH_RANGE]))
         # Lying on its wall: the axis rises towards the mouth by the half angle.
         rotation = Rotation.from_euler("ZY", [azimuth, np.pi / 2 - HALF_ANGLE])
         height = (MOUTH_RADIUS + BASE_RADIUS) / 2 * np.cos(HALF_ANGLE)
@@ -110,7 +128,25 @@ class StandCup(Task):
         }
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
-        raise NotImplementedError
+        cup, tool = state.poses["cup"], state.tcp_pose
+        axis = axis_z(cup[3:])
+        base = cup[:3] - HEIGHT / 2 * axis
+        down = base[2] - state.table_height < BASE_CLEARANCE
+        if down and axis[2] > np.cos(MAX_TILT):
+            return _let_go(state)
+        if not is_holding(state):
+            return pick(state, _grasp(base, axis), 2 * GRASP_RADIUS, LIFT)
+        # The shortest turn that brings the axis upright, as seen from the base: that is where the cup will stand.
+        turn = Rotation.from_rotvec(np.arccos(axis[2]) * np.array([axis[1], -axis[0], 0.0]) / max(np.hypot(axis[0], axis[1]), 1e-9))
+        stand = np.array([*base[:2], state.table_height - PRESS])
+        goal = np.concatenate([stand + turn.apply(tool[:3] - base), (turn * Rotation.from_quat(tool[3:])).as_quat()])
+        over = above(goal, LIFT)
+        legs = []
+        if axis[2] < np.cos(MAX_TILT):
+            here = state.target[:7]
+            legs.append(Waypoint(np.concatenate([here[:2], [max(here[2], over[2])], here[3:]]), closed=True, speed=STEADY))
+            legs.append(Waypoint(over, closed=True, wait=SETTLE, speed=STEADY))
+        return [*legs, Waypoint(goal, closed=True, wait=SETTLE, speed=SLOW), Waypoint(goal, closed=False, wait=RELEASE_WAIT)]
 
     def _reach_distance(self, state: TrueState) -> Array:
         return norm(state.tcp_pose[:, :3] - state.poses["cup"][:, :3])

@@ -25,14 +25,18 @@ def damping_of(stiffness: float) -> float:
     return 2.0 * float(np.sqrt(stiffness))
 
 
+_REGULARIZATION = 1e-6 * np.eye(6)  # keeps singular configurations finite; elsewhere below 1e-4 of the torque
+
+
 def jacobian(axes: Array, anchors: Array, tcp: Array) -> Array:
-    """TCP Jacobians (N, 6, 7) from joint axes (N, 7, 3), points on them (N, 7, 3) and TCP positions (N, 3)."""
-    arm = tcp[:, None, :] - anchors
+    """TCP Jacobians (N, 6, 7) from joint axes (N, 3, 7), points on them (N, 3, 7) and TCP positions (N, 3)."""
+    x, y, z = (tcp[:, :, None] - anchors).swapaxes(0, 1)
+    axis_x, axis_y, axis_z = axes.swapaxes(0, 1)
     result = np.empty((len(axes), 6, 7))
-    result[:, 0] = axes[..., 1] * arm[..., 2] - axes[..., 2] * arm[..., 1]
-    result[:, 1] = axes[..., 2] * arm[..., 0] - axes[..., 0] * arm[..., 2]
-    result[:, 2] = axes[..., 0] * arm[..., 1] - axes[..., 1] * arm[..., 0]
-    result[:, 3:] = axes.transpose(0, 2, 1)
+    result[:, 0] = axis_y * z - axis_z * y
+    result[:, 1] = axis_z * x - axis_x * z
+    result[:, 2] = axis_x * y - axis_y * x
+    result[:, 3:] = axes
     return result
 
 
@@ -43,7 +47,6 @@ def posture_torque(jacobians: Array, positions: Array, velocities: Array, postur
     """
     torque = POSTURE_STIFFNESS * (posture - positions) - POSTURE_DAMPING * velocities
     gram = np.einsum("nij,nkj->nik", jacobians, jacobians)
-    # Keeps the solution finite at singular configurations; elsewhere its effect is below 1e-4 of the torque.
-    gram[:, range(6), range(6)] += 1e-6
+    gram += _REGULARIZATION
     moved = np.linalg.solve(gram, np.einsum("nij,nj->ni", jacobians, torque)[..., None])
-    return torque - np.einsum("nij,ni->nj", jacobians, moved[..., 0])
+    return torque - np.einsum("nij,nik->nj", jacobians, moved)

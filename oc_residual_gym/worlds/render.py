@@ -39,13 +39,15 @@ class RenderError(RuntimeError):
 def gl_context(width: int, height: int) -> Any:
     """An OpenGL context for offscreen images, made current.
 
-    Uses the backend in the environment variable ``MUJOCO_GL``, or else EGL and then OSMesa.
+    Tries the backend in the environment variable ``MUJOCO_GL`` first, then EGL and OSMesa.
 
     Raises:
         RenderError: no backend works; the message names the packages to install.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
-    backends = [wanted] if wanted in _GL_HELP else (["egl", "osmesa"] if sys.platform == "linux" else ["glfw"])
+    backends = ["egl", "osmesa"] if sys.platform == "linux" else ["glfw"]
+    if wanted in _GL_HELP:
+        backends = [wanted, *(b for b in backends if b != wanted)]
     problems = []
     for backend in backends:
         try:

@@ -6,8 +6,11 @@ actuator for the hand, joint motors for the posture torque, and sensors for ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+import os
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -16,11 +19,17 @@ import numpy as np
 from robosuite.models.arenas import TableArena
 from robosuite.models.tasks import ManipulationTask
 
+from oc_residual_gym.robots import REQUESTED_GL
 from oc_residual_gym.robots.constants import GRASP_FORCE, HOME_JOINT_POSITIONS, MAX_OPENING
 from oc_residual_gym.robots.fr3 import FR3, FR3Hand, add_gravity_compensation
 from oc_residual_gym.tasks.base import TABLE_TOP_SIZE, Task
 from oc_residual_gym.worlds.impedance import ROTATIONAL_STIFFNESS, TRANSLATIONAL_STIFFNESS, damping_of
 from oc_residual_gym.worlds.scene_objects import FIXTURE_BITS, SceneObject
+
+# robosuite's import sets this for the whole process and its children, in which MuJoCo then fails to import where
+# there is no OpenGL at all: leave the choice to whoever renders.
+if REQUESTED_GL is None:
+    os.environ.pop("MUJOCO_GL", None)
 
 PHYSICS_TIMESTEP = 0.002
 """Seconds."""
@@ -43,6 +52,8 @@ BODY_NAMES = {
     "right_finger": f"{GRIPPER}rightfinger",
 }
 HAND = f"{ROBOT}right_hand"
+HAND_MASS = f"{GRIPPER}right_gripper"
+"""The body that carries the hand's inertia."""
 TCP_SITE = f"{GRIPPER}tcp"
 
 
@@ -75,6 +86,14 @@ class Scene:
 
 def compose(task: Task, visuals: str) -> ManipulationTask:
     """robosuite model of the task's scene, with ``visuals`` "light" (primitives) or "full" (meshes, textures)."""
+    robot = FR3(visuals=visuals)
+    robot.add_base(_null_mount())
+    robot.add_gripper(FR3Hand(idn="0_right", visuals=visuals))
+    return compose_around(robot, task, visuals)
+
+
+def compose_around(robot: FR3, task: Task, visuals: str) -> ManipulationTask:
+    """As :func:`compose`, with a robot that has its base and its hand already."""
     arena = TableArena(
         table_full_size=(*TABLE_TOP_SIZE, TABLE_THICKNESS),
         table_friction=(TABLE_FRICTION, 0.005, 0.0001),
@@ -82,9 +101,6 @@ def compose(task: Task, visuals: str) -> ManipulationTask:
     )
     arena.set_origin([0.0, 0.0, -0.8])
     _simplify_arena(arena.root, keep_textures=visuals == "full")
-    robot = FR3(visuals=visuals)
-    robot.add_base(_null_mount())
-    robot.add_gripper(FR3Hand(idn="0_right", visuals=visuals))
     return ManipulationTask(arena, [robot], [SceneObject(spec) for spec in task.specs])
 
 
@@ -92,22 +108,25 @@ def compose(task: Task, visuals: str) -> ManipulationTask:
 def build_scene(task: Task, visuals: str = "light") -> Scene:
     """Compile the scene of ``task`` for SimWorld. The model is shared: copy it before changing it."""
     root = ElementTree.fromstring(compose(task, visuals).get_xml())
+    world = root.find("worldbody")
+    for marker in [b for b in world.findall("body") if b.get("name", "").endswith("_eef_target")]:
+        world.remove(marker)
     add_gravity_compensation(root)
-    _set_options(root)
-    _add_cameras(root)
+    set_options(root)
+    add_cameras(root)
     _add_impedance(root)
     _add_hand_actuator(root)
     for spec in task.specs:
         if spec.fixed:
             _body(root, f"{spec.name}_main").set("mocap", "true")
     bodies = tuple(s.name for s in task.specs) + tuple(d.name for s in task.specs for d in s.drawers)
-    names = _body_names(task)
+    names = body_names(task)
     _add_sensors(root, task, bodies, names)
     model = mujoco.MjModel.from_xml_string(ElementTree.tostring(root, encoding="unicode"))
     return _index(model, task, bodies, names)
 
 
-def _body_names(task: Task) -> dict[str, str]:
+def body_names(task: Task) -> dict[str, str]:
     """Body names of the tasks to those of the model."""
     names = dict(BODY_NAMES)
     for spec in task.specs:
@@ -163,7 +182,7 @@ def _body(root: Element, name: str) -> Element:
 
 def _simplify_arena(root: Element, keep_textures: bool) -> None:
     """Drop robosuite's walls and cameras; set collision bits; without textures, plain colours."""
-    world = root.find("worldbody")
+    world, assets = root.find("worldbody"), root.find("asset")
     for light in world.iter("light"):
         light.set("diffuse", "0.5 0.5 0.5")
     for child in list(world):
@@ -181,11 +200,13 @@ def _simplify_arena(root: Element, keep_textures: bool) -> None:
             geom.attrib.pop("material", None)
             geom.set("rgba", plain.get(name, "0.45 0.45 0.47 1"))
     if not keep_textures:
-        root.remove(root.find("asset"))
-        SubElement(root, "asset")
+        # Emptied in place: robosuite holds on to the element.
+        for child in list(assets):
+            assets.remove(child)
 
 
-def _set_options(root: Element) -> None:
+def set_options(root: Element) -> None:
+    """Give the model ``root`` the project's physics and lights instead of robosuite's."""
     for tag in ("option", "size", "visual", "statistic"):
         for element in root.findall(tag):
             root.remove(element)
@@ -193,6 +214,8 @@ def _set_options(root: Element) -> None:
     option.set("cone", "elliptic")
     # Holds objects against slow creep in the grasp: friction constraints are stiffer than normal ones.
     option.set("impratio", "10")
+    # The default, 1e-6, now and then makes a cylinder that stands on a box, or lies on a disc, seem 17 mm deep in it.
+    option.set("ccd_tolerance", "1e-10")
     # A diverged state must stay visible instead of being reset silently.
     SubElement(option, "flag", autoreset="disable")
     SubElement(root, "statistic", center="0.4 0 0.2", extent="1.0", meansize="0.05")
@@ -204,22 +227,21 @@ def _set_options(root: Element) -> None:
     SubElement(visual, "global", offwidth="1920", offheight="1080")
 
 
-def _add_cameras(root: Element) -> None:
-    world = root.find("worldbody")
-    for name, camera in (("shoulder", FIXED_CAMERA), ("person", PERSON_CAMERA)):
-        position, target = np.array(camera["position"]), np.array(camera["target"])
-        back = (position - target) / np.linalg.norm(position - target)
-        right = np.cross([0.0, 0.0, 1.0], back)
-        right /= np.linalg.norm(right)
-        axes = np.concatenate([right, np.cross(back, right)])
-        SubElement(
-            world,
-            "camera",
-            name=name,
-            pos=_text(position),
-            xyaxes=_text(axes),
-            fovy=str(camera["fovy"]),
-        )
+def add_cameras(root: Element) -> None:
+    """Add the cameras "shoulder" and "person"."""
+    add_camera(root, "shoulder", FIXED_CAMERA)
+    add_camera(root, "person", PERSON_CAMERA)
+
+
+def add_camera(root: Element, name: str, camera: Mapping[str, Any]) -> None:
+    """Add an upright camera: ``position`` and ``target`` in metres, ``fovy`` in degrees."""
+    position, target = np.array(camera["position"]), np.array(camera["target"])
+    back = (position - target) / np.linalg.norm(position - target)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    axes = _text([*right, *np.cross(back, right)])
+    placed = {"name": name, "pos": _text(position), "xyaxes": axes, "fovy": str(camera["fovy"])}
+    SubElement(root.find("worldbody"), "camera", placed)
 
 
 def _add_impedance(root: Element) -> None:

@@ -23,6 +23,8 @@ NO_BITS = {"contype": "0", "conaffinity": "0"}
 # Stiff enough that a 40 N grasp sinks in by less than 0.1 mm, soft enough for 2 ms steps (time constant 2 steps).
 CONTACT_SOLREF = (0.004, 1.0)
 CONTACT_SOLIMP = (0.95, 0.99, 0.001)
+# A drawer's end stop: gives way by 0.35 mm to the 32 N of the impedance's leash, and softens the hand's blow.
+DRAWER_STOP_SOLREF = (0.01, 1.0)
 
 
 
@@ -121,8 +123,7 @@ def _drawer_body(drawer: Drawer, spec: ObjectSpec) -> Element:
             range=array_to_string((0.0, drawer.travel)),
             damping=str(drawer.damping),
             frictionloss=str(drawer.frictionloss),
-            # MuJoCo's default limits give way by 2 mm to a push of 30 N.
-            solreflimit=array_to_string(CONTACT_SOLREF),
+            solreflimit=array_to_string(DRAWER_STOP_SOLREF),
             solimplimit=array_to_string(CONTACT_SOLIMP),
         )
     )

@@ -15,7 +15,7 @@ from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.worlds.domains import EpisodePhysics, ModelIndex, apply_physics
 from oc_residual_gym.worlds.impedance import jacobian, posture_torque
-from oc_residual_gym.worlds.scene import HAND, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene
+from oc_residual_gym.worlds.scene import HAND_MASS, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene
 
 SUBSTEPS = round(1.0 / (CONTROL_FREQUENCY * PHYSICS_TIMESTEP))
 """Physics steps a control step."""
@@ -29,6 +29,7 @@ _CONTROL = (
 _STEPS = SUBSTEPS + 1
 _WXYZ = [3, 0, 1, 2]
 _XYZW = [1, 2, 3, 0]
+_POSE_WXYZ = np.array([0, 1, 2, 6, 3, 4, 5])
 
 
 class SimWorld:
@@ -68,11 +69,11 @@ class SimWorld:
         self._states_out = np.zeros((n, _STEPS, self._state_size))
         self._sensors_out = np.zeros((n, _STEPS, model.nsensordata))
         self._fractions = np.minimum(np.arange(1, _STEPS + 1) / SUBSTEPS, 1.0)[:, None]
-        self._target = np.zeros((n, 7))
+        self._target = np.zeros((n, 7))  # position, quaternion wxyz
         self._pending = np.zeros((n, MAX_LATENCY + 1, 8))
         self._latency = np.zeros(n, np.int64)
         self._wrench_bias = np.zeros((n, 6))
-        self._finger_step = np.zeros(n)
+        self._finger_travel = np.zeros(n)
         self._gripper_command = np.zeros(n)
         self._gripper_closed = np.zeros(n, bool)
         # Columns of a control row: ctrl, then all mocap positions, then all mocap quaternions.
@@ -103,13 +104,15 @@ class SimWorld:
             if group in ("tcp_pose", "poses"):
                 frames = np.reshape(indices, (-1, 7))
                 indices = np.concatenate([frames[:, :3], frames[:, 3:][:, _XYZW]], axis=1).ravel().tolist()
+            if group in ("joint_axes", "joint_anchors"):
+                indices = np.reshape(indices, (7, 3)).T.ravel().tolist()
             views[group] = slice(len(columns), len(columns) + len(indices))
             columns += indices
         self._columns = np.array(columns)
         self._readings = np.zeros((n, len(columns)))
         values = {group: self._readings[:, view] for group, view in views.items()}
-        self._joint_axes = values["joint_axes"].reshape(n, 7, 3)
-        self._joint_anchors = values["joint_anchors"].reshape(n, 7, 3)
+        self._joint_axes = values["joint_axes"].reshape(n, 3, 7)
+        self._joint_anchors = values["joint_anchors"].reshape(n, 3, 7)
         self._wrench_columns = sensors["wrench"]
         self.robot = RobotState(
             joint_positions=values["joint_positions"],
@@ -153,8 +156,9 @@ class SimWorld:
         self.robot.wrench[worlds] = self._wrench_bias[worlds]
         self.peak_contact_force[worlds] = 0.0
         self.diverged[worlds] = False
-        self._target[worlds] = self.robot.tcp_pose[worlds]
-        self._pending[worlds, :, :7] = self._target[worlds, None]
+        tcp_pose = self.robot.tcp_pose[worlds]
+        self._target[worlds] = tcp_pose[:, _POSE_WXYZ]
+        self._pending[worlds, :, :7] = tcp_pose[:, None]
         self._pending[worlds, :, 7] = ~self._gripper_closed[worlds, None]
 
     def _reset_one(self, world: int, start: InitialState, physics: EpisodePhysics) -> None:
@@ -164,7 +168,7 @@ class SimWorld:
             apply_physics(physics, scene.model, self.models[world], self._index)
         self._latency[world] = physics.latency
         self._wrench_bias[world] = physics.wrench_bias
-        self._finger_step[world] = FINGER_SPEED * physics.gripper_speed * PHYSICS_TIMESTEP
+        self._finger_travel[world] = FINGER_SPEED * physics.gripper_speed / CONTROL_FREQUENCY
         self._gripper_closed[world] = start.gripper_closed
         self._gripper_command[world] = 0.0 if start.gripper_closed else MAX_OPENING
         self.true.table_height[world] = physics.table_height
@@ -199,29 +203,28 @@ class SimWorld:
 
     def _command(self, targets: Array, rows: slice | IntArray) -> None:
         """Fill the control rows from the targets (delayed by the domain's latency) and the posture torque."""
-        self._pending[rows, 1:] = self._pending[rows, :-1]
-        self._pending[rows, 0] = targets[rows]
-        pending = self._pending[np.arange(self.num_worlds), self._latency]
-        control, old = self._control, self._target
-        control[:, :, self._target_position] = old[:, None, :3] + self._fractions * (pending[:, None, :3] - old[:, None, :3])
-        start = old[:, _QUAT_WXYZ]
-        end = pending[:, _QUAT_WXYZ]
-        end *= np.copysign(1.0, np.einsum("ni,ni->n", start, end))[:, None]
-        control[:, :, self._target_quat] = start[:, None] + self._fractions * (end - start)[:, None]
-        robot = self.robot
+        if not self._shared_physics:
+            self._pending[rows, 1:] = self._pending[rows, :-1]
+            self._pending[rows, 0] = targets[rows]
+            targets = self._pending[np.arange(self.num_worlds), self._latency]
+        control, robot, start = self._control, self.robot, self._target
+        end = targets.take(_POSE_WXYZ, axis=1)
+        end[:, 3:] *= np.copysign(1.0, np.einsum("ni,ni->n", start[:, 3:], end[:, 3:]))[:, None]
+        path = start[:, None] + self._fractions * (end - start)[:, None]
+        control[:, :, self._target_position] = path[:, :, :3]
+        control[:, :, self._target_quat] = path[:, :, 3:]
         jacobians = jacobian(self._joint_axes, self._joint_anchors, robot.tcp_pose[:, :3])
         torque = posture_torque(jacobians, robot.joint_positions, robot.joint_velocities, HOME_JOINT_POSITIONS)
         control[:, :, self._posture_columns] = torque[:, None]
-        closed = pending[:, 7] < 0.5
+        closed = targets[:, 7] < 0.5
         # A reversed hand starts from where its fingers are, not from where its command had run to.
         command = np.where(closed == self._gripper_closed, self._gripper_command, robot.gripper_width)
-        direction = np.where(closed, -self._finger_step, self._finger_step)
-        ramp = command[:, None] + direction[:, None] * self._fractions[:, 0] * SUBSTEPS
-        ramp = np.minimum(np.maximum(ramp, 0.0), MAX_OPENING)
-        control[:, :, self._gripper_column] = ramp
-        self._target[rows] = pending[rows, :7]
+        travel = np.where(closed, -self._finger_travel, self._finger_travel)
+        ramp = np.maximum(command[:, None] + travel[:, None] * self._fractions[:, 0], 0.0)
+        control[:, :, self._gripper_column] = np.minimum(ramp, MAX_OPENING)
+        self._target[rows] = end[rows]
         self._gripper_closed[rows] = closed[rows]
-        self._gripper_command[rows] = ramp[rows, -1]
+        self._gripper_command[rows] = control[rows, -1, self._gripper_column]
 
     def _run(self, worlds: IntArray | None, steps: int) -> None:
         """Physics steps of the given worlds from ``_state`` under ``_control``, into the output buffers."""
@@ -253,10 +256,9 @@ class SimWorld:
         """Take over state and readings, but not those of worlds whose physics failed."""
         states, sensors = self._states_out[rows, SUBSTEPS - 1], self._sensors_out[rows]
         # After a warning of MuJoCo (bad or huge state, buffers full) the rollout repeats a state: its time stands still.
-        late = np.abs(states[:, 0] - self._state[rows, 0] - SUBSTEPS * PHYSICS_TIMESTEP) > 1e-6
-        finite = np.isfinite(sensors[:, SUBSTEPS]).all(axis=1) & np.isfinite(states).all(axis=1)
-        good = finite & ~late
-        if not good.all():
+        elapsed = states[:, 0] - self._state[rows, 0]
+        if not (np.isfinite(states.sum()) and elapsed.min() > 0.99 / CONTROL_FREQUENCY):
+            good = np.isfinite(states).all(axis=1) & (elapsed > 0.99 / CONTROL_FREQUENCY)
             rows = np.arange(self.num_worlds)[rows]
             self.diverged[rows] = ~good
             rows, states, sensors = rows[good], states[good], sensors[good]
@@ -264,7 +266,12 @@ class SimWorld:
         self._readings[rows] = sensors[:, SUBSTEPS].take(self._columns, axis=1)
         self._contacts[rows] = self._contact_counts[rows] > 0
         contact = sensors[:, 1:, self._wrench_columns]
-        force, moment = contact[..., :3], contact[..., 3:6]
+        if not contact.any():
+            self.robot.wrench[rows] = self._wrench_bias[rows]
+            self.peak_contact_force[rows] = 0.0
+            return
+        # The sensor gives what the hand does to the others.
+        force, moment = -contact[..., :3], -contact[..., 3:6]
         arm = contact[..., 6:] - self.robot.tcp_pose[rows, None, :3]
         wrench = self.robot.wrench
         wrench[rows, :3] = force.mean(axis=1)
@@ -284,9 +291,6 @@ class SimWorld:
         self._rollout.close()
 
 
-_QUAT_WXYZ = [6, 3, 4, 5]
-
-
 def _cross(a: Array, b: Array) -> Array:
     result = np.empty(a.shape)
     result[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
@@ -304,7 +308,7 @@ def _model_index(scene: Scene, task: Task) -> ModelIndex:
     movable = [scene.body_ids[b] for b in scene.bodies if b not in scene.fixtures]
     return ModelIndex(
         object_bodies=np.array(movable, int),
-        hand_body=model.body(HAND).id,
+        hand_body=model.body(HAND_MASS).id,
         table_body=model.body("table").id,
         tcp_site=model.site(TCP_SITE).id,
         arm_dofs=np.array([model.jnt_dofadr[model.joint(f"robot0_joint{i}").id] for i in range(1, 8)]),

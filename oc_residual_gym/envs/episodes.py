@@ -1,0 +1,33 @@
+"""Which episode a seed stands for: disjoint splits, and generators that do not disturb each other."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+SPLITS = {"train": None, "val": 500, "test": 500}
+"""Disjoint seed streams, and how many seeds each has (``None``: as many as you like)."""
+
+
+def check_seed(split: str, seed: int) -> int:
+    """``seed``, if the split has it. Raises ``ValueError`` otherwise."""
+    count = SPLITS[split]
+    if seed < 0 or (count is not None and seed >= count):
+        valid = "seeds from 0 on" if count is None else f"the seeds 0 to {count - 1}"
+        raise ValueError(f"seed {seed} is not in split {split!r}, which has {valid}")
+    return int(seed)
+
+
+def draw_seed(split: str, rng: np.random.Generator) -> int:
+    """A seed of the split for an episode that was given none."""
+    return int(rng.integers(SPLITS[split] or 2**31))
+
+
+def episode_generators(task: str, split: str, seed: int) -> tuple[np.random.Generator, ...]:
+    """Separate streams for initial state, physics, perception and policy of one episode, in this order."""
+    stream = zlib.crc32(f"OCResidual-{task}-v0".encode()), list(SPLITS).index(split)
+    return tuple(
+        np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(*stream, child))))
+        for child in range(4)
+    )

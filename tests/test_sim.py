@@ -1,0 +1,211 @@
+"""SimWorld: honest physics, soft resets, domains, and what happens when physics fails."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+import pytest
+
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.domains import EpisodePhysics, sample_physics
+from oc_residual_gym.worlds.scene import build_scene
+from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
+
+
+def hold(worlds: ResidualWorlds, steps: int) -> None:
+    for _ in range(steps):
+        worlds.step(np.zeros((worlds.num_worlds, 7)))
+
+
+def test_nothing_but_contact_and_friction_holds_objects(task):
+    model = build_scene(TASKS[task]).model
+    # The only constraint between bodies is the one that couples the hand's two fingers.
+    assert model.neq == 1 and model.eq_type[0] == mujoco.mjtEq.mjEQ_JOINT
+    assert "finger" in model.joint(model.eq_obj1id[0]).name and "finger" in model.joint(model.eq_obj2id[0]).name
+    touching = (model.geom_contype | model.geom_conaffinity) > 0
+    assert model.geom_friction[touching, 0].max() <= 1.5
+    # Only the controller's target and what is bolted to the table are kinematic.
+    mocap = {model.body(i).name for i in range(model.nbody) if model.body_mocapid[i] >= 0}
+    assert mocap == {"target"} | {f"{s.name}_main" for s in TASKS[task].specs if s.fixed}
+    movable = [s for s in TASKS[task].specs if not s.fixed]
+    for spec in movable:
+        body = model.body(f"{spec.name}_main")
+        assert body.mass[0] == pytest.approx(spec.mass) and spec.mass > 0
+        assert model.jnt_type[model.body_jntadr[body.id]] == mujoco.mjtJoint.mjJNT_FREE
+
+
+def test_physics_models_are_small(task):
+    """No meshes and no textures: a model is copied for every world of a shifted domain."""
+    model = build_scene(TASKS[task]).model
+    assert model.nmesh == 0 and model.ntex == 0
+    assert model.nbuffer < 1_000_000
+
+
+def test_scenes_start_at_rest(task):
+    worlds = ResidualWorlds(task, 20, errors="clean", split="val")
+    worlds.reset(np.arange(20), list(range(20)))
+    start = {k: v.copy() for k, v in worlds.world.true.poses.items()}
+    hold(worlds, 20)
+    for name, poses in worlds.world.true.poses.items():
+        np.testing.assert_allclose(poses[:, :3], start[name][:, :3], atol=1e-3, err_msg=name)
+    assert worlds.peak_contact_force.max() == 0.0
+    np.testing.assert_allclose(worlds.world.robot.tcp_pose[:, :3], [[0.42, 0.0, 0.28]] * 20, atol=1e-3)
+
+
+def test_no_contact_with_the_hand_at_any_reset(task):
+    count = 250
+    for split in ("val", "train"):
+        worlds = ResidualWorlds(task, count, split=split)
+        worlds.reset(np.arange(count), list(range(count)))
+        hold(worlds, 1)
+        assert worlds.peak_contact_force.max() == 0.0
+
+
+def test_impedance_tracks_a_rate_limited_turn_and_a_move(task):
+    worlds = ResidualWorlds(task, 1, errors="clean")
+    worlds.reset(np.array([0]), [0])
+    for _ in range(20):
+        worlds.step(np.array([[0.0, 0.5, 0.5, 0.0, 0.0, 0.3, 0.0]]))
+    hold(worlds, 40)
+    np.testing.assert_allclose(worlds.world.robot.tcp_pose[0, :3], worlds.executed_target[0, :3], atol=1e-3)
+    cosine = abs(worlds.world.robot.tcp_pose[0, 3:] @ worlds.executed_target[0, 3:7])
+    assert 2 * np.arccos(min(cosine, 1.0)) < 0.01
+
+
+def test_posture_torque_keeps_the_elbow_without_moving_the_tcp():
+    """Laps with the TCP end in the joint positions they began with."""
+    worlds = ResidualWorlds("Lift", 1, errors="clean")
+    worlds.reset(np.array([0]), [0])
+    start = worlds.world.robot.joint_positions[0].copy()
+    for angle in np.linspace(0, 4 * np.pi, 240):
+        worlds.step(np.array([[0.3 * np.cos(angle), 0.3 * np.sin(angle), 0, 0, 0, 0, 0]]))
+    for _ in range(80):
+        back = np.array([0.42, 0.0, 0.28]) - worlds.executed_target[0, :3]
+        worlds.step(np.concatenate([np.clip(back / 0.02, -1, 1), np.zeros(4)])[None])
+    np.testing.assert_allclose(worlds.world.robot.joint_positions[0], start, atol=0.02)
+
+
+def test_wrench_estimate_feels_what_the_hand_presses_on():
+    """Pushing down on the table shows as an upward force on the hand, and as contact force."""
+    worlds = ResidualWorlds("Lift", 1, errors="clean")
+    worlds.reset(np.array([0]), [0])
+    assert np.abs(worlds.world.robot.wrench).max() == 0.0
+    for _ in range(80):
+        worlds.step(np.array([[0, 0, -1.0, 0, 0, 0, -1.0]]))
+    force = worlds.world.robot.wrench[0, :3]
+    assert force[2] > 5.0 and abs(force[0]) < 5.0
+    assert worlds.peak_contact_force[0] >= force[2] - 1e-6
+
+
+def test_gripper_moves_at_a_tenth_of_a_metre_a_second():
+    worlds = ResidualWorlds("Lift", 1, errors="clean")
+    worlds.reset(np.array([0]), [0])
+    widths = []
+    for _ in range(20):
+        worlds.step(np.array([[0, 0, 0, 0, 0, 0, -1.0]]))
+        widths.append(float(worlds.world.robot.gripper_width[0]))
+    speed = -np.diff(widths)[4:10].mean() * 20
+    assert speed == pytest.approx(0.1, rel=0.05)
+    assert widths[-1] < 0.001
+
+
+def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
+    world = SimWorld(TASKS[task], 2, shared_physics=False)
+    nominal = world.scene.model
+    start = TASKS[task].reset(np.random.default_rng(0))
+    drawn = sample_physics("twin", np.random.default_rng(1))
+    world.reset(np.arange(2), [start, start], [drawn, EpisodePhysics()])
+    shifted, plain = world.models
+    assert shifted.geom_friction[:, 0].max() <= 1.5
+    assert not np.array_equal(shifted.geom_friction, nominal.geom_friction)
+    assert not np.array_equal(shifted.actuator_biasprm, nominal.actuator_biasprm)
+    world.reset(np.array([0]), [start], [EpisodePhysics()])
+    for model in world.models:
+        for field in ("geom_friction", "body_mass", "body_inertia", "actuator_biasprm", "actuator_forcerange"):
+            np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
+        for field in ("dof_frictionloss", "dof_damping", "body_pos", "site_pos", "body_gravcomp"):
+            np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
+
+
+def test_twin_ranges_are_those_of_the_design():
+    rng = np.random.default_rng(0)
+    drawn = [sample_physics("twin", rng) for _ in range(2000)]
+    ranges = {
+        "friction": (0.7, 1.3),
+        "object_mass": (0.7, 1.5),
+        "stiffness": (0.8, 1.2),
+        "gripper_force": (0.7, 1.2),
+        "gripper_speed": (0.7, 1.2),
+        "payload": (-0.15, 0.15),
+        "table_height": (-0.002, 0.002),
+        "drawer": (0.6, 1.6),
+    }
+    for name, (low, high) in ranges.items():
+        values = [getattr(d, name) for d in drawn]
+        span = high - low
+        assert low <= min(values) < low + 0.02 * span and high - 0.02 * span < max(values) <= high, name
+    assert {d.latency for d in drawn} == {1, 2}
+    assert {d.inference_pause for d in drawn} == {3}
+    assert np.std([d.tcp_offset for d in drawn]) == pytest.approx(0.001, rel=0.05)
+    assert np.std([d.hand_eye_position for d in drawn]) == pytest.approx(0.003, rel=0.05)
+
+
+def test_latency_delays_the_motion():
+    def first_motion(latency):
+        world = SimWorld(TASKS["Lift"], 1, shared_physics=False)
+        start = TASKS["Lift"].reset(np.random.default_rng(0))
+        world.reset(np.array([0]), [start], [EpisodePhysics(latency=latency)])
+        target = np.concatenate([world.robot.tcp_pose, [[1.0]]], axis=1)
+        begin = world.robot.tcp_pose[0, 2]
+        for step in range(10):
+            target[0, 2] += 0.01
+            world.step(target)
+            if world.robot.tcp_pose[0, 2] > begin + 1e-4:
+                return step
+        return None
+
+    assert [first_motion(k) for k in (0, 1, 2)] == [0, 1, 2]
+
+
+def test_control_step_equals_a_plain_mj_step_loop(task):
+    """The threaded rollout is nothing but 25 plain steps of MuJoCo, warm start zeroed at each control step."""
+    from oc_residual_gym.worlds.sim import _CONTROL
+
+    worlds = ResidualWorlds(task, 3, errors="clean")
+    worlds.reset(np.arange(3), [0, 1, 2])
+    model = worlds.world.scene.model
+    full = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        before = worlds.world._state[1].copy()
+        worlds.step(rng.uniform(-1, 1, (3, 7)))
+        mujoco.mj_setState(model, data, before, full)
+        data.qacc_warmstart[:] = 0
+        for substep in range(SUBSTEPS):
+            mujoco.mj_setState(model, data, worlds.world._control[1, substep], _CONTROL)
+            mujoco.mj_step(model, data)
+        after = np.empty(len(before))
+        mujoco.mj_getState(model, data, after, full)
+        np.testing.assert_array_equal(after, worlds.world._state[1])
+
+
+def test_diverged_physics_truncates_that_world_only(task):
+    worlds = ResidualWorlds(task, 3, errors="paper")
+    reference = ResidualWorlds(task, 3, errors="paper")
+    for w in (worlds, reference):
+        w.reset(np.arange(3), [0, 1, 2])
+        hold(w, 3)
+    worlds.world._state[1, 1 + worlds.world.scene.arm_qpos[3]] = np.nan
+    hold(worlds, 1)
+    hold(reference, 1)
+    assert worlds.truncated.tolist() == [False, True, False]
+    assert worlds.failure == [None, "diverged", None]
+    assert not worlds.terminated.any() and np.isfinite(worlds.observation).all()
+    np.testing.assert_array_equal(worlds.observation[[0, 2]], reference.observation[[0, 2]])
+    worlds.reset(np.array([1]), [1])
+    reference.reset(np.array([1]), [1])
+    hold(worlds, 2)
+    hold(reference, 2)
+    np.testing.assert_array_equal(worlds.observation, reference.observation)
