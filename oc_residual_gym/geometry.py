@@ -1,14 +1,20 @@
-"""Rotations and poses over any batch shape, bit-identical for any batch size.
+"""Rotations and poses, bit-identical whatever the number of worlds.
 
 Quaternions are unit, ordered xyzw, float64; poses are ``(..., 7)``: position in metres, then quaternion.
-Only elementwise operations and ``einsum`` are used: matrix products (and ``scipy``'s ``Rotation.apply``) round
-differently for different batch sizes, which would make a world depend on how many neighbours it has.
-Code that is not run at every control step uses ``scipy.spatial.transform.Rotation`` instead.
+
+First, functions of arrays of any batch shape, made of elementwise operations and ``einsum`` only: matrix products,
+and ``scipy``'s ``Rotation.apply``, round differently for different batch sizes, which would make a world depend on
+how many neighbours it has. Then, functions of one item for the loops over worlds that run at every control step,
+compiled by Numba (which robosuite needs anyway): there a call of NumPy costs more than its arithmetic. Code that is
+not run at every control step uses ``scipy.spatial.transform.Rotation``.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -144,3 +150,72 @@ def towards(origin: Array, target: Array, limit: float) -> Array:
     partway = (np.sin(half - 0.5 * limit) / sine)[..., None] * origin
     partway += np.copysign(np.sin(0.5 * limit) / sine, cosine)[..., None] * target
     return np.where(beyond[..., None], partway, target)
+
+
+@njit(cache=True)
+def multiply_one(a: Array, b: Array) -> tuple[float, float, float, float]:
+    """Product of two quaternions (4,)."""
+    return (
+        a[3] * b[0] + a[0] * b[3] + a[1] * b[2] - a[2] * b[1],
+        a[3] * b[1] - a[0] * b[2] + a[1] * b[3] + a[2] * b[0],
+        a[3] * b[2] + a[0] * b[1] - a[1] * b[0] + a[2] * b[3],
+        a[3] * b[3] - a[0] * b[0] - a[1] * b[1] - a[2] * b[2],
+    )
+
+
+@njit(cache=True)
+def rotate_inverse_one(q: Array, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Vector (x, y, z) turned by the inverse of quaternion (4,)."""
+    a, b, c, w = -q[0], -q[1], -q[2], q[3]
+    u, v, t = 2 * (b * z - c * y), 2 * (c * x - a * z), 2 * (a * y - b * x)
+    return x + w * u + b * t - c * v, y + w * v + c * u - a * t, z + w * t + a * v - b * u
+
+
+@njit(cache=True)
+def rotvec_one(q: tuple[float, float, float, float]) -> tuple[float, float, float]:
+    """Shortest rotation vector, in radians, of a unit quaternion."""
+    sine = math.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2])
+    factor = 2.0 if sine < 1e-12 else 2.0 * math.atan2(sine, abs(q[3])) / sine
+    factor = math.copysign(factor, q[3])
+    return factor * q[0], factor * q[1], factor * q[2]
+
+
+@njit(cache=True)
+def quat_from_rotvec_one(x: float, y: float, z: float) -> tuple[float, float, float, float]:
+    """Quaternion of a rotation vector in radians."""
+    angle = math.sqrt(x * x + y * y + z * z)
+    factor = 0.5 if angle < 1e-12 else math.sin(0.5 * angle) / angle
+    return factor * x, factor * y, factor * z, math.cos(0.5 * angle)
+
+
+@njit(cache=True)
+def rot6d_one(q: Array, out: Array) -> None:
+    """First two columns of the rotation matrix of quaternion (4,), into ``out`` (6,)."""
+    x, y, z, w = q[0], q[1], q[2], q[3]
+    out[0], out[1], out[2] = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)
+    out[3], out[4], out[5] = 2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)
+
+
+@njit(cache=True)
+def towards_one(origin: Array, target: Array, limit: float, out: Array) -> None:
+    """Into ``out`` (4,) the quaternion on the shortest way from ``origin`` to ``target``, ``limit`` rad at most."""
+    cosine = origin[0] * target[0] + origin[1] * target[1] + origin[2] * target[2] + origin[3] * target[3]
+    half = math.acos(min(abs(cosine), 1.0))
+    start, end = 0.0, 1.0
+    if half > 0.5 * limit:
+        start = math.sin(half - 0.5 * limit) / math.sin(half)
+        end = math.copysign(math.sin(0.5 * limit) / math.sin(half), cosine)
+    for i in range(4):
+        out[i] = start * origin[i] + end * target[i]
+
+
+@njit(cache=True)
+def approach_one(origin: Array, target: Array, limit: float, out: Array) -> None:
+    """Into ``out`` (3,) the point on the way from ``origin`` to ``target``, at most ``limit`` along it."""
+    x, y, z = target[0] - origin[0], target[1] - origin[1], target[2] - origin[2]
+    distance = math.sqrt(x * x + y * y + z * z)
+    if distance > limit:
+        factor = limit / distance
+        out[0], out[1], out[2] = origin[0] + factor * x, origin[1] + factor * y, origin[2] + factor * z
+    else:
+        out[0], out[1], out[2] = target[0], target[1], target[2]

@@ -66,8 +66,8 @@ from oc_residual_gym.worlds.scene import (
 CONTROLLER_CONFIG = Path(__file__).parent / "robots" / "fr3_controller.json"
 """Default controllers: robosuite's for its Panda, end-effector displacements by operational space control."""
 FRONT_CAMERA = {"position": (1.25, 0.0, 0.9), "target": (0.42, 0.0, 0.12), "fovy": 42.0}
-"""Opposite the robot, as robosuite's devices expect: their "up" is away from the viewer, "right" to the right.
-High enough to look over the cabinet; metres in the base frame, degrees."""
+"""Opposite the robot, as robosuite's devices expect: "up" is away from the viewer, "right" to the right. High
+enough to look over the cabinet; metres in the base frame, degrees."""
 
 # The model's numeric field that says which episode it is: the split's number, then the seed in parts of five
 # digits, because MuJoCo saves six digits of a number.

@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
-from oc_residual_gym.geometry import clip_norm, matrix_from_quat, quat_from_rotvec, quat_multiply, rotation_between, towards
+from oc_residual_gym.geometry import (
+    approach_one,
+    multiply_one,
+    quat_from_rotvec_one,
+    rotation_between,
+    towards_one,
+)
 from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 ACTION_NAMES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper")
@@ -21,8 +28,6 @@ WORKSPACE_HIGH = np.array([0.78, 0.45, 0.60])
 HAND_CENTER_Z = -0.0704
 HAND_HALF_SIZE = np.array([0.0316, 0.1025, 0.0333])
 """Metres in the TCP frame: a box around the hand's body, which must stay above the table however it is tilted."""
-HIGHEST_FLOOR = float(np.linalg.norm(HAND_HALF_SIZE)) - HAND_CENTER_Z
-"""Metres: no orientation of the hand needs a higher floor."""
 RATE_POSITION, RATE_ROTATION = 0.010, 0.03
 """Metres and radians that the executed target moves in one control step at most."""
 LEASH_POSITION, LEASH_ROTATION = 0.040, 0.2
@@ -66,10 +71,20 @@ def compose(base_target: Array, residual: Array, scales: ResidualScales) -> Arra
     clipped to [0, 1]. A residual of zeros returns the base target exactly.
     """
     target = np.empty(base_target.shape)
-    target[:, :3] = base_target[:, :3] + scales.position * residual[:, :3]
-    target[:, 3:7] = quat_multiply(base_target[:, 3:7], quat_from_rotvec(scales.rotation * residual[:, 3:6]))
-    target[:, 7] = np.minimum(np.maximum(base_target[:, 7] + scales.gripper * residual[:, 6], 0.0), 1.0)
+    _compose(base_target, residual, scales.position, scales.rotation, scales.gripper, target)
     return target
+
+
+@njit("void(float64[:,:],float64[:,:],float64,float64,float64,float64[:,:])", cache=True)
+def _compose(base: Array, residual: Array, position: float, rotation: float, gripper: float, out: Array) -> None:
+    turn = np.empty(4)
+    for n in range(len(base)):
+        for i in range(3):
+            out[n, i] = base[n, i] + position * residual[n, i]
+        x, y, z = rotation * residual[n, 3], rotation * residual[n, 4], rotation * residual[n, 5]
+        turn[0], turn[1], turn[2], turn[3] = quat_from_rotvec_one(x, y, z)
+        out[n, 3], out[n, 4], out[n, 5], out[n, 6] = multiply_one(base[n, 3:7], turn)
+        out[n, 7] = min(max(base[n, 7] + gripper * residual[n, 6], 0.0), 1.0)
 
 
 def residual_between(base_target: Array, target: Array, scales: ResidualScales) -> Array:
@@ -97,25 +112,38 @@ def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch) -> tupl
         (N, 8) executed targets, their opening 0 or 1, and the new state of the gripper.
     """
     executed = np.empty(target.shape)
-    rotation = towards(previous[:, 3:7], target[:, 3:7], RATE_ROTATION)
-    executed[:, 3:7] = rotation = towards(tcp_pose[:, 3:], rotation, LEASH_ROTATION)
-    position = np.minimum(np.maximum(target[:, :3], WORKSPACE_LOW), WORKSPACE_HIGH)
-    if position[:, 2].min() < HIGHEST_FLOOR:
-        position[:, 2] = np.maximum(position[:, 2], hand_floor(rotation))
-    position = previous[:, :3] + clip_norm(position - previous[:, :3], RATE_POSITION)
-    executed[:, :3] = tcp_pose[:, :3] + clip_norm(position - tcp_pose[:, :3], LEASH_POSITION)
-    latch = _switch(latch, target[:, 7])
-    executed[:, 7] = ~latch.closed
-    return executed, latch
+    closed, steps = latch.closed.copy(), latch.steps.copy()
+    _limit(target, previous, tcp_pose, closed, steps, executed)
+    return executed, Latch(closed, steps)
 
 
-def hand_floor(quat: Array) -> Array:
-    """(N,) lowest height of the TCP, in metres, at which the hand's body with orientation (N, 4) is above z = 0."""
-    up = matrix_from_quat(quat)[:, 2]
-    return np.einsum("ni,i->n", np.abs(up), HAND_HALF_SIZE) - up[:, 2] * HAND_CENTER_Z
+@njit(cache=True)
+def hand_floor(quat: Array) -> float:
+    """Lowest height of the TCP, in metres, at which the hand's body with orientation (4,) is above z = 0."""
+    x, y, z, w = quat[0], quat[1], quat[2], quat[3]
+    down = 1.0 - 2.0 * (x * x + y * y)
+    half_height = (
+        abs(2.0 * (x * z - w * y)) * HAND_HALF_SIZE[0]
+        + abs(2.0 * (y * z + w * x)) * HAND_HALF_SIZE[1]
+        + abs(down) * HAND_HALF_SIZE[2]
+    )
+    return half_height - down * HAND_CENTER_Z
 
 
-def _switch(latch: Latch, opening: Array) -> Latch:
-    wanted = (latch.closed | (opening < CLOSE_BELOW)) & ~(opening > OPEN_ABOVE)
-    switched = (wanted != latch.closed) & (latch.steps >= LATCH_STEPS)
-    return Latch(latch.closed ^ switched, np.where(switched, 1, latch.steps + 1))
+@njit("void(float64[:,:],float64[:,:],float64[:,:],boolean[:],int64[:],float64[:,:])", cache=True)
+def _limit(target: Array, previous: Array, tcp: Array, closed: BoolArray, steps: IntArray, out: Array) -> None:
+    position, rotation = np.empty(3), np.empty(4)
+    for n in range(len(target)):
+        towards_one(previous[n, 3:7], target[n, 3:7], RATE_ROTATION, rotation)
+        towards_one(tcp[n, 3:7], rotation, LEASH_ROTATION, out[n, 3:7])
+        for i in range(3):
+            position[i] = min(max(target[n, i], WORKSPACE_LOW[i]), WORKSPACE_HIGH[i])
+        position[2] = max(position[2], hand_floor(out[n, 3:7]))
+        approach_one(previous[n, :3], position, RATE_POSITION, position)
+        approach_one(tcp[n, :3], position, LEASH_POSITION, out[n, :3])
+        wanted = target[n, 7] < CLOSE_BELOW or (closed[n] and not target[n, 7] > OPEN_ABOVE)
+        if wanted != closed[n] and steps[n] >= LATCH_STEPS:
+            closed[n], steps[n] = wanted, 1
+        else:
+            steps[n] += 1
+        out[n, 7] = 0.0 if closed[n] else 1.0

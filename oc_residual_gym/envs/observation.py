@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from gymnasium import spaces
+from numba import njit
 from numpy.typing import NDArray
 
-from oc_residual_gym.geometry import left_matrix, matrix_from_quat, quat_conjugate, rotvec_from_quat
+from oc_residual_gym.geometry import multiply_one, rot6d_one, rotate_inverse_one, rotvec_one
 from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, RobotState
 
 BASE_TARGET_STEPS = (1, 4, 8)
@@ -108,30 +109,27 @@ class ObservationBuilder:
             valid, age: (N, K) of those poses.
         """
         n, tcp = len(phase), robot.tcp_pose
-        matrices = matrix_from_quat(np.concatenate([tcp[:, None, 3:], objects[:, :, 3:]], axis=1))
-        tcp_matrix, object_matrices = matrices[:, 0], matrices[:, 1:]
-        inverse = left_matrix(quat_conjugate(tcp[:, 3:]))
-        poses = np.concatenate([targets[:, :, :7], objects], axis=1)
-        positions = np.einsum("nji,nej->nei", tcp_matrix, poses[:, :, :3] - tcp[:, None, :3])
-        rotvecs = rotvec_from_quat(np.einsum("nij,nej->nei", inverse, targets[:, :, 3:7]))
-        relative_matrices = np.einsum("nji,nejk->neik", tcp_matrix, object_matrices)
-        first_targets = targets.shape[1]
+        positions = np.empty((n, targets.shape[1] + objects.shape[1], 3))
+        rotvecs = np.empty((n, targets.shape[1], 3))
+        rotations = np.empty((n, 1 + 2 * objects.shape[1], 6))
+        _relate(tcp, targets, objects, positions, rotvecs, rotations)
+        first_object, base_frame = targets.shape[1], 1 + objects.shape[1]
         flat = np.concatenate(
             [
                 tcp[:, :3],
-                _rot6d(tcp_matrix).reshape(n, -1),
+                rotations[:, 0],
                 robot.tcp_velocity,
                 robot.gripper_width[:, None],
                 closed[:, None],
                 wrench,
                 phase[:, None],
-                positions[:, :first_targets].reshape(n, -1),
+                positions[:, :first_object].reshape(n, -1),
                 rotvecs.reshape(n, -1),
                 targets[:, 1:, 7],
-                positions[:, first_targets:].reshape(n, -1),
-                _rot6d(relative_matrices).reshape(n, -1),
+                positions[:, first_object:].reshape(n, -1),
+                rotations[:, 1:base_frame].reshape(n, -1),
                 objects[:, :, :3].reshape(n, -1),
-                _rot6d(object_matrices).reshape(n, -1),
+                rotations[:, base_frame:].reshape(n, -1),
                 valid,
                 age,
             ],
@@ -141,6 +139,26 @@ class ObservationBuilder:
         return np.minimum(np.maximum(flat, -BOUND), BOUND).astype(np.float32)
 
 
-def _rot6d(matrices: Array) -> Array:
-    """First two columns of rotation matrices (..., 3, 3), one after the other, (..., 2, 3)."""
-    return matrices[..., :2].swapaxes(-1, -2)
+@njit("void(float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:])", cache=True)
+def _relate(tcp: Array, targets: Array, objects: Array, positions: Array, rotvecs: Array, rotations: Array) -> None:
+    """Poses in the TCP frame.
+
+    Fills positions (N, T + K, 3) of targets, then objects; rotvecs (N, T, 3) of targets; rotations (N, 1 + 2 K, 6) of
+    the TCP, of the objects in the TCP frame, and of the objects in the base frame.
+    """
+    inverse, relative = np.empty(4), np.empty(4)
+    first_object, count = targets.shape[1], objects.shape[1]
+    for n in range(len(tcp)):
+        inverse[0], inverse[1], inverse[2], inverse[3] = -tcp[n, 3], -tcp[n, 4], -tcp[n, 5], tcp[n, 6]
+        rot6d_one(tcp[n, 3:7], rotations[n, 0])
+        for e in range(first_object + count):
+            pose = targets[n, e] if e < first_object else objects[n, e - first_object]
+            x, y, z = pose[0] - tcp[n, 0], pose[1] - tcp[n, 1], pose[2] - tcp[n, 2]
+            positions[n, e, 0], positions[n, e, 1], positions[n, e, 2] = rotate_inverse_one(tcp[n, 3:7], x, y, z)
+            relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, pose[3:7])
+            if e < first_object:
+                turn = rotvec_one((relative[0], relative[1], relative[2], relative[3]))
+                rotvecs[n, e, 0], rotvecs[n, e, 1], rotvecs[n, e, 2] = turn
+            else:
+                rot6d_one(relative, rotations[n, 1 + e - first_object])
+                rot6d_one(pose[3:7], rotations[n, 1 + count + e - first_object])

@@ -22,18 +22,14 @@ rad/s (which are the fastest targets), and at most 7 mm and 1.6 degrees while th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from oc_residual_gym.geometry import (
-    IDENTITY_QUATERNION,
-    Array,
-    norm,
-    quat_conjugate,
-    quat_multiply,
-)
+from oc_residual_gym.geometry import IDENTITY_QUATERNION, Array, multiply_one, quat_from_rotvec_one, rotvec_one
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -74,17 +70,15 @@ class PoseFilter:
                 names = ", ".join(map(repr, SYMMETRIES))
                 raise ValueError(f"unknown object symmetry {symmetry!r}; choose one of {names}")
         self._period = 1.0 / control_frequency
-        half_step = np.array([0.5 * SYMMETRIES[symmetry] for symmetry in symmetries])
-        self._any_angle = half_step == 0.0
-        self._half_step = np.where(self._any_angle, 1.0, half_step)  # 1 only keeps the division defined
-
+        self._half_steps = np.array([0.5 * SYMMETRIES[symmetry] for symmetry in symmetries])
         shape = (num_worlds, len(symmetries))
         self._last = np.zeros((*shape, 7))  # as `poses`, with the reference of the first pose instead of NaN
-        self._speed = np.zeros((*shape, 2, 3))  # smoothed velocities of position and rotation, m/s and rad/s
+        self._speed = np.zeros((*shape, 6))  # smoothed velocities of position and rotation, m/s and rad/s
+        self._everyone = np.arange(num_worlds)
         self.poses = np.zeros((*shape, 7))
         self.valid = np.zeros(shape, dtype=bool)
         self.age = np.zeros(shape, dtype=np.int64)
-        self.reset(np.arange(num_worlds))
+        self.reset(self._everyone)
 
     def reset(self, worlds: IntArray) -> None:
         """Forget the objects of ``worlds``: a new episode starts there."""
@@ -102,56 +96,67 @@ class PoseFilter:
             valid: whether the object was seen in this step, ``(N, K)``.
             worlds: the worlds that advance; ``None`` means all. The others keep their state.
         """
-        advancing: BoolArray | bool = True
-        seen = valid
-        if worlds is not None:
-            advancing = np.zeros((len(self.age), 1), dtype=bool)
-            advancing[worlds] = True
-            seen = valid & advancing
-
-        elapsed = (self._period * (self.age + 1.0))[..., None]
-        axis, half_angle = self._nearest_rotation(poses[..., 3:])
-        increment = np.empty_like(self._speed)  # (N, K, 2, 3): position, rotation vector
-        np.subtract(poses[..., :3], self._last[..., :3], out=increment[..., 0, :])
-        np.multiply(axis, 2.0 * half_angle, out=increment[..., 1, :])
-
-        weight = _low_pass_weight(SPEED_CUTOFF, elapsed)[..., None]
-        speed = self._speed + weight * (increment / elapsed[..., None] - self._speed)
-        weight = _low_pass_weight(MIN_CUTOFF + BETA * norm(speed), elapsed)
-
-        filtered = np.empty_like(self._last)
-        np.add(self._last[..., :3], weight[..., :1] * increment[..., 0, :], out=filtered[..., :3])
-        half_angle *= weight[..., 1:]
-        rotation = np.empty_like(self._last[..., 3:])
-        np.multiply(axis, np.sin(half_angle), out=rotation[..., :3])
-        np.cos(half_angle, out=rotation[..., 3:])
-        filtered[..., 3:] = quat_multiply(self._last[..., 3:], rotation)
-
-        taken = seen[..., None]
-        self._last = np.where(taken, filtered, self._last)
-        self._speed = np.where(taken[..., None], speed, self._speed)
-        self.poses = np.where(taken, filtered, self.poses)
-        self.valid = seen if worlds is None else np.where(advancing, seen, self.valid)
-        self.age = np.where(seen, 0, self.age + advancing)
-
-    def _nearest_rotation(self, quats: Array) -> tuple[Array, Array]:
-        """Axis ``(N, K, 3)`` and half angle ``(N, K, 1)`` from the last rotations to the nearest alike."""
-        relative = quat_multiply(quat_conjugate(self._last[..., 3:]), quats)
-        # The twist about the object's z axis is undone as far as the symmetry has steps to do so. With "none"
-        # the only step is a full turn, which picks the quaternion's sign that turns the short way.
-        half_twist = np.arctan2(relative[..., 2], relative[..., 3])
-        steps = np.rint(half_twist / self._half_step)
-        half_undone = np.where(self._any_angle, half_twist, self._half_step * steps)
-        yaw = np.zeros_like(relative)
-        yaw[..., 2] = -np.sin(half_undone)
-        yaw[..., 3] = np.cos(half_undone)
-        nearest = quat_multiply(relative, yaw)
-        sine = norm(nearest[..., :3])[..., None]
-        axis = nearest[..., :3] / np.maximum(sine, 1e-12)
-        return axis, np.arctan2(sine, nearest[..., 3:])
+        rows = self._everyone if worlds is None else worlds
+        self.age, self.valid = self.age.copy(), self.valid.copy()
+        _update(rows, poses, valid, self._half_steps, self._period, self._last, self._speed, self.age)
+        self.valid[rows] = valid[rows]
+        self.poses = np.where((self.age < NEVER)[..., None], self._last, np.nan)
 
 
-def _low_pass_weight(cutoff: Array | float, elapsed: Array) -> Array:
+@njit(cache=True)
+def _low_pass_weight(cutoff: float, elapsed: float) -> float:
     """Weight of a sample ``elapsed`` seconds after the last in a first-order low-pass of that cutoff, Hz."""
     ratio = (2.0 * np.pi) * cutoff * elapsed
     return ratio / (1.0 + ratio)
+
+
+@njit(
+    "void(int64[:],float64[:,:,:],boolean[:,:],float64[:],float64,float64[:,:,:],float64[:,:,:],int64[:,:])",
+    cache=True,
+)
+def _update(
+    worlds: IntArray,
+    poses: Array,
+    valid: BoolArray,
+    half_steps: Array,
+    period: float,
+    last: Array,
+    speed: Array,
+    age: IntArray,
+) -> None:
+    inverse, relative, increment = np.empty(4), np.empty(4), np.empty(6)
+    for n in worlds:
+        for k in range(len(half_steps)):
+            if not valid[n, k]:
+                age[n, k] += 1
+                continue
+            elapsed = period * (age[n, k] + 1.0)
+            age[n, k] = 0
+            pose, filtered = poses[n, k], last[n, k]
+            inverse[0], inverse[1], inverse[2], inverse[3] = -filtered[3], -filtered[4], -filtered[5], filtered[6]
+            relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, pose[3:7])
+            # The twist about the object's z axis is undone as far as the symmetry has steps to do so. With "none"
+            # the only step is a full turn, which picks the quaternion's sign that turns the short way.
+            half_twist = math.atan2(relative[2], relative[3])
+            if half_steps[k] > 0.0:
+                half_twist = half_steps[k] * np.rint(half_twist / half_steps[k])
+            inverse[0], inverse[1], inverse[2], inverse[3] = 0.0, 0.0, -math.sin(half_twist), math.cos(half_twist)
+            increment[3], increment[4], increment[5] = rotvec_one(multiply_one(relative, inverse))
+            for i in range(3):
+                increment[i] = pose[i] - filtered[i]
+            for part in range(2):
+                change, rate = increment[3 * part : 3 * part + 3], speed[n, k, 3 * part : 3 * part + 3]
+                weight = _low_pass_weight(SPEED_CUTOFF, elapsed)
+                total = 0.0
+                for i in range(3):
+                    rate[i] += weight * (change[i] / elapsed - rate[i])
+                    total += rate[i] * rate[i]
+                weight = _low_pass_weight(MIN_CUTOFF[part] + BETA[part] * math.sqrt(total), elapsed)
+                for i in range(3):
+                    change[i] *= weight
+            for i in range(3):
+                filtered[i] += increment[i]
+            relative[0], relative[1], relative[2], relative[3] = quat_from_rotvec_one(
+                increment[3], increment[4], increment[5]
+            )
+            filtered[3], filtered[4], filtered[5], filtered[6] = multiply_one(filtered[3:7], relative)

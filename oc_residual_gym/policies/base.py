@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numba import njit
 
-from oc_residual_gym.geometry import norm
 from oc_residual_gym.tasks.base import Snapshot
 from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
@@ -105,6 +106,40 @@ class CallablePolicy:
         return np.asarray(self._function(view), np.float64)
 
 
+@njit(
+    "void(float64[:,:,:],int64[:],float64[:,:],int64[:],int64,float64[:,:,:],int64[:],int64[:],boolean[:])", cache=True
+)
+def _load(
+    chunks: Array,
+    worlds: IntArray,
+    previous: Array,
+    pauses: IntArray,
+    max_pause: int,
+    stored: Array,
+    lengths: IntArray,
+    phases: IntArray,
+    bad: BoolArray,
+) -> None:
+    for n in range(len(worlds)):
+        world, pause, horizon = worlds[n], min(pauses[n], max_pause), chunks.shape[1]
+        for h in range(horizon):
+            quat = chunks[n, h, 3:7]
+            length = math.sqrt(quat[0] ** 2 + quat[1] ** 2 + quat[2] ** 2 + quat[3] ** 2)
+            if not (length > 1e-6 and np.isfinite(chunks[n, h]).all()):
+                bad[n] = True
+        if bad[n]:
+            continue
+        for h in range(pause + horizon):
+            target = stored[world, h]
+            if h < pause:
+                target[:] = previous[n]
+                continue
+            target[:] = chunks[n, h - pause]
+            target[3:7] /= math.sqrt(target[3] ** 2 + target[4] ** 2 + target[5] ** 2 + target[6] ** 2)
+        lengths[world] = pause + horizon
+        phases[world] = 0
+
+
 class ChunkRunner:
     """Executes chunks open loop, each world at its own phase.
 
@@ -137,16 +172,9 @@ class ChunkRunner:
                 f"base policy {self.policy.name!r} returned an array of shape {np.shape(chunks)}; "
                 f"expected {shape}: worlds, horizon, target (xyz, quaternion xyzw, opening)"
             )
-        length = norm(chunks[..., 3:7])
-        bad = ~(np.isfinite(chunks).all(axis=(1, 2)) & (length > 1e-6).all(axis=1))
-        for i in np.flatnonzero(~bad):
-            world, pause = worlds[i], min(int(pauses[i]), self._pauses)
-            self._chunks[world, :pause] = previous_target[i]
-            self._lengths[world] = pause + self.policy.horizon
-            chunk = self._chunks[world, pause : self._lengths[world]]
-            chunk[:] = chunks[i]
-            chunk[:, 3:7] /= length[i][:, None]
-            self._phases[world] = 0
+        chunks = np.asarray(chunks, np.float64)
+        bad = np.zeros(len(worlds), bool)
+        _load(chunks, worlds, previous_target, pauses, self._pauses, self._chunks, self._lengths, self._phases, bad)
         return bad
 
     def advance(self, rows: slice | IntArray) -> IntArray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from oc_residual_gym.geometry import norm
+from oc_residual_gym.geometry import matrix_from_quat, norm
 from oc_residual_gym.tasks.objects import ObjectSpec
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -122,16 +122,13 @@ def pose(x: float, y: float, z: float, yaw: float = 0.0) -> Array:
 
 
 def vertical_extent(quat: Array, half_size: Array) -> Array:
-    """(...,) half height of a box with half sizes (3,) in the orientation ``quat`` (..., 4)."""
-    x, y, z, w = quat[..., 0], quat[..., 1], quat[..., 2], quat[..., 3]
-    row = (np.abs(2 * (x * z - w * y)), np.abs(2 * (y * z + w * x)), np.abs(1 - 2 * (x * x + y * y)))
-    return row[0] * half_size[0] + row[1] * half_size[1] + row[2] * half_size[2]
+    """(N,) half height of a box with half sizes (3,) in the orientation ``quat`` (N, 4)."""
+    return np.einsum("ni,i->n", np.abs(matrix_from_quat(quat)[:, 2]), half_size)
 
 
 def axis_z(quat: Array) -> Array:
     """(..., 3) the object's own z axis in the base frame."""
-    x, y, z, w = quat[..., 0], quat[..., 1], quat[..., 2], quat[..., 3]
-    return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=-1)
+    return matrix_from_quat(quat)[..., 2]
 
 
 def closeness(distance: Array, scale: float = 0.1) -> Array:

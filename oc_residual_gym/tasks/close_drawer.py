@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from oc_residual_gym.geometry import (
@@ -30,7 +32,7 @@ from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 DEPTH, WIDTH, HEIGHT = 0.27, 0.35, 0.282
 """Metres: the outside of the paper's five-drawer desk cabinet."""
 WALL, GAP, SLOT, PITCH = 0.006, 0.001, 0.0492, 0.0552
-"""Metres: wall thickness, gap around a drawer, height of a slot, and from one slot to the next (the paper's)."""
+"""Metres: wall, gap around a drawer, height of a slot, and from one slot to the next (the paper's)."""
 TRAVEL = 0.13
 """Metres from closed to fully open (the paper's)."""
 DRAWER_MASS = 0.4
@@ -43,7 +45,7 @@ ACTIVE = (2, 3, 4)
 CLOSED_OPENING = 0.013
 """Metres below which a drawer is closed: 10 % of the travel (the paper's)."""
 FACE_X, FACE_Y, FACE_YAW = (0.62, 0.70), (-0.05, 0.05), (-0.1745, 0.1745)
-"""Metres and radians of the closed faces: nearer, the open drawer would touch the hand at the start."""
+"""Metres and radians of the closed faces: nearer, the open drawer would come too close to the hand."""
 OPENING = (0.09, TRAVEL)
 """Metres by which the drawer stands open at the start."""
 
@@ -65,16 +67,12 @@ IN_LINE = 0.015
 
 
 def _cabinet() -> ObjectSpec:
-    """The cabinet's frame: origin at the middle of the closed faces' plane on the table, +x out towards the robot."""
-    half_depth, half_width = DEPTH / 2, WIDTH / 2
-    walls = [
-        Geom("box", (half_depth, WALL / 2, HEIGHT / 2), (-half_depth, side * (half_width - WALL / 2), HEIGHT / 2), rgba=DARK_WOOD)
-        for side in (-1, 1)
-    ]
-    walls.append(Geom("box", (WALL / 2, half_width, HEIGHT / 2), (-DEPTH + WALL / 2, 0, HEIGHT / 2), rgba=DARK_WOOD))
-    for level in range(len(DRAWERS) + 1):
-        z = level * PITCH + WALL / 2
-        walls.append(Geom("box", (half_depth, half_width, WALL / 2), (-half_depth, 0, z), rgba=DARK_WOOD))
+    """The cabinet's frame: origin on the table, in the middle of the closed faces' plane; +x outwards."""
+    x, y, z, half_wall = DEPTH / 2, WIDTH / 2, HEIGHT / 2, WALL / 2
+    boards = [((half_wall, y, z), (half_wall - DEPTH, 0.0, z))]
+    boards += [((x, half_wall, z), (-x, side * (y - half_wall), z)) for side in (-1, 1)]
+    boards += [((x, y, half_wall), (-x, 0.0, half_wall + i * PITCH)) for i in range(len(DRAWERS) + 1)]
+    walls = tuple(Geom("box", size, pos, rgba=DARK_WOOD) for size, pos in boards)
     drawers = tuple(
         Drawer(
             name,
@@ -87,11 +85,11 @@ def _cabinet() -> ObjectSpec:
         )
         for i, name in enumerate(DRAWERS)
     )
-    return ObjectSpec("cabinet", tuple(walls), fixed=True, drawers=drawers)
+    return ObjectSpec("cabinet", walls, fixed=True, drawers=drawers)
 
 
 def _drawer_geoms() -> tuple[Geom, ...]:
-    """A drawer's frame: origin at the centre of its face's outside, +x out towards the robot."""
+    """A drawer's frame: origin at the centre of its face's outside, +x outwards."""
     height, width, length = SLOT / 2 - GAP, WIDTH / 2 - WALL - GAP, 0.11
     side_height = 0.7 * height
     return (
@@ -99,8 +97,8 @@ def _drawer_geoms() -> tuple[Geom, ...]:
         Geom("box", (length, width, 0.002), (-length, 0, -height + 0.002), rgba=WOOD),
         Geom("box", (length, 0.002, side_height), (-length, width - 0.002, side_height - height), rgba=WOOD),
         Geom("box", (length, 0.002, side_height), (-length, 0.002 - width, side_height - height), rgba=WOOD),
-        # A finger hole, so that nothing stands out from the face.
-        Geom("cylinder", (0.012, 0.0005), (0, 0, 0), (0.7071068, 0, 0.7071068, 0), rgba=DARK_WOOD, role="visual"),
+        # A finger hole: a knob would stand in the way of fingers that push.
+        Geom("cylinder", (0.012, 0.0005), quat=(0.5**0.5, 0, 0.5**0.5, 0), rgba=DARK_WOOD, role="visual"),
     )
 
 
@@ -130,17 +128,17 @@ class CloseDrawer(Task):
             gripper_closed=True,
         )
 
-    def object_poses(self, state: TrueState) -> list[Array]:
-        """The cabinet, and the face of the drawer that stood open at the start."""
-        return [state.poses["cabinet"], self._of_active(state, {n: state.poses[n] for n in DRAWERS})]
-
     def success(self, state: TrueState) -> BoolArray:
-        slide = self._of_active(state, state.slides)
-        return (slide[:, 0] < CLOSED_OPENING) & (np.abs(slide[:, 1]) < STILL_SPEED)
+        opening, speed = self._of_active(state, state.slides).T
+        return (opening < CLOSED_OPENING) & (np.abs(speed) < STILL_SPEED)
 
     def progress(self, state: TrueState) -> dict[str, Array]:
+        face = self._of_active(state, state.poses)
+        # To the nearest point of a rectangle, half as wide and high as the face.
+        offset = np.abs(rotate_inverse(face[:, 3:], state.tcp_pose[:, :3] - face[:, :3]))
+        distance = norm(np.maximum(offset - np.array([0.0, WIDTH / 4, SLOT / 4]), 0.0))
         closed = 1.0 - self._of_active(state, state.slides)[:, 0] / TRAVEL
-        return {"reach": closeness(self._reach_distance(state)), "close": np.clip(closed, 0.0, 1.0)}
+        return {"reach": closeness(distance), "close": np.clip(closed, 0.0, 1.0)}
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
         name = DRAWERS[int(state.parameters["active"])]
@@ -150,22 +148,22 @@ class CloseDrawer(Task):
             # Behind the open face, over the drawer: up and out.
             return [Waypoint(above(here, 0.1), closed=True), Waypoint(above(start, 0.1), closed=True)]
         ahead, aside, up = pose_relative(face, here)[:3] - _tool_before(0.0)[:3]
-        in_line = np.hypot(aside, up) < IN_LINE and np.linalg.norm(rotation_between(here[3:], start[3:])) < 0.1
-        legs = [] if in_line else [Waypoint(start, closed=True, wait=SETTLE, speed=FAST)]
+        turn = np.linalg.norm(rotation_between(here[3:], start[3:]))
+        legs = []
+        if np.hypot(aside, up) > IN_LINE or turn > 0.1:
+            legs, ahead = [Waypoint(start, closed=True, wait=SETTLE, speed=FAST)], STANDOFF
         # Slowly into contact, then steadily, and slowly again to the end.
-        for distance, speed in ((0.0, SLOW), (EASE - opening, STEADY)):
-            if not in_line or distance < ahead:
+        for distance, speed in ((0.0, SLOW), (min(EASE - opening, 0.0), STEADY)):
+            if distance < ahead:
                 legs.append(Waypoint(pose_multiply(face, _tool_before(distance)), closed=True, speed=speed))
         end = pose_multiply(face, _tool_before(-opening - PRESS))
         return [*legs, Waypoint(end, closed=True, speed=SLOW)]
 
-    def _of_active(self, state: TrueState, values) -> Array:
+    def object_poses(self, state: TrueState) -> list[Array]:
+        """The cabinet, and the face of the drawer that stood open at the start."""
+        return [state.poses["cabinet"], self._of_active(state, state.poses)]
+
+    def _of_active(self, state: TrueState, values: Mapping[str, Array]) -> Array:
+        """(N, ...) of ``values`` by drawer, those of each world's drawer that stood open at the start."""
         stacked = np.stack([values[DRAWERS[i]] for i in ACTIVE])
         return stacked[state.parameters["active"].astype(int) - ACTIVE[0], np.arange(stacked.shape[1])]
-
-    def _reach_distance(self, state: TrueState) -> Array:
-        """Metres from the TCP to the face of the open drawer: a rectangle, of which the middle half counts."""
-        face = self._of_active(state, {n: state.poses[n] for n in DRAWERS})
-        offset = rotate_inverse(face[:, 3:], state.tcp_pose[:, :3] - face[:, :3])
-        half = np.array([0.0, WIDTH / 4, 0.0])
-        return norm(np.maximum(np.abs(offset) - half, 0.0))

@@ -38,8 +38,8 @@ PEG_MASS = 0.045
 HOLE_RADIUS, HOLE_DEPTH, CHAMFER = 0.0085, 0.030, 0.0015
 """Metres: a 17 mm hole, that is 0.5 mm of clearance all round, with a 45 degree chamfer."""
 HOLE_SIDES, VISIBLE_SIDES = 12, 60
-"""The hole is made of 12 convex pieces whose flat insides touch its circle: the round peg has 0.50 mm of play towards
-a flat, 0.52 mm towards a corner. What is seen of it has 60 sides."""
+"""The hole is made of 12 convex pieces whose flat insides touch its circle: the round peg has 0.50 mm of play
+towards a flat, 0.52 mm towards a corner. What is seen of it has 60 sides."""
 BLOCK_HALF_WIDTH, BLOCK_FLOOR = 0.030, 0.010
 """Metres: a square block, and its material below the hole."""
 HOLDER_HALF_WIDTH, HOLDER_WALL, HOLDER_DEPTH, HOLDER_FLOOR = 0.010, 0.006, 0.030, 0.005
@@ -55,12 +55,12 @@ MIN_DISTANCE = 0.14
 
 BLOCK_HEIGHT = BLOCK_FLOOR + HOLE_DEPTH
 INSIDE = HOLE_RADIUS - PEG_RADIUS + 0.001
-"""Metres beside the hole's axis that the lower end of a peg in the hole can be at most, with 1 mm to spare."""
+"""Metres beside the hole's axis that the lower end of a peg in it can be at most, with 1 mm to spare."""
 GUIDED = 0.001
 """Metres beside the hole's axis from where on the chamfer does the rest."""
 
 GRASP = np.array([0.0, 0.0, 0.015])
-"""Metres from the peg's centre to where it is grasped: fingertips clear of the holder, palm clear of the peg."""
+"""Metres from the peg's centre to where it is grasped: fingertips clear of the holder, palm of the peg."""
 CARRY_HEIGHT, NEAR_HEIGHT = 0.015, 0.004
 """Metres above the hole's mouth at which the expert carries, and then aligns, the peg's lower end."""
 NEAR = 0.008
@@ -74,9 +74,9 @@ ENTRY_SPEED, PUSH_SPEED = 0.001, 0.002
 SLIDE_PUSH = 0.005
 """Metres of target below the TCP, 4 N, with which the expert slides a peg over the rim."""
 MAX_STANDING_ERROR = (0.008, 0.1)
-"""Metres and radians of standing error (from load, friction, contact) that the expert makes up for at most."""
+"""Metres and radians of standing error, from load, friction and contact, that the expert makes up for."""
 
-# A flat pad and a cylinder would touch in one point; with a capsule inside the cylinder, two points make a line.
+# A flat pad and a cylinder would touch in one point; a capsule inside the cylinder touches in two, as a line.
 PEG_GRIP_BITS = {"contype": "0", "conaffinity": "1"}
 PEG_BODY_BITS = {"contype": "2", "conaffinity": "2"}
 
@@ -106,15 +106,8 @@ def _hole() -> ObjectSpec:
     inside = ((HOLE_RADIUS, -HOLE_DEPTH), (HOLE_RADIUS, -CHAMFER), (HOLE_RADIUS + CHAMFER, 0.0))
     loops = [_circle(HOLE_SIDES, *point) for point in inside]
     loops += [_square(HOLE_SIDES, z) for z in (0.0, -HOLE_DEPTH)]
-    pieces = [
-        Geom(
-            "mesh",
-            role="collision",
-            rgba=BLUE,
-            vertices=_points([loop[j] for loop in loops for j in (i, i - 1)]),
-        )
-        for i in range(HOLE_SIDES)
-    ]
+    wedges = [_points([loop[j] for loop in loops for j in (i, i - 1)]) for i in range(HOLE_SIDES)]
+    pieces = [Geom("mesh", role="collision", rgba=BLUE, vertices=wedge) for wedge in wedges]
     half_size = (BLOCK_HALF_WIDTH, BLOCK_HALF_WIDTH, BLOCK_FLOOR / 2)
     floor = Geom("box", half_size, (0.0, 0.0, -HOLE_DEPTH - BLOCK_FLOOR / 2), rgba=BLUE)
     bottom, rim, mouth = (_circle(VISIBLE_SIDES, *point) for point in inside)
@@ -150,7 +143,9 @@ def _points(points: Sequence[Array]) -> tuple[tuple[float, float, float], ...]:
 
 def _surface(loops: Sequence[Array], rgba: Color) -> Geom:
     """What is seen of the strips from each loop (sides, 3) of points to the next; the loops are edges."""
-    sides, points, faces = len(loops[0]), [], []
+    sides = len(loops[0])
+    points: list[Array] = []
+    faces: list[tuple[int, int, int]] = []
     for lower, upper in pairwise(loops):
         first = len(points)
         points += [*lower, *upper]
@@ -201,10 +196,9 @@ class PegInsert(Task):
         # Within the chamfer's reach nothing is left to align.
         aside = np.maximum(offset - GUIDED, 0.0)
         close = closeness(aside, 0.01)
+        reach = norm(state.tcp_pose[:, :3] - state.poses["peg"][:, :3] - GRASP)
         return {
-            "reach": np.maximum(
-                closeness(norm(state.tcp_pose[:, :3] - state.poses["peg"][:, :3] - GRASP)), held
-            ),
+            "reach": np.maximum(closeness(reach), held),
             "grasp": held,
             "raise": raised * held,
             "align": (0.6 * closeness(aside) + 0.4 * close) * closeness(tilt, 0.3) * held,
@@ -235,26 +229,21 @@ class PegInsert(Task):
         if height > 0.6 * CARRY_HEIGHT:
             return [*move(target, over, True, FAST), near]
         up = above(target, CARRY_HEIGHT - height)
-        return [
-            Waypoint(target, True, wait=2),
-            Waypoint(up, True, speed=STEADY),
-            *move(up, over, True, FAST),
-            near,
-        ]
+        firm = Waypoint(target, True, wait=2 if _is_settled(state) else 0)
+        return [firm, Waypoint(up, True, speed=STEADY), *move(up, over, True, FAST), near]
 
 
 def _insertion(state: TrueState) -> tuple[Array, Array, Array]:
-    """(N,) metres from the hole's axis and (N,) from its mouth down to the centre of the peg's lower end, whichever of
-    the two that is, and (N,) the sine of the peg's tilt.
+    """(N,) metres from the hole's axis, and (N,) from its mouth down, to the centre of the peg's lower end, either
+    of the two; (N,) the sine of the peg's tilt.
     """
     peg, hole = state.poses["peg"], state.poses["hole"]
     x, y, z, w = peg[:, 3:].T
-    # The peg's axis.
-    axis_x, axis_y, axis_z = 2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)
-    reach = np.copysign(PEG_LENGTH / 2, axis_z)
+    axis = 2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)
+    reach = np.copysign(PEG_LENGTH / 2, axis[2])
     gap_x, gap_y, gap_z = (hole[:, :3] - peg[:, :3]).T
-    offset = np.hypot(gap_x + reach * axis_x, gap_y + reach * axis_y)
-    return offset, gap_z + reach * axis_z, np.hypot(axis_x, axis_y)
+    offset = np.hypot(gap_x + reach * axis[0], gap_y + reach * axis[1])
+    return offset, gap_z + reach * axis[2], np.hypot(axis[0], axis[1])
 
 
 def _upward_axis(peg: Array) -> Array:
@@ -269,7 +258,7 @@ def _is_settled(state: Snapshot) -> bool:
 
 
 def _tool(state: Snapshot, goal: Array) -> Array:
-    """Target (7,) that brings the lower end of the held peg to the place of ``goal`` (7,), the peg upright."""
+    """Target (7,) that brings the lower end of the held peg to the place of ``goal`` (7,), and it upright."""
     peg, tcp, target = state.poses["peg"], state.tcp_pose, state.target
     axis = _upward_axis(peg)
     turn = quat_from_rotvec(np.cross(axis, [0.0, 0.0, 1.0]))
@@ -283,7 +272,7 @@ def _tool(state: Snapshot, goal: Array) -> Array:
 
 
 def _slide(state: Snapshot, goal: Array) -> Waypoint:
-    """Slide the peg, which stands on the rim, to the place of ``goal`` under light pressure, until it drops in."""
+    """Push the peg, which stands on the rim, lightly down and to the place of ``goal``: it drops in there."""
     tool = _tool(state, goal)
     tool[2] = state.tcp_pose[2] - SLIDE_PUSH
     return Waypoint(tool, True, wait=SETTLE, speed=ENTRY_SPEED)

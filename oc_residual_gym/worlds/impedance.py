@@ -7,7 +7,9 @@ franky's ``CartesianImpedanceTracker`` and ``PostureTask``.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
+from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.worlds.base import Array
 
 TRANSLATIONAL_STIFFNESS = 800.0
@@ -25,28 +27,48 @@ def damping_of(stiffness: float) -> float:
     return 2.0 * float(np.sqrt(stiffness))
 
 
-_REGULARIZATION = 1e-6 * np.eye(6)  # keeps singular configurations finite; elsewhere below 1e-4 of the torque
+def posture_torque(axes: Array, anchors: Array, tcp: Array, positions: Array, velocities: Array) -> Array:
+    """Joint torques (N, 7) in Nm that draw the arm to its home posture without moving the TCP.
 
+    ``(I - J^T (J J^T)^-1 J) (kp (q0 - q) - kd qdot)``, with the Jacobian J (6, 7) of the TCP.
 
-def jacobian(axes: Array, anchors: Array, tcp: Array) -> Array:
-    """TCP Jacobians (N, 6, 7) from joint axes (N, 3, 7), points on them (N, 3, 7) and TCP positions (N, 3)."""
-    x, y, z = (tcp[:, :, None] - anchors).swapaxes(0, 1)
-    axis_x, axis_y, axis_z = axes.swapaxes(0, 1)
-    result = np.empty((len(axes), 6, 7))
-    result[:, 0] = axis_y * z - axis_z * y
-    result[:, 1] = axis_z * x - axis_x * z
-    result[:, 2] = axis_x * y - axis_y * x
-    result[:, 3:] = axes
-    return result
-
-
-def posture_torque(jacobians: Array, positions: Array, velocities: Array, posture: Array) -> Array:
-    """Joint torques (N, 7) in Nm that draw the arm to ``posture`` (7,) without moving the TCP.
-
-    ``(I - J^T (J J^T)^-1 J) (kp (posture - q) - kd qdot)``, with J (N, 6, 7).
+    Args:
+        axes: (N, 7, 3) unit vectors along the joint axes, base frame.
+        anchors: (N, 7, 3) points on them, metres.
+        tcp: (N, 3) position of the TCP, metres.
+        positions: (N, 7) rad.
+        velocities: (N, 7) rad/s.
     """
-    torque = POSTURE_STIFFNESS * (posture - positions) - POSTURE_DAMPING * velocities
-    gram = np.einsum("nij,nkj->nik", jacobians, jacobians)
-    gram += _REGULARIZATION
-    moved = np.linalg.solve(gram, np.einsum("nij,nj->ni", jacobians, torque)[..., None])
-    return torque - np.einsum("nij,nik->nj", jacobians, moved)
+    torque = np.empty(positions.shape)
+    _posture_torque(axes, anchors, tcp, positions, velocities, HOME_JOINT_POSITIONS, torque)
+    return torque
+
+
+@njit(
+    "void(float64[:,:,:],float64[:,:,:],float64[:,:],float64[:,:],float64[:,:],Array(float64,1,'C',readonly=True),float64[:,:])",
+    cache=True,
+)
+def _posture_torque(
+    axes: Array, anchors: Array, tcp: Array, positions: Array, velocities: Array, home: Array, out: Array
+) -> None:
+    jacobian, gram, moved = np.empty((6, 7)), np.empty((6, 6)), np.empty(6)
+    for n in range(len(out)):
+        for j in range(7):
+            x, y, z = tcp[n, 0] - anchors[n, j, 0], tcp[n, 1] - anchors[n, j, 1], tcp[n, 2] - anchors[n, j, 2]
+            a, b, c = axes[n, j, 0], axes[n, j, 1], axes[n, j, 2]
+            jacobian[0, j], jacobian[1, j], jacobian[2, j] = b * z - c * y, c * x - a * z, a * y - b * x
+            jacobian[3, j], jacobian[4, j], jacobian[5, j] = a, b, c
+            out[n, j] = POSTURE_STIFFNESS * (home[j] - positions[n, j]) - POSTURE_DAMPING * velocities[n, j]
+        for i in range(6):
+            moved[i] = 0.0
+            for j in range(7):
+                moved[i] += jacobian[i, j] * out[n, j]
+            for k in range(6):
+                # The regularisation keeps singular configurations finite; elsewhere it is below 1e-4 of the torque.
+                gram[i, k] = 1e-6 if i == k else 0.0
+                for j in range(7):
+                    gram[i, k] += jacobian[i, j] * jacobian[k, j]
+        solved = np.linalg.solve(gram, moved)
+        for j in range(7):
+            for i in range(6):
+                out[n, j] -= jacobian[i, j] * solved[i]

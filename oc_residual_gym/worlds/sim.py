@@ -10,11 +10,11 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
-from oc_residual_gym.robots.constants import FINGER_SPEED, HOME_JOINT_POSITIONS, MAX_OPENING
+from oc_residual_gym.robots.constants import FINGER_SPEED, MAX_OPENING
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.worlds.domains import EpisodePhysics, ModelIndex, apply_physics
-from oc_residual_gym.worlds.impedance import jacobian, posture_torque
+from oc_residual_gym.worlds.impedance import posture_torque
 from oc_residual_gym.worlds.scene import HAND_MASS, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene
 
 SUBSTEPS = round(1.0 / (CONTROL_FREQUENCY * PHYSICS_TIMESTEP))
@@ -104,15 +104,13 @@ class SimWorld:
             if group in ("tcp_pose", "poses"):
                 frames = np.reshape(indices, (-1, 7))
                 indices = np.concatenate([frames[:, :3], frames[:, 3:][:, _XYZW]], axis=1).ravel().tolist()
-            if group in ("joint_axes", "joint_anchors"):
-                indices = np.reshape(indices, (7, 3)).T.ravel().tolist()
             views[group] = slice(len(columns), len(columns) + len(indices))
             columns += indices
         self._columns = np.array(columns)
         self._readings = np.zeros((n, len(columns)))
         values = {group: self._readings[:, view] for group, view in views.items()}
-        self._joint_axes = values["joint_axes"].reshape(n, 3, 7)
-        self._joint_anchors = values["joint_anchors"].reshape(n, 3, 7)
+        self._joint_axes = values["joint_axes"].reshape(n, 7, 3)
+        self._joint_anchors = values["joint_anchors"].reshape(n, 7, 3)
         self._wrench_columns = sensors["wrench"]
         self.robot = RobotState(
             joint_positions=values["joint_positions"],
@@ -213,8 +211,13 @@ class SimWorld:
         path = start[:, None] + self._fractions * (end - start)[:, None]
         control[:, :, self._target_position] = path[:, :, :3]
         control[:, :, self._target_quat] = path[:, :, 3:]
-        jacobians = jacobian(self._joint_axes, self._joint_anchors, robot.tcp_pose[:, :3])
-        torque = posture_torque(jacobians, robot.joint_positions, robot.joint_velocities, HOME_JOINT_POSITIONS)
+        torque = posture_torque(
+            self._joint_axes,
+            self._joint_anchors,
+            robot.tcp_pose[:, :3],
+            robot.joint_positions,
+            robot.joint_velocities,
+        )
         control[:, :, self._posture_columns] = torque[:, None]
         closed = targets[:, 7] < 0.5
         # A reversed hand starts from where its fingers are, not from where its command had run to.
