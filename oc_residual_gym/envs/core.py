@@ -169,6 +169,8 @@ class ResidualWorlds:
             ValueError: ``actions`` have the wrong shape or an entry is not finite; no world was touched.
         """
         actions = self.checked(actions)
+        if worlds is not None and len(worlds) == 0:
+            return
         target = compose(self.base_target, np.minimum(np.maximum(actions, -1.0), 1.0), self.scales)
         executed, latch = limit(target, self.executed_target, self.world.robot.tcp_pose, self.latch)
         rows: slice | IntArray

@@ -50,7 +50,8 @@ class ResidualEnv(gym.Env, EzPickle):
 
     ## Info
     `success` and `is_success`, `executed_target` (8,), `base_target` (8,) of the coming step, `reward_terms`,
-    `critic_state` (privileged true state), `seed` of the episode, and at its end `failure`.
+    `critic_state` (privileged true state), `seed` of the episode, and `failure`: why an episode that ends with this
+    step is no success, `None` if it is one.
 
     ## Arguments
     | argument | default | meaning |
@@ -143,11 +144,9 @@ class ResidualEnv(gym.Env, EzPickle):
         core.step(action[None])
         self._show()
         info = self._info()
-        terminated, truncated = bool(core.terminated[0]), bool(core.truncated[0])
-        limit = self.spec.max_episode_steps if self.spec is not None else None
-        if truncated or (limit is not None and core.steps[0] == limit and not terminated):
-            info["failure"] = core.name_failure(0)
-        return self._observation(), float(core.reward[0]), terminated, truncated, info
+        # Only Gymnasium's TimeLimit, around this environment, knows which step is the last one.
+        info["failure"] = None if core.success[0] else core.name_failure(0)
+        return self._observation(), float(core.reward[0]), bool(core.terminated[0]), bool(core.truncated[0]), info
 
     def render(self) -> np.ndarray | None:
         """(height, width, 3) uint8 with ``render_mode="rgb_array"``; "human" draws by itself at each step."""

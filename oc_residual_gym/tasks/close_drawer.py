@@ -25,7 +25,7 @@ from oc_residual_gym.tasks.base import (
     closeness,
     pose,
 )
-from oc_residual_gym.tasks.moves import FAST, PRESS, SETTLE, SLOW, STEADY, above, tool_down
+from oc_residual_gym.tasks.moves import FAST, PRESS, SETTLE, STEADY, above, tool_down
 from oc_residual_gym.tasks.objects import DARK_WOOD, WOOD, Drawer, Geom, ObjectSpec
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -61,7 +61,9 @@ TOOL_HEIGHT = 0.01
 STANDOFF = 0.03
 """Metres in front of the face from which the expert starts to push."""
 EASE = 0.03
-"""Metres before the closed position from which it pushes slowly."""
+"""Metres before the closed position from which it pushes gently."""
+GENTLE = 0.002
+"""Metres a control step, into contact and at the end: 0.04 m/s, at which a drawer counts as still."""
 IN_LINE = 0.015
 """Metres from that line within which it goes on pushing."""
 
@@ -152,12 +154,12 @@ class CloseDrawer(Task):
         legs = []
         if np.hypot(aside, up) > IN_LINE or turn > 0.1:
             legs, ahead = [Waypoint(start, closed=True, wait=SETTLE, speed=FAST)], STANDOFF
-        # Slowly into contact, then steadily, and slowly again to the end.
-        for distance, speed in ((0.0, SLOW), (min(EASE - opening, 0.0), STEADY)):
+        # Gently into contact, then steadily, and gently again to the end.
+        for distance, speed in ((0.0, GENTLE), (min(EASE - opening, 0.0), STEADY)):
             if distance < ahead:
                 legs.append(Waypoint(pose_multiply(face, _tool_before(distance)), closed=True, speed=speed))
         end = pose_multiply(face, _tool_before(-opening - PRESS))
-        return [*legs, Waypoint(end, closed=True, speed=SLOW)]
+        return [*legs, Waypoint(end, closed=True, speed=GENTLE)]
 
     def object_poses(self, state: TrueState) -> list[Array]:
         """The cabinet, and the face of the drawer that stood open at the start."""

@@ -60,7 +60,8 @@ class Lift(Task):
     def expert(self, state: Snapshot) -> list[Waypoint]:
         if is_holding(state):
             here = state.target[:7]
-            return [Waypoint(np.array([*here[:2], state.table_height + CARRY_HEIGHT, *here[3:]]), True, speed=STEADY)]
+            up = np.array([*here[:2], state.table_height + CARRY_HEIGHT, *here[3:]])
+            return [Waypoint(up, True, speed=STEADY)]
         return pick(state, top_grasp(state, state.poses["block"], np.pi), 2 * HALF_SIZE[1])
 
     def _clearance(self, state: TrueState) -> Array:

@@ -1,7 +1,7 @@
-"""Moves that the scripted experts are made of: tool poses, and the legs of picking up, setting down and letting go.
+"""What the scripted experts are made of: tool poses, and the legs of picking up, setting down and letting go.
 
-An expert keeps no memory, so that each of these moves returns whatever is left of it in the present state, and
-returns it again, shorter, the next time. Poses are (7,) arrays: metres, quaternion xyzw, base frame.
+An expert keeps no memory, so that each of these moves returns whatever is left of it in the present state,
+and returns it again, shorter, the next time. Poses are (7,) arrays: metres, quaternion xyzw, base frame.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from oc_residual_gym.tasks.base import Snapshot, Waypoint
 from oc_residual_gym.worlds.base import Array
 
 FAST, STEADY, SLOW = 0.009, 0.006, 0.003
-"""Metres a control step: through free space (below the 10 mm that are allowed), near objects, into contact."""
+"""Metres a control step: through free space (10 mm are allowed), near objects, and into contact."""
 EASE = 0.03
-"""Metres before a goal at which to slow down: half a period of the impedance's swing ahead, which cancels most of it."""
+"""Metres before a goal at which to slow down: half a period of the impedance's swing ahead of the stop, so that
+the two swings nearly cancel (3 mm of overshoot instead of 10)."""
 PRESS = 0.002
 """Metres by which to aim below where an object comes to rest: it is let go with 2 N on it, not in the air."""
 SETTLE = 3
-"""Control steps after which the arm, which follows its target late, has come to rest."""
+"""Control steps after which the arm, which follows its target late, has nearly come to rest."""
 HOVER = 0.08
 """Metres above a grasp at which the fingertips clear everything on the table."""
 GRASP_WAIT = 16
-"""Control steps, 0.8 s: the longest time that the fingers take to close on an object, in any physics domain."""
+"""Control steps, 0.8 s: the longest that the fingers take to close on an object, in any physics domain."""
 RELEASE_WAIT = 5
 """Control steps after which opened fingers are clear of an object."""
 
@@ -58,7 +59,7 @@ def nearest_yaw(yaw: float, reference: float, period: float = 2 * np.pi) -> floa
 
 
 def is_over(pose: Array, goal: Array, distance: float = 0.005, angle: float = 0.05) -> bool:
-    """Is ``pose`` within ``distance`` metres in the plane and ``angle`` radians of ``goal``, whatever the heights?"""
+    """Is ``pose`` straight above ``goal``, to ``distance`` metres in the plane and ``angle`` radians?"""
     turn = rotation_between(pose[3:], goal[3:])
     return bool(np.hypot(*(pose[:2] - goal[:2])) < distance and np.linalg.norm(turn) < angle)
 
@@ -69,7 +70,7 @@ def is_holding(state: Snapshot) -> bool:
 
 
 def top_grasp(state: Snapshot, pose: Array, period: float) -> Array:
-    """Tool pose for an object at ``pose`` with vertical sides, whose likeness recurs every ``period`` radians of yaw.
+    """Tool pose for an object at ``pose`` that looks the same every ``period`` radians about the vertical.
 
     The fingers close across the object's x axis, after as little turning of the hand as possible.
     """
@@ -89,11 +90,15 @@ def approach(state: Snapshot, goal: Array, closed: bool, height: float = HOVER) 
     if is_over(here, goal):
         return move(here, goal, closed, STEADY)
     up = np.concatenate([here[:2], np.maximum(here[2:3], over[2]), here[3:]])
-    return [Waypoint(up, closed, speed=STEADY), *move(up, over, closed, FAST), *move(over, goal, closed, STEADY)]
+    return [
+        Waypoint(up, closed, speed=STEADY),
+        *move(up, over, closed, FAST),
+        *move(over, goal, closed, STEADY),
+    ]
 
 
 def pick(state: Snapshot, grasp: Array, width: float, height: float = HOVER) -> list[Waypoint]:
-    """Come down on an object of ``width`` metres between the fingers at the pose ``grasp``, and close the hand.
+    """Come down to the pose ``grasp`` around an object, ``width`` metres thick there, and close the hand.
 
     What follows is left to the next call, which sees whether the object is held.
     """
@@ -114,7 +119,11 @@ def place(state: Snapshot, held: Array, goal: Array, yaw: float, height: float =
     in_hand = rotate_inverse(state.tcp_pose[3:], held - state.tcp_pose[:3])
     tool = tool_pose(goal - rotate(tool_down(yaw), in_hand), yaw)
     legs = approach(state, tool, True, height)
-    return [*legs, Waypoint(tool, False, wait=RELEASE_WAIT), Waypoint(above(tool, height), False, speed=STEADY)]
+    return [
+        *legs,
+        Waypoint(tool, False, wait=RELEASE_WAIT),
+        Waypoint(above(tool, height), False, speed=STEADY),
+    ]
 
 
 def release(state: Snapshot, height: float) -> list[Waypoint]:

@@ -28,8 +28,8 @@ PLATE_RADIUS, PLATE_HEIGHT = 0.095, 0.01
 BLOCK_RANGE = ((0.33, 0.60), (-0.175, 0.275), (-0.98, 2.16))
 """x, y (metres) and yaw (radians) of the block: the span of the paper's start poses."""
 PLATE_RANGE = ((0.33, 0.50), (-0.238, 0.257))
-"""x, y of the plate: the span of the paper's start poses, but x from 0.33 instead of 0.30: nearer to the base, joint 4
-of an FR3 with the tool upright comes to its limit."""
+"""x, y of the plate: the span of the paper's start poses, but x from 0.33, not 0.30: nearer to the base,
+joint 4 of the FR3 comes to its limit."""
 LIFT_HEIGHT = 0.03
 """Metres above the table at which the block, on its way to the plate, counts as lifted."""
 RETREAT_HEIGHT = 0.12

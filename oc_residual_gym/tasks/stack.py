@@ -15,7 +15,16 @@ from oc_residual_gym.tasks.base import (
     is_still,
     pose,
 )
-from oc_residual_gym.tasks.moves import PRESS, heading, is_holding, nearest_yaw, pick, place, release, top_grasp
+from oc_residual_gym.tasks.moves import (
+    PRESS,
+    heading,
+    is_holding,
+    nearest_yaw,
+    pick,
+    place,
+    release,
+    top_grasp,
+)
 from oc_residual_gym.tasks.objects import GREEN, WHITE, solid_box
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -42,8 +51,8 @@ class Stack(Task):
     name = "Stack"
     instruction = "stack the white cube on the green cube"
     success_rule = (
-        "the white cube rests on the green cube alone, centres within 2 cm in the plane and 1.5 cm of the stacked "
-        "height, fingers clear, both still, for 0.5 s"
+        "the white cube rests on the green cube alone, centres within 2 cm in the plane and 1.5 cm of the "
+        "stacked height, fingers clear, both still, for 0.5 s"
     )
     max_episode_steps = 500
     specs = (
@@ -68,7 +77,10 @@ class Stack(Task):
             if np.hypot(white_x - green_x, white_y - green_y) >= MIN_DISTANCE:
                 break
         return InitialState(
-            {"white": pose(white_x, white_y, HALF, white_yaw), "green": pose(green_x, green_y, HALF, green_yaw)}
+            {
+                "white": pose(white_x, white_y, HALF, white_yaw),
+                "green": pose(green_x, green_y, HALF, green_yaw),
+            }
         )
 
     def success(self, state: TrueState) -> BoolArray:

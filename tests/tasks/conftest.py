@@ -1,4 +1,4 @@
-"""For tests of single tasks: put objects anywhere, follow scripts, and see at each step whether the task counts as done."""
+"""For tests of single tasks: put objects anywhere, follow scripts, see at each step whether it is done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Then = Callable[[Snapshot], Sequence[Waypoint]]
 
 
 class Script:
-    """A base policy that acts as the expert until ``stop`` holds, then goes along the legs of ``then``, then stays."""
+    """A base policy: the expert until ``stop`` holds, then along the legs of ``then``, and there it stays."""
 
     horizon = 1
     needs = frozenset({"truth"})
@@ -55,6 +55,9 @@ class Stage:
         )
         self.core.reset(np.arange(1), [seed])
         self.rewards: list[float] = []
+        """Of every step so far."""
+        self.milestones: list[Array] = []
+        """Values of the task's ``progress``, in order, after every step so far."""
 
     @property
     def state(self) -> TrueState:
@@ -69,7 +72,7 @@ class Stage:
         return bool(self.state.contacts[contact][0])
 
     def put(self, velocity: float = 0.0, **poses: Array) -> None:
-        """Move objects to poses (7,), all of them moving along +x at ``velocity``. Seen from the next step on."""
+        """Move objects to poses (7,), going along +x at ``velocity`` (m/s). Seen from the next step on."""
         world = self.core.world
         model, state = world.scene.model, world._state[0]
         for name, pose in poses.items():
@@ -86,6 +89,8 @@ class Stage:
             self.core.step(np.zeros((1, 7)))
             met.append(bool(self.core.task.success(self.state)[0]))
             self.rewards.append(float(self.core.reward[0]))
+            progress = self.core.task.progress(self.state)
+            self.milestones.append(np.array([value[0] for value in progress.values()], np.float64))
             if self.core.terminated[0] or self.core.truncated[0]:
                 break
         return np.array(met)
@@ -93,10 +98,15 @@ class Stage:
     def run_to_the_end(self) -> BoolArray:
         return self.run(self.core.task.max_episode_steps)
 
+    def greatest_fall(self) -> float:
+        """How far a milestone fell below what it had been, up to now."""
+        values = np.array(self.milestones)
+        return float((np.maximum.accumulate(values, axis=0) - values).max())
+
 
 @pytest.fixture
 def stage() -> Iterator[Callable[..., Stage]]:
-    """``stage(task, policy="hold", seed=0)``: a :class:`Stage`; the robot holds still unless told otherwise."""
+    """``stage(task, policy="hold", seed=0)``: a :class:`Stage`; by default, the robot holds still."""
     stages = []
 
     def make(task: str, policy: Any = "hold", seed: int = 0) -> Stage:
@@ -129,7 +139,7 @@ def discounted(rewards: Sequence[float], gamma: float) -> float:
 
 @pytest.fixture
 def expert_beats(stage: Callable[..., Stage]) -> Callable[..., None]:
-    """``expert_beats(other, margin)``: finishing returns more than the ``other``, finished stage of the same seed.
+    """``expert_beats(other, margin)``: the expert returns more than the ``other`` stage, of the same seed.
 
     At gamma 0.95 and 0.99, over the whole episode, and by ``margin`` from where the two part.
     """

@@ -1,18 +1,12 @@
-"""CloseDrawer: what counts as closed, what does not, and what its drawers and its expert do."""
-
-from __future__ import annotations
+"""CloseDrawer: what counts as closed, what does not, that finishing pays, and what the drawers do."""
 
 import numpy as np
 import pytest
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.policies.residual import load_residual
-from oc_residual_gym.tasks.base import SUCCESS_STEPS
-from oc_residual_gym.tasks.close_drawer import ACTIVE, CLOSED_OPENING, DRAWERS, OPENING
-
-STILL = np.zeros((1, 7))
-LIMIT = 300
-"""Control steps of the episodes here, long enough for the expert."""
+from oc_residual_gym.geometry import pose_multiply
+from oc_residual_gym.tasks.base import SUCCESS_STEPS, Snapshot, Waypoint
+from oc_residual_gym.tasks.close_drawer import ACTIVE, CLOSED_OPENING, DRAWERS, OPENING, TRAVEL
 
 
 def opened(core: ResidualWorlds, world: int = 0) -> str:
@@ -20,96 +14,100 @@ def opened(core: ResidualWorlds, world: int = 0) -> str:
     return DRAWERS[int(core.world.true.parameters["active"][world])]
 
 
-def put_drawer(core: ResidualWorlds, name: str, opening: float, speed: float = 0.0, world: int = 0) -> None:
-    """Set a drawer's opening (m) and speed (m/s)."""
-    joint = core.world.scene.model.joint(f"cabinet_{name}_slide")
-    core.world._state[world, 1 + joint.qposadr[0]] = opening
-    core.world._state[world, 1 + core.world.scene.model.nq + joint.dofadr[0]] = speed
+def put_drawer(core: ResidualWorlds, name: str, opening: float, speed: float = 0.0) -> None:
+    """Set a drawer of the first world to an opening (m) and speed (m/s)."""
+    model, state = core.world.scene.model, core.world._state[0]
+    joint = model.joint(f"cabinet_{name}_slide")
+    state[1 + joint.qposadr[0]] = opening
+    state[1 + model.nq + joint.dofadr[0]] = speed
 
 
-def start(opening: float, speed: float = 0.0) -> ResidualWorlds:
-    """A world with the hand out of the way, one step after its drawer was put there."""
-    core = ResidualWorlds("CloseDrawer", 1, errors="clean")
-    core.reset(np.array([0]), [0])
-    put_drawer(core, opened(core), opening, speed)
-    core.step(STILL)
-    return core
+def opening_of(state: Snapshot) -> float:
+    return float(state.slides[DRAWERS[int(state.parameters["active"])]][0])
 
 
-def held(core: ResidualWorlds) -> bool:
-    return bool(core.task.success(core.world.true)[0])
+def pushed_to(opening: float):
+    """Legs from a hand that pushes, until the drawer is only ``opening`` (m) open."""
+
+    def legs(state: Snapshot) -> list[Waypoint]:
+        cabinet = state.poses["cabinet"]
+        way = (
+            pose_multiply(cabinet, np.array([opening - opening_of(state), 0, 0, 0, 0, 0, 1]))[:3]
+            - cabinet[:3]
+        )
+        return [Waypoint(np.concatenate([state.tcp_pose[:3] + way, state.target[3:7]]), True, speed=0.003)]
+
+    return legs
 
 
-def test_a_closed_drawer_ends_the_episode_after_half_a_second():
-    core = start(opening=0.005)
-    for step in range(1, SUCCESS_STEPS + 1):
-        assert held(core)
-        assert core.reward[0] == 0.0
-        assert core.terminated[0] == (step == SUCCESS_STEPS)
-        core.step(STILL)
+def test_a_closed_drawer_ends_the_episode_after_half_a_second(stage):
+    world = stage("CloseDrawer")
+    put_drawer(world.core, opened(world.core), 0.005)
+    met = world.run(2 * SUCCESS_STEPS)
+    assert met.all()
+    assert len(met) == SUCCESS_STEPS
+    assert world.succeeded
+    assert world.core.terminated[0]
+    assert world.rewards == [0.0] * SUCCESS_STEPS
 
 
 @pytest.mark.parametrize(
     ("opening", "speed"),
-    [(0.0135, 0.0), (0.014, 0.0), (0.13, 0.0), (0.001, 0.15), (0.012, -0.25)],
+    [(0.0135, 0.0), (0.014, 0.0), (TRAVEL, 0.0), (0.001, 0.15), (0.012, -0.25)],
     ids=["just open", "14 mm open", "fully open", "closed but bouncing back", "closed but still moving in"],
 )
-def test_near_misses_do_not_count(opening, speed):
-    core = start(opening, speed)
-    assert not held(core)
-    assert core.reward[0] < 0.0
+def test_near_misses_do_not_count(stage, opening, speed):
+    world = stage("CloseDrawer")
+    put_drawer(world.core, opened(world.core), opening, speed)
+    assert not world.run(1).any()
+    assert world.rewards[0] < 0.0
 
 
-def test_closed_neighbours_do_not_count():
-    core = start(opening=0.1)
-    slides = core.world.true.slides
-    assert all(slides[name][0, 0] < CLOSED_OPENING for name in DRAWERS if name != opened(core))
-    assert not held(core)
+def test_closed_neighbours_do_not_count(stage):
+    world = stage("CloseDrawer")
+    put_drawer(world.core, opened(world.core), 0.1)
+    assert not world.run(20).any()
+    assert all(world.state.slides[n][0, 0] < CLOSED_OPENING for n in DRAWERS if n != opened(world.core))
 
 
-def test_an_open_neighbour_does_not_matter():
-    core = start(opening=0.005)
-    put_drawer(core, next(DRAWERS[i] for i in ACTIVE if DRAWERS[i] != opened(core)), 0.1)
-    core.step(STILL)
-    assert held(core)
+def test_an_open_neighbour_does_not_matter(stage):
+    world = stage("CloseDrawer")
+    put_drawer(world.core, opened(world.core), 0.005)
+    put_drawer(world.core, next(DRAWERS[i] for i in ACTIVE if DRAWERS[i] != opened(world.core)), 0.1)
+    assert world.run(SUCCESS_STEPS).all()
+    assert world.succeeded
 
 
-def test_success_that_breaks_starts_over():
-    core = start(opening=0.005)
-    for _ in range(SUCCESS_STEPS - 2):
-        core.step(STILL)
-    put_drawer(core, opened(core), 0.02)
-    core.step(STILL)
-    assert not held(core)
-    put_drawer(core, opened(core), 0.005)
-    for step in range(1, SUCCESS_STEPS + 1):
-        assert not core.terminated[0]
-        core.step(STILL)
-        assert core.terminated[0] == (step == SUCCESS_STEPS)
+def test_success_must_hold_without_a_break(stage):
+    world = stage("CloseDrawer")
+    for _ in range(3):
+        put_drawer(world.core, opened(world.core), 0.005)
+        assert world.run(SUCCESS_STEPS - 1).all()
+        put_drawer(world.core, opened(world.core), 0.015)
+        assert not world.run(1).any()
+    put_drawer(world.core, opened(world.core), 0.005)
+    assert not world.core.terminated[0]
+    assert len(world.run(2 * SUCCESS_STEPS)) == SUCCESS_STEPS
+    assert world.succeeded
 
 
-def test_drawers_stay_where_they_are_and_the_hand_is_clear_at_the_start():
-    worlds = 60
-    core = ResidualWorlds("CloseDrawer", worlds, errors="clean", split="val")
-    core.reset(np.arange(worlds), list(range(worlds)))
-    before = {name: slide.copy() for name, slide in core.world.true.slides.items()}
-    openings = np.stack([before[opened(core, w)][w, 0] for w in range(worlds)])
-    assert (openings >= OPENING[0]).all() and (openings <= OPENING[1]).all()
-    assert {opened(core, w) for w in range(worlds)} == {DRAWERS[i] for i in ACTIVE}
-    for _ in range(20):
-        core.step(np.zeros((worlds, 7)))
-        assert (core.peak_contact_force == 0.0).all()
-    for name, slide in core.world.true.slides.items():
-        np.testing.assert_allclose(slide, before[name], atol=1e-6)
+def test_stalling_just_short_of_success_pays_less(stopped, expert_beats):
+    world = stopped("CloseDrawer", lambda state: opening_of(state) < 0.04, pushed_to(CLOSED_OPENING + 0.003))
+    assert not world.run_to_the_end().any()
+    assert CLOSED_OPENING < world.state.slides[opened(world.core)][0, 0] < CLOSED_OPENING + 0.006
+    assert world.core.failure == ["not_held"]
+    expert_beats(world, 1.0)
 
 
-def test_drawers_stop_firmly_at_both_ends():
-    for opening, speed in ((0.02, -0.5), (0.11, 0.5)):
-        core = start(opening, speed)
-        for _ in range(10):
-            core.step(STILL)
-            slide = core.world.true.slides[opened(core)][0, 0]
-            assert -0.0005 < slide < OPENING[1] + 0.0005
+def test_flickering_pays_less(stopped, expert_beats):
+    world = stopped("CloseDrawer", lambda state: opening_of(state) < CLOSED_OPENING, pushed_to(0.05))
+    for _ in range(len(world.rewards), world.core.task.max_episode_steps, SUCCESS_STEPS):
+        put_drawer(world.core, opened(world.core), 0.015)
+        world.run(1)
+        put_drawer(world.core, opened(world.core), 0.005)
+        world.run(SUCCESS_STEPS - 1)
+    assert world.rewards.count(0.0) > 300
+    expert_beats(world, 0.3)
 
 
 @pytest.mark.parametrize("domain", ["nominal", "twin"])
@@ -119,10 +117,9 @@ def test_the_expert_closes_the_drawer_and_no_other(domain):
         "CloseDrawer", worlds, base_policy="expert", errors="clean", split="val", domain=domain
     )
     core.reset(np.arange(worlds), list(range(worlds)))
-    active, zero = np.arange(worlds), np.zeros((worlds, 7))
-    best = np.zeros(worlds)
+    active, best = np.arange(worlds), np.zeros(worlds)
     while len(active) and core.steps.max() < 150:
-        core.step(zero, active)
+        core.step(np.zeros((worlds, 7)), active)
         progress = np.sum(list(core.reward_terms.values()), axis=0)
         assert (progress[active] > best[active] - 0.02).all(), "progress fell on the way"
         best = np.maximum(best, progress)
@@ -133,28 +130,25 @@ def test_the_expert_closes_the_drawer_and_no_other(domain):
         assert (np.abs(slide[others, 0]) < 1e-4).all()
 
 
-def test_finishing_beats_stalling_and_flickering():
-    """Returns of the expert, of one that stops just short, and of one that leaves success again and again."""
-    expert, stalling, flickering = 0, 1, 2
-    core = ResidualWorlds("CloseDrawer", 3, errors="clean", max_episode_steps=LIMIT)
-    oracle = load_residual("oracle")
-    core.reset(np.arange(3), [1, 1, 1])
-    oracle.reset(core, np.arange(3))
-    active, rewards = np.arange(3), np.zeros((LIMIT, 3))
-    while len(active):
-        action = oracle.act(core)
-        opening = core.world.true.slides[opened(core)][:, 0]
-        if opening[stalling] < 0.023:
-            action[stalling] = 0.0
-        if core.steps[flickering] % SUCCESS_STEPS == 0 and opening[flickering] < CLOSED_OPENING:
-            put_drawer(core, opened(core), CLOSED_OPENING + 0.002, world=flickering)
-        core.step(action, active)
-        rewards[core.steps[active] - 1, active] = core.reward[active]
-        active = active[~(core.terminated | core.truncated)[active]]
-    assert core.success.tolist() == [True, False, False]
-    assert CLOSED_OPENING < opening[stalling] < CLOSED_OPENING + 0.005
-    assert (rewards[:, flickering] == 0.0).sum() > 100
-    for gamma in (0.95, 0.99):
-        returns = gamma ** np.arange(LIMIT) @ rewards
-        assert returns[expert] > returns[stalling]
-        assert returns[expert] > returns[flickering]
+def test_drawers_stay_where_they_are_and_the_hand_is_clear_at_the_start():
+    worlds = 60
+    core = ResidualWorlds("CloseDrawer", worlds, errors="clean", split="val")
+    core.reset(np.arange(worlds), list(range(worlds)))
+    before = {name: slide.copy() for name, slide in core.world.true.slides.items()}
+    openings = np.array([before[opened(core, w)][w, 0] for w in range(worlds)])
+    assert OPENING[0] <= openings.min() < openings.max() <= OPENING[1]
+    assert {opened(core, w) for w in range(worlds)} == {DRAWERS[i] for i in ACTIVE}
+    for _ in range(20):
+        core.step(np.zeros((worlds, 7)))
+        assert (core.peak_contact_force == 0.0).all()
+    for name, slide in core.world.true.slides.items():
+        np.testing.assert_allclose(slide, before[name], atol=1e-6)
+
+
+@pytest.mark.parametrize(("opening", "speed"), [(0.02, -0.5), (0.11, 0.5)])
+def test_drawers_stop_firmly_at_both_ends(stage, opening, speed):
+    world = stage("CloseDrawer")
+    put_drawer(world.core, opened(world.core), opening, speed)
+    for _ in range(8):
+        world.run(1)
+        assert -0.001 < world.state.slides[opened(world.core)][0, 0] < TRAVEL + 0.001

@@ -25,6 +25,7 @@ def test_the_expert_lifts_the_block(stage):
     assert world.succeeded
     assert met[-SUCCESS_STEPS:].all()
     assert not met[:-SUCCESS_STEPS].any()
+    assert world.greatest_fall() < 0.1, "milestones stay reached on the way to success"
 
 
 def test_three_centimetres_are_not_enough(stopped):
