@@ -210,18 +210,13 @@ def _fresh_seconds(statements: dict[str, str], setup: str = "") -> dict[str, flo
 
 def table(result: Record) -> str:
     """The figures, and beside them what they should reach, for people."""
-    rows = [
-        row | {"speedup_n64": row["steps_per_second_n64"] / row["steps_per_second"]}
-        for row in result["tasks"]
-    ]
+    rows = [row | {"speedup_n64": row["steps_per_second_n64"] / row["steps_per_second"]} for row in result["tasks"]]
     columns = list(rows[0])
     lines = [columns]
     lines += [[row["task"], *(f"{row[column]:.2f}" for column in columns[1:])] for row in rows]
     lines += [["reach", *(REACH.get(column, "") for column in columns[1:])]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    text = "".join(
-        "  ".join(f"{entry:>{w}}" for entry, w in zip(line, widths, strict=True)) + "\n" for line in lines
-    )
+    text = "".join("  ".join(f"{entry:>{w}}" for entry, w in zip(line, widths, strict=True)) + "\n" for line in lines)
     for key in ("robosuite_ratio", "import_seconds", "gymnasium_import_seconds", "make_seconds"):
         text += f"{key:24} {result[key]:8.3f}   {'reach ' + REACH[key] if key in REACH else ''}\n"
     return text

@@ -53,9 +53,7 @@ def _packages() -> list[Finding]:
     """One finding for each requirement of this package, and for what training needs besides."""
     requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
     needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
-    training = [
-        r for r in requirements if r not in needed and r.marker and r.marker.evaluate({"extra": "train"})
-    ]
+    training = [r for r in requirements if r not in needed and r.marker and r.marker.evaluate({"extra": "train"})]
     return [_package(r, optional=False) for r in needed] + [_package(r, optional=True) for r in training]
 
 
@@ -78,9 +76,7 @@ def _package(requirement: Requirement, optional: bool) -> Finding:
 def _simulation() -> Finding:
     """Whether MuJoCo and robosuite work together: one control step of one task."""
     error = _error_of(_SIMULATE)
-    remedy = (
-        f"on Debian or Ubuntu: {INSTALL_OPENCV_LIBRARIES}" if "shared object" in error else "reinstall them"
-    )
+    remedy = f"on Debian or Ubuntu: {INSTALL_OPENCV_LIBRARIES}" if "shared object" in error else "reinstall them"
     return Finding("simulation", not error, error or "works", remedy)
 
 

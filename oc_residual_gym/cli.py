@@ -48,30 +48,18 @@ def _parser() -> argparse.ArgumentParser:
 
     command("tasks", _tasks, "list the tasks: id, instruction, success rule, time limit")
 
-    evaluate = command(
-        "evaluate", _evaluate, "run episodes of a base and a residual policy, and summarise them"
-    )
+    evaluate = command("evaluate", _evaluate, "run episodes of a base and a residual policy, and summarise them")
     evaluate.add_argument("--task", default="all", help='name of a task, or "all"')
     _add_policy_options(evaluate)
-    evaluate.add_argument(
-        "--episodes", type=int, default=50, help="episodes a task: seeds 0 to N-1 of the split"
-    )
-    evaluate.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the results; resumes there"
-    )
-    evaluate.add_argument(
-        "--worlds", type=_positive, default=32, help="episodes run at a time, in each process"
-    )
-    evaluate.add_argument(
-        "--workers", type=_positive, default=1, help="processes; the results do not depend on it"
-    )
+    evaluate.add_argument("--episodes", type=int, default=50, help="episodes a task: seeds 0 to N-1 of the split")
+    evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results; resumes there")
+    evaluate.add_argument("--worlds", type=_positive, default=32, help="episodes run at a time, in each process")
+    evaluate.add_argument("--workers", type=_positive, default=1, help="processes; the results do not depend on it")
 
     compare = command("compare", _compare, "compare two finished evaluations, paired on their episodes")
     compare.add_argument("reference", type=Path, help="folder of an evaluation")
     compare.add_argument("candidate", type=Path, help="folder of an evaluation of the same episodes")
-    compare.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of table, plot and summary"
-    )
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of table, plot and summary")
 
     bench = command("bench", _bench, "measure speed: steps, overhead above physics, resets, images, start-up")
     bench.add_argument("--task", default="all", help='name of a task, or "all"')
@@ -81,13 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_policy_options(render)
     render.add_argument("--seed", type=int, default=0, help="seed of the episode in the split")
     render.add_argument("--step", type=int, default=0, help="control steps before the first picture")
-    render.add_argument(
-        "--size", type=_size, default="640x480", metavar="WxH", help="width and height in pixels"
-    )
+    render.add_argument("--size", type=_size, default="640x480", metavar="WxH", help="width and height in pixels")
     render.add_argument("--camera", default="person", help='"person", "shoulder" or "wrist"')
-    render.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="what to write: .png, .mp4 or .gif"
-    )
+    render.add_argument("--out", type=Path, required=True, metavar="FILE", help="what to write: .png, .mp4 or .gif")
 
     command("check", _check, "say whether this machine is ready, and what to install where it is not")
     return parser
@@ -95,9 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", default="hold", help='base policy: "hold", "expert" or a .onnx file')
-    parser.add_argument(
-        "--residual", default="zero", help='residual policy: "zero", "oracle" or a .onnx file'
-    )
+    parser.add_argument("--residual", default="zero", help='residual policy: "zero", "oracle" or a .onnx file')
     parser.add_argument("--domain", default="nominal", help='physics: "nominal" or "twin"')
     parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper" or "tracker"')
     parser.add_argument("--split", default="val", help='"train", "val" or "test"')
@@ -160,10 +142,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
     for cell in summary["cells"]:
         rate = f"{cell['success_rate']:6.1%} [{cell['ci_low']:.1%}, {cell['ci_high']:.1%}]"
         failures = ", ".join(f"{kind} {count}" for kind, count in cell["failures"].items())
-        print(
-            f"{cell['task']:12} {rate:24} of {cell['episodes']}"
-            + (f"   failures: {failures}" if failures else "")
-        )
+        print(f"{cell['task']:12} {rate:24} of {cell['episodes']}" + (f"   failures: {failures}" if failures else ""))
     return 0, summary
 
 
@@ -193,9 +172,7 @@ def _render(options: argparse.Namespace) -> Outcome:
         (options.task,), options.base, options.residual, options.domain, options.errors, options.split
     )
     try:
-        count = render_episode(
-            settings, options.seed, options.out, options.camera, options.size, options.step
-        )
+        count = render_episode(settings, options.seed, options.out, options.camera, options.size, options.step)
     except RenderError as error:
         print(f"oc-residual render: {error}", file=sys.stderr)
         return 1, {"error": str(error)}

@@ -213,9 +213,7 @@ class OCResidual(ManipulationEnv):
         add_cameras(self.model.root)
         add_camera(self.model.root, "frontview", FRONT_CAMERA)
         # In the model, so that it is part of what is recorded.
-        SubElement(
-            SubElement(self.model.root, "custom"), "numeric", name=_EPISODE, size=str(1 + len(_SEED_UNITS))
-        )
+        SubElement(SubElement(self.model.root, "custom"), "numeric", name=_EPISODE, size=str(1 + len(_SEED_UNITS)))
 
     def _setup_references(self) -> None:
         super()._setup_references()
@@ -276,9 +274,7 @@ class OCResidual(ManipulationEnv):
     def _next_episode(self) -> tuple[str, int]:
         meta = self._ep_meta
         if meta.get("task", self.task.name) != self.task.name:
-            raise ValueError(
-                f"the episode is one of task {meta['task']!r}, this environment is {self.task.name!r}"
-            )
+            raise ValueError(f"the episode is one of task {meta['task']!r}, this environment is {self.task.name!r}")
         split = meta.get("split", self.split)
         _check("split", split, SPLITS)
         return split, check_seed(split, meta["seed"]) if "seed" in meta else draw_seed(split, self.rng)
@@ -294,9 +290,7 @@ class OCResidual(ManipulationEnv):
         model = self.sim.model._model
         field = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_NUMERIC, _EPISODE)
         if field < 0:
-            raise ValueError(
-                f"the model has no numeric field {_EPISODE!r}: it was not recorded from OCResidual"
-            )
+            raise ValueError(f"the model has no numeric field {_EPISODE!r}: it was not recorded from OCResidual")
         return model.numeric(_EPISODE).data
 
     def _place(self, start: InitialState) -> None:

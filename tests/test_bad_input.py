@@ -127,7 +127,7 @@ class FailsAfterTwoChunks:
 def test_failing_base_policy_truncates_the_episode_and_is_never_replaced(how):
     env = make(base_policy=FailsAfterTwoChunks(how), max_episode_steps=100)
     env.reset(seed=0)
-    for step in range(1, 100):
+    for step in range(1, 100):  # noqa: B007
         observation, _, terminated, truncated, info = env.step(np.zeros(7))
         if truncated:
             break
@@ -197,7 +197,9 @@ def test_fuzz():
             assert np.isfinite(worlds.observation).all() and np.isfinite(worlds.reward).all()
             assert (worlds.reward <= 0).all() and (worlds.reward >= -1).all()
             assert (np.abs(worlds.observation) <= 10).all()
-            assert (robot.joint_positions > JOINT_LOWER - 0.02).all() and (robot.joint_positions < JOINT_UPPER + 0.02).all()
+            assert (robot.joint_positions > JOINT_LOWER - 0.02).all() and (
+                robot.joint_positions < JOINT_UPPER + 0.02
+            ).all()
             assert (robot.gripper_width > -0.002).all() and (robot.gripper_width < 0.082).all()
             inside = np.minimum(np.maximum(worlds.executed_target[:, :3], WORKSPACE_LOW), WORKSPACE_HIGH)
             assert np.abs(inside - worlds.executed_target[:, :3]).max() <= LEASH_POSITION

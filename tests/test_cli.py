@@ -26,9 +26,7 @@ try:
 except SystemExit:
     print([name for name in ("mujoco", "robosuite", "scipy", "matplotlib") if name in sys.modules])
 """
-    output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert all(command in output for command in COMMANDS)
     assert output.splitlines()[-1] == "[]"
 
@@ -99,9 +97,7 @@ def test_check_says_what_is_there(capsys: pytest.CaptureFixture[str], tmp_path: 
     report = json.loads((tmp_path / "check.json").read_text())
     assert code == (0 if report["ready"] else 1)
     names = [finding["name"] for finding in report["findings"]]
-    assert {"Python", "mujoco", "robosuite", "simulation", "rendering", "ONNX Runtime", "CPU cores"} <= set(
-        names
-    )
+    assert {"Python", "mujoco", "robosuite", "simulation", "rendering", "ONNX Runtime", "CPU cores"} <= set(names)
     output = capsys.readouterr().out
     for finding in report["findings"]:
         assert finding["name"] in output
@@ -161,8 +157,7 @@ def test_bench_measures_all_figures(
         "image_ms",
     }
     figures |= {
-        key: result[key]
-        for key in ("robosuite_ratio", "import_seconds", "gymnasium_import_seconds", "make_seconds")
+        key: result[key] for key in ("robosuite_ratio", "import_seconds", "gymnasium_import_seconds", "make_seconds")
     }
     assert all(isinstance(value, float) for value in figures.values())
     assert "reach" in capsys.readouterr().out

@@ -137,7 +137,9 @@ def test_zero_residual_executes_the_base_policy_alone(task):
     worlds = ResidualWorlds(task, 2, base_policy="expert", errors="clean")
     worlds.reset(np.arange(2), [0, 1])
     for _ in range(20):
-        np.testing.assert_array_equal(compose(worlds.base_target, np.zeros((2, 7)), ResidualScales()), worlds.base_target)
+        np.testing.assert_array_equal(
+            compose(worlds.base_target, np.zeros((2, 7)), ResidualScales()), worlds.base_target
+        )
         worlds.step(np.zeros((2, 7)))
 
 
@@ -210,7 +212,7 @@ def test_sb3_adapter_keeps_terminal_observations(task):
     env.seed(0)
     np.testing.assert_array_equal(env.reset(), reference.reset(seed=0)[0])
     for action in random_actions(limit, 2):
-        observation, reward, done, infos = env.step(action)
+        _, _, done, infos = env.step(action)
         last = reference.step(action)
     assert done.all()
     for i, info in enumerate(infos):

@@ -46,9 +46,7 @@ def test_episodes_say_what_was_run_and_how_it_went(finished: Path) -> None:
 
 
 @pytest.mark.parametrize(("worlds", "workers"), [(1, 1), (16, 1), (2, 2)])
-def test_results_do_not_depend_on_worlds_and_workers(
-    finished: Path, tmp_path: Path, worlds: int, workers: int
-) -> None:
+def test_results_do_not_depend_on_worlds_and_workers(finished: Path, tmp_path: Path, worlds: int, workers: int) -> None:
     evaluate(SETTINGS, tmp_path, worlds=worlds, workers=workers)
     assert (tmp_path / "episodes.jsonl").read_bytes() == (finished / "episodes.jsonl").read_bytes()
 
@@ -65,9 +63,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(finished: Path, tmp_path: P
     assert (tmp_path / "summary.json").exists()
 
 
-def test_a_finished_run_is_not_run_again(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_is_not_run_again(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.ResidualWorlds", None)
     evaluate(SETTINGS, tmp_path)

@@ -176,9 +176,7 @@ def test_contact_shapes_are_primitives_that_cover_the_meshes(models):
         body = full.body(f"robot0_{link}").id
         shapes = [g for g in collision if full.geom_bodyid[g] == body]
         meshes = [
-            g
-            for g in np.flatnonzero(full.geom_type == mujoco.mjtGeom.mjGEOM_MESH)
-            if full.geom_bodyid[g] == body
+            g for g in np.flatnonzero(full.geom_type == mujoco.mjtGeom.mjGEOM_MESH) if full.geom_bodyid[g] == body
         ]
         points = np.concatenate([mesh_vertices(full, g) for g in meshes])
         outside = np.min([distance(full, g, points) for g in shapes], axis=0)

@@ -49,9 +49,7 @@ def test_normalize_keeps_the_direction() -> None:
 def test_rotate_and_its_inverse() -> None:
     rotation, v = rotations(0), vectors(1)
     np.testing.assert_allclose(geometry.rotate(rotation.as_quat(), v), rotation.apply(v), atol=1e-12)
-    np.testing.assert_allclose(
-        geometry.rotate_inverse(rotation.as_quat(), v), rotation.inv().apply(v), atol=1e-12
-    )
+    np.testing.assert_allclose(geometry.rotate_inverse(rotation.as_quat(), v), rotation.inv().apply(v), atol=1e-12)
 
 
 def test_matrix_and_six_numbers() -> None:
@@ -74,9 +72,7 @@ def test_rotation_vectors_both_ways() -> None:
 
 def test_rotation_vector_ignores_the_sign_of_the_quaternion() -> None:
     quats = Rotation.random(20, random_state=3).as_quat()
-    np.testing.assert_allclose(
-        geometry.rotvec_from_quat(-quats), geometry.rotvec_from_quat(quats), atol=1e-12
-    )
+    np.testing.assert_allclose(geometry.rotvec_from_quat(-quats), geometry.rotvec_from_quat(quats), atol=1e-12)
 
 
 def test_rotation_between_is_in_the_first_frame() -> None:

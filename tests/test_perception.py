@@ -240,9 +240,7 @@ def test_worlds_that_do_not_advance_lose_nothing(name: str) -> None:
     for poses in truth:
         observed, valid = reference.observe(poses, near)
         reference_filter.update(observed, valid)
-        expected.append(
-            (observed, valid, reference.wrench_noise(), reference_filter.poses, reference_filter.age)
-        )
+        expected.append((observed, valid, reference.wrench_noise(), reference_filter.poses, reference_filter.age))
 
     errors = started(name, 3, 2)
     pose_filter = PoseFilter(["none", "yaw_180"], 3)
@@ -250,9 +248,7 @@ def test_worlds_that_do_not_advance_lose_nothing(name: str) -> None:
     clock = np.zeros(3, dtype=int)
     while clock.min() < len(truth):
         worlds = np.flatnonzero((random.random(3) < [0.9, 0.5, 0.2]) & (clock < len(truth)))
-        before = [
-            a.copy() for a in (errors.wrench_noise(), pose_filter.poses, pose_filter.age, pose_filter.valid)
-        ]
+        before = [a.copy() for a in (errors.wrench_noise(), pose_filter.poses, pose_filter.age, pose_filter.valid)]
         now = np.array([truth[min(clock[world], len(truth) - 1), world] for world in range(3)])
         observed, valid = errors.observe(now, near, worlds)
         pose_filter.update(observed, valid, worlds)
@@ -369,9 +365,7 @@ def test_poses_that_look_alike_start_with_the_same_observation(
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_filtered_rotation_is_continuous_whatever_equivalent_the_tracker_reports(symmetry: str) -> None:
     """A body turns through 400 degrees while the tracker hops between the poses that look alike."""
-    choices = {"none": [0], "yaw_180": [0, 180], "yaw_90": [0, 90, 180, 270], "axis_z": list(range(360))}[
-        symmetry
-    ]
+    choices = {"none": [0], "yaw_180": [0, 180], "yaw_90": [0, 90, 180, 270], "axis_z": list(range(360))}[symmetry]
     random = np.random.default_rng(0)
     pose_filter = PoseFilter([symmetry], 1)
     tilt = Rotation.from_euler("x", 40.0, degrees=True)

@@ -136,9 +136,7 @@ def test_physics_is_that_of_the_simulated_world(task, env):
         body = expected.body(i)
         if body.name != "target":
             for key in ("mass", "inertia", "ipos", "iquat"):
-                np.testing.assert_allclose(
-                    getattr(model.body(body.name), key), getattr(body, key), atol=1e-12
-                )
+                np.testing.assert_allclose(getattr(model.body(body.name), key), getattr(body, key), atol=1e-12)
     for i in range(expected.njnt):
         joint = expected.joint(i)
         for key in ("range", "damping", "armature", "frictionloss", "solref", "solimp"):
@@ -193,9 +191,7 @@ def _readings(scene: Scene, env: OCResidual) -> dict[str, np.ndarray]:
 UPRIGHT = [0.0, 0.0, 0.0, 1.0]
 DONE: dict[str, Callable[[Poses], Poses]] = {
     "Lift": lambda poses: {"block": poses["block"][0] + [0, 0, 0.1, 0, 0, 0, 0]},
-    "PickPlace": lambda poses: {
-        "block": np.array([*poses["plate"][0, :2], PLATE_HEIGHT + HALF_SIZE[2], *UPRIGHT])
-    },
+    "PickPlace": lambda poses: {"block": np.array([*poses["plate"][0, :2], PLATE_HEIGHT + HALF_SIZE[2], *UPRIGHT])},
     "Stack": lambda poses: {"white": poses["green"][0] + [0, 0, 0.04, 0, 0, 0, 0]},
     "CloseDrawer": lambda poses: {},
     "StandCup": lambda poses: {"cup": np.array([*poses["cup"][0, :2], 0.05, *UPRIGHT])},

@@ -116,7 +116,7 @@ def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
     start = TASKS[task].reset(np.random.default_rng(0))
     drawn = sample_physics("twin", np.random.default_rng(1))
     world.reset(np.arange(2), [start, start], [drawn, EpisodePhysics()])
-    shifted, plain = world.models
+    shifted = world.models[0]
     assert shifted.geom_friction[:, 0].max() <= 1.5
     assert not np.array_equal(shifted.geom_friction, nominal.geom_friction)
     assert not np.array_equal(shifted.actuator_biasprm, nominal.actuator_biasprm)

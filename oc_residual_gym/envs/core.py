@@ -15,6 +15,7 @@ from oc_residual_gym.perception.errors import PoseErrors
 from oc_residual_gym.perception.filter import PoseFilter
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicyError, ChunkRunner, PolicyView
+from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import REACHED, SUCCESS_STEPS, Snapshot
 from oc_residual_gym.worlds.base import Array, IntArray
@@ -327,7 +328,7 @@ class ResidualWorlds:
             target=self.executed_target[world].copy(),
         )
 
-    def render(self, world: int, camera: str, size: tuple[int, int], visuals: str = "light") -> np.ndarray:
+    def render(self, world: int, camera: str, size: tuple[int, int], visuals: Visuals = "light") -> np.ndarray:
         """Image (height, width, 3) uint8 of one world; see :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
         from oc_residual_gym.worlds.render import shared_renderer
 

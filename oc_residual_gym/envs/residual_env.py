@@ -103,7 +103,7 @@ class ResidualEnv(gym.Env, EzPickle):
         )
         self.__doc__ = f"{inspect.getdoc(type(self.core.task))}\n\n{inspect.getdoc(type(self))}"
         self.render_mode = render_mode
-        self._camera, self._render_size = camera, tuple(render_size)
+        self._camera, self._render_size = camera, (int(render_size[0]), int(render_size[1]))
         self._as_dict = obs_mode == "dict"
         self._viewer: Any = None
         self._world = np.zeros(1, np.int64)
@@ -116,7 +116,7 @@ class ResidualEnv(gym.Env, EzPickle):
         """Name, slice, unit, frame and scale of every part of the flat observation."""
         return self.core.observation_layout
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):  # noqa: ANN201
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode: that of ``seed``, which fully determines it, or of one drawn from the split.
 
         Raises:
@@ -131,7 +131,7 @@ class ResidualEnv(gym.Env, EzPickle):
         self._show()
         return self._observation(), self._info()
 
-    def step(self, action: np.ndarray):  # noqa: ANN201
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One control step with a residual action (7,).
 
         Raises:
@@ -171,7 +171,7 @@ class ResidualEnv(gym.Env, EzPickle):
                 self._viewer = HumanViewer(self.core.task)
             self._viewer.show(self.core.world, 0)
 
-    def _observation(self):  # noqa: ANN202
+    def _observation(self) -> Any:
         flat = self.core.observation[0].copy()
         return self.core.observation_builder.as_dict(flat) if self._as_dict else flat
 

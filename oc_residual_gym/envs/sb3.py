@@ -75,9 +75,7 @@ class ResidualVecEnv(VecEnv):
 
 
 def _world_info(infos: dict[str, Any], world: int) -> dict[str, Any]:
-    info: dict[str, Any] = {
-        key: infos[key][world] for key in ("executed_target", "base_target", "critic_state")
-    }
+    info: dict[str, Any] = {key: infos[key][world] for key in ("executed_target", "base_target", "critic_state")}
     info["success"] = info["is_success"] = bool(infos["success"][world])
     info["seed"] = int(infos["seed"][world])
     if infos.get("failure") is not None and infos["failure"][world] is not None:

@@ -15,7 +15,7 @@ from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.envs.residual_env import check_modes, check_options
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, IntArray
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray
 
 AUTORESET_MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 
@@ -81,7 +81,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         )
         self.num_envs = num_envs
         self.render_mode = render_mode
-        self._camera, self._render_size = camera, tuple(render_size)
+        self._camera, self._render_size = camera, (int(render_size[0]), int(render_size[1]))
         self._as_dict = obs_mode == "dict"
         builder = self.core.observation_builder
         self.single_observation_space = builder.dict_space() if self._as_dict else builder.space()
@@ -97,7 +97,9 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         """Name, slice, unit, frame and scale of every part of the flat observation."""
         return self.core.observation_layout
 
-    def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None):  # noqa: ANN201
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Start an episode in every world: of seeds ``seed + i``, of the seeds listed, or of ones drawn."""
         check_options(options)
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
@@ -113,7 +115,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         self._finished[:] = False
         return self._observation(), self._infos()
 
-    def step(self, actions: Array):  # noqa: ANN201
+    def step(self, actions: Array) -> tuple[Any, Array, BoolArray, BoolArray, dict[str, Any]]:
         """One control step with residual actions (N, 7).
 
         Raises:
@@ -164,7 +166,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         infos["final_info"], infos["_final_info"] = final_infos, done.copy()
         return infos
 
-    def _observation(self):  # noqa: ANN202
+    def _observation(self) -> Any:
         flat = self.core.observation.copy()
         return self.core.observation_builder.as_dict(flat) if self._as_dict else flat
 

@@ -84,16 +84,10 @@ def _describe(rows: list[tuple[str, str, int]]) -> str:
 
 def _names(reference: Record, candidate: Record) -> tuple[str, str]:
     """Name each side after its policies and after whatever else differs between the two."""
-    telling = [
-        key
-        for key in CELL_KEYS
-        if key not in ("task", "base", "residual") and reference[key] != candidate[key]
-    ]
+    telling = [key for key in CELL_KEYS if key not in ("task", "base", "residual") and reference[key] != candidate[key]]
 
     def name(episode: Record) -> str:
-        policies = (
-            episode["base"] if episode["residual"] == "zero" else f"{episode['base']} + {episode['residual']}"
-        )
+        policies = episode["base"] if episode["residual"] == "zero" else f"{episode['base']} + {episode['residual']}"
         return ", ".join([policies, *(episode[key] for key in telling)])
 
     return name(reference), name(candidate)
@@ -110,9 +104,7 @@ def _differences(reference: list[Record], candidate: list[Record]) -> list[Recor
         rates = [wilson(int(values[:, side].sum()), len(values)) for side in (0, 1)]
         rows.append(_row(task, rates, {task: values}))
     if len(outcomes) > 1:
-        rates = [
-            stratified_bootstrap({t: values[:, side] for t, values in outcomes.items()}) for side in (0, 1)
-        ]
+        rates = [stratified_bootstrap({t: values[:, side] for t, values in outcomes.items()}) for side in (0, 1)]
         rows.append(_row(ALL_TASKS, rates, outcomes))
     return rows
 
@@ -155,9 +147,7 @@ def _plot(names: tuple[str, str], comparison: list[Record], path: Path) -> None:
 
     figure = Figure(figsize=(1.3 * len(comparison) + 2.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    for i, (role, name, colour) in enumerate(
-        zip(("reference", "candidate"), names, ("0.7", "tab:blue"), strict=True)
-    ):
+    for i, (role, name, colour) in enumerate(zip(("reference", "candidate"), names, ("0.7", "tab:blue"), strict=True)):
         rates = [row[role] for row in comparison]
         heights = [rate["mean"] for rate in rates]
         below = [max(0.0, rate["mean"] - rate["low"]) for rate in rates]  # rounding may leave -1e-17

@@ -64,9 +64,7 @@ class EvaluationSettings:
         _check_choice("split", self.split, SPLITS)
         limit = SPLITS[self.split]
         if self.episodes < 1 or (limit is not None and self.episodes > limit):
-            upper = (
-                "at least 1" if limit is None else f"1 to {limit}, the seeds that split {self.split!r} has"
-            )
+            upper = "at least 1" if limit is None else f"1 to {limit}, the seeds that split {self.split!r} has"
             raise SettingsError(f"episodes is {self.episodes}; it must be {upper}")
         try:
             for task in self.tasks:
@@ -121,11 +119,7 @@ def evaluate(
         open(out / results.EPISODES_FILE, "a", encoding="utf-8") as file,
         tqdm(total=len(settings.rows), initial=len(done), unit="episode", disable=None) as bar,
     ):
-        run = (
-            run_rows(settings, rows, worlds)
-            if workers == 1
-            else _run_in_processes(settings, rows, worlds, workers)
-        )
+        run = run_rows(settings, rows, worlds) if workers == 1 else _run_in_processes(settings, rows, worlds, workers)
         for episode in run:
             file.write(results.json_line(episode))
             file.flush()
@@ -269,9 +263,7 @@ def _check_choice(kind: str, value: str, valid: Collection[str]) -> None:
         raise SettingsError(f"unknown {kind} {value!r}: choose one of {', '.join(valid)}")
 
 
-def _run_in_processes(
-    settings: EvaluationSettings, rows: Sequence[Row], worlds: int, workers: int
-) -> Iterator[Record]:
+def _run_in_processes(settings: EvaluationSettings, rows: Sequence[Row], worlds: int, workers: int) -> Iterator[Record]:
     """Run ``rows`` in ``workers`` processes; yield episodes as they end anywhere.
 
     Raises:
@@ -282,9 +274,7 @@ def _run_in_processes(
     episodes: Queue[Record | Exception] = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // workers)
     processes = [
-        context.Process(
-            target=_work, args=(episodes, settings, rows[i::workers], worlds, threads), daemon=True
-        )
+        context.Process(target=_work, args=(episodes, settings, rows[i::workers], worlds, threads), daemon=True)
         for i in range(min(workers, len(rows)))
     ]
     for process in processes:
@@ -309,9 +299,7 @@ def _next(episodes: Queue[Record | Exception], processes: Sequence[BaseProcess])
         except queue.Empty:
             codes = [process.exitcode for process in processes]
             if any(code not in (None, 0) for code in codes):
-                return RuntimeError(
-                    f"an evaluation process was killed (exit codes {codes}): is there enough memory?"
-                )
+                return RuntimeError(f"an evaluation process was killed (exit codes {codes}): is there enough memory?")
 
 
 def _work(

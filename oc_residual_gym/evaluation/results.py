@@ -94,13 +94,10 @@ def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
         if differing:
             lines = [f"  {key}: {found.get(key)} there, {wanted.get(key)} now" for key in differing]
             raise SettingsError(
-                f"{out} holds an evaluation with other settings; choose another --out or remove it\n"
-                + "\n".join(lines)
+                f"{out} holds an evaluation with other settings; choose another --out or remove it\n" + "\n".join(lines)
             )
     elif (out / EPISODES_FILE).exists():
-        raise SettingsError(
-            f"{out} holds {EPISODES_FILE} without {SETTINGS_FILE}; choose another --out or remove it"
-        )
+        raise SettingsError(f"{out} holds {EPISODES_FILE} without {SETTINGS_FILE}; choose another --out or remove it")
     else:
         write_json(settings_file, wanted)
     return read_episodes(out / EPISODES_FILE)
@@ -145,9 +142,7 @@ def _cell(episodes: list[Record]) -> Record:
 
 def versions() -> dict[str, str]:
     """Installed versions of Python and of the packages a result depends on."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in VERSIONED_PACKAGES
-    }
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONED_PACKAGES}
 
 
 def machine() -> dict[str, Any]:
@@ -164,9 +159,7 @@ def commit() -> str | None:
     """Git commit of this package, "-dirty" after it where files were changed; None outside its repository."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["git", "-C", str(_PACKAGE), *arguments], capture_output=True, text=True, check=False
-        )
+        return subprocess.run(["git", "-C", str(_PACKAGE), *arguments], capture_output=True, text=True, check=False)
 
     try:
         if (
@@ -185,7 +178,5 @@ def simulation_hash() -> str:
         path = _PACKAGE / name
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             if file.suffix in (".py", ".json", ".xml"):
-                digest.update(
-                    file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0"
-                )
+                digest.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -74,7 +74,7 @@ class HoldPolicy:
     """The last executed target again: the residual alone moves the robot (RL from scratch)."""
 
     name = "hold"
-    hash = None
+    hash: str | None = None
     horizon = 1
     needs: frozenset[str] = frozenset()
 
@@ -88,7 +88,7 @@ class HoldPolicy:
 class CallablePolicy:
     """A function ``view -> (n, H, 8)`` as a base policy; attributes ``horizon`` and ``needs`` of it are honoured."""
 
-    hash = None
+    hash: str | None = None
 
     def __init__(self, function: Callable[[PolicyView], Array]):
         self.name = getattr(function, "__name__", type(function).__name__)

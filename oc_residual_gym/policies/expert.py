@@ -19,7 +19,7 @@ class ExpertPolicy:
     """The scripted expert of a task. It reads true state; what it lacks is any memory."""
 
     name = "expert"
-    hash = None
+    hash: str | None = None
     horizon = HORIZON
     needs = frozenset({"truth"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ class OnnxFile:
         if not path.is_file():
             raise ValueError(f"there is no policy file {path}: give the path of an .onnx file")
         data = path.read_bytes()
-        self.hash = hashlib.sha256(data).hexdigest()
+        self.hash: str | None = hashlib.sha256(data).hexdigest()
         self.path = path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -55,7 +55,7 @@ class OnnxBasePolicy:
     def __init__(self, path: str | Path):
         self._file = OnnxFile(path)
         self.name = str(path)
-        self.hash = self._file.hash
+        self.hash: str | None = self._file.hash
         shape = self._file.output_shape
         if len(shape) != 3 or not isinstance(shape[1], int) or shape[2] != 8:
             raise ValueError(f"base policy {path} has output shape {shape}; expected (batch, horizon, 8)")
@@ -64,7 +64,10 @@ class OnnxBasePolicy:
         plain = {"tcp_pose", "joint_positions", "gripper_width", "gripper_closed", "wrench", "previous_target"}
         unknown = prefixes - plain - {"object", "image"}
         if unknown:
-            raise ValueError(f"base policy {path} has unknown inputs {sorted(unknown)}; known are {sorted(plain)}, object/<name> and image/<camera>")
+            raise ValueError(
+                f"base policy {path} has unknown inputs {sorted(unknown)}; "
+                f"known are {sorted(plain)}, object/<name> and image/<camera>"
+            )
         self.needs = frozenset({"object": "objects", "image": "images"}[p] for p in prefixes & {"object", "image"})
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
@@ -86,9 +89,9 @@ class OnnxBasePolicy:
         return chunk.astype(np.float64)
 
 
-def _pick(values, member: str, name: str) -> np.ndarray:  # noqa: ANN001
-    if member not in values:
-        raise ValueError(f"the policy wants {name}, but the scene has only {', '.join(values)}")
+def _pick(values: Mapping[str, np.ndarray] | None, member: str, name: str) -> np.ndarray:
+    if values is None or member not in values:
+        raise ValueError(f"the policy wants {name}, but the scene has only {', '.join(values or ())}")
     return values[member]
 
 
@@ -101,7 +104,7 @@ class OnnxResidual:
     def __init__(self, path: str | Path):
         self._file = OnnxFile(path)
         self.name = str(path)
-        self.hash = self._file.hash
+        self.hash: str | None = self._file.hash
         if len(self._file.inputs) != 1 or len(self._file.output_shape) != 2 or self._file.output_shape[1] != 7:
             raise ValueError(
                 f"residual policy {path} maps {self._file.inputs} to {self._file.output_shape}; "

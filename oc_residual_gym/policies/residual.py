@@ -36,7 +36,7 @@ class ZeroResidual:
     """The base policy alone."""
 
     name = "zero"
-    hash = None
+    hash: str | None = None
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
         """Nothing to forget."""
@@ -49,7 +49,7 @@ class OracleResidual:
     """clip(expert target - base target): what the residual's scales allow on this task and base, without learning."""
 
     name = "oracle"
-    hash = None
+    hash: str | None = None
 
     def __init__(self) -> None:
         self._runner: ChunkRunner | None = None
@@ -73,7 +73,8 @@ class OracleResidual:
         assert self._runner is not None
         if len(worlds):
             view = core.view(worlds, frozenset({"truth"}))
-            self._runner.load(worlds, view.previous_target, np.zeros(len(worlds), int), self._runner.policy.predict(view))
+            chunks = self._runner.policy.predict(view)
+            self._runner.load(worlds, view.previous_target, np.zeros(len(worlds), np.int64), chunks)
             self._steps[worlds] = core.steps[worlds]
 
 
@@ -82,7 +83,8 @@ class FileResidual:
 
     def __init__(self, path: str | Path):
         self._policy = OnnxResidual(path)
-        self.name, self.hash = self._policy.name, self._policy.hash
+        self.name = self._policy.name
+        self.hash: str | None = self._policy.hash
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
         """Check that the file was made for this observation."""

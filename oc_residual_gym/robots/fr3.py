@@ -104,8 +104,7 @@ class FR3(Panda):
         base = find(self.worldbody, "body", "base")
         panda = find(base, "body", "link0")
         meshes = {
-            link: [g for g in find(base, "body", link).findall("geom") if g.get("group") == "1"]
-            for link in ARM_LINKS
+            link: [g for g in find(base, "body", link).findall("geom") if g.get("group") == "1"] for link in ARM_LINKS
         }
         first, last = _arm(prefix="", meshes=meshes if full else None)
         first.append(find(panda, "site", "right_center"))

@@ -1,5 +1,4 @@
-"""Objects of the tasks as data: bodies made of primitive geoms, movable, fixed, or with drawers.
-"""
+"""Objects of the tasks as data: bodies made of simple shapes, movable, fixed, or with drawers."""
 
 from __future__ import annotations
 
@@ -18,6 +17,7 @@ GREEN = (0.15, 0.60, 0.25, 1.0)
 WHITE = (0.93, 0.93, 0.93, 1.0)
 STEEL = (0.55, 0.57, 0.60, 1.0)
 BLUE = (0.15, 0.30, 0.65, 1.0)
+
 
 @dataclass(frozen=True)
 class Geom:
@@ -39,8 +39,8 @@ class Geom:
     vertices: tuple[tuple[float, float, float], ...] = ()
     """A mesh's corners, in metres. What collides is their convex hull."""
     faces: tuple[tuple[int, int, int], ...] = ()
-    """Triangles of a mesh that is only seen: numbers of its vertices, counterclockwise from outside. Without any, the
-    convex hull is seen."""
+    """Triangles of a mesh that is only seen: numbers of its vertices, counterclockwise from outside. Without any,
+    the convex hull is seen."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,6 @@ def solid_box(name: str, half: tuple[float, float, float], mass: float, rgba: Co
 
 
 def ring_quat(angle: float, tilt: float = 0.0) -> tuple[float, float, float, float]:
-    """Orientation (wxyz) of a ring's segment at ``angle`` about z whose radial axis is tilted by ``tilt`` about its y."""
+    """Orientation (wxyz) of a ring's segment at ``angle`` about z, its radial axis tilted by ``tilt`` about its y."""
     cz, sz, cy, sy = np.cos(angle / 2), np.sin(angle / 2), np.cos(tilt / 2), np.sin(tilt / 2)
     return (float(cz * cy), float(-sz * sy), float(cz * sy), float(sz * cy))

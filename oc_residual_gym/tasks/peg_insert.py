@@ -94,9 +94,7 @@ def _holder() -> ObjectSpec:
     geoms = [Geom("box", (inside, inside, HOLDER_FLOOR / 2), (0.0, 0.0, HOLDER_FLOOR / 2), rgba=STEEL)]
     for side in (1, -1):
         centre = side * (inside + wall)
-        geoms.append(
-            Geom("box", (wall, inside + 2 * wall, half_height), (centre, 0.0, half_height), rgba=STEEL)
-        )
+        geoms.append(Geom("box", (wall, inside + 2 * wall, half_height), (centre, 0.0, half_height), rgba=STEEL))
         geoms.append(Geom("box", (inside, wall, half_height), (0.0, centre, half_height), rgba=STEEL))
     return ObjectSpec("holder", tuple(geoms), friction=FRICTION, fixed=True)
 
@@ -158,9 +156,7 @@ def _surface(loops: Sequence[Array], rgba: Color) -> Geom:
 class PegInsert(Task):
     name = "PegInsert"
     instruction = "insert the peg into the hole"
-    success_rule = (
-        "the peg is at least 25 mm deep in the hole, tilted by less than 5 degrees, still, for 0.5 s"
-    )
+    success_rule = "the peg is at least 25 mm deep in the hole, tilted by less than 5 degrees, still, for 0.5 s"
     max_episode_steps = 500
     specs = (_peg(), _hole(), _holder())
     objects = (ObservedObject("peg", "axis_z"), ObservedObject("hole", "axis_z"))
@@ -234,8 +230,8 @@ class PegInsert(Task):
 
 
 def _insertion(state: TrueState) -> tuple[Array, Array, Array]:
-    """(N,) metres from the hole's axis, and (N,) from its mouth down, to the centre of the peg's lower end, either
-    of the two; (N,) the sine of the peg's tilt.
+    """(N,) metres from the hole's axis and (N,) from its mouth down to the centre of the peg's lower end, which may
+    be either; (N,) the sine of its tilt.
     """
     peg, hole = state.poses["peg"], state.poses["hole"]
     x, y, z, w = peg[:, 3:].T

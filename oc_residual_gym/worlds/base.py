@@ -1,4 +1,4 @@
-"""What a world is: something that takes end-effector targets and reports the robot's state, in simulation or reality."""
+"""What a world is: it takes end-effector targets and reports the robot's state, in simulation or in reality."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.scene import build_scene
 from oc_residual_gym.worlds.sim import SimWorld
@@ -23,7 +24,6 @@ POLICY_IMAGE_SIZE = (128, 128)
 """Height and width in pixels of the images that base policies see."""
 CAMERAS = {"shoulder": "shoulder", "wrist": "robot0_wrist", "person": "person"}
 """Camera names to those of the model."""
-VISUALS = ("light", "full")
 
 _GL_HELP = {
     "egl": "on Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri",
@@ -73,12 +73,10 @@ class SceneRenderer:
 
     Raises:
         RenderError: there is no OpenGL library.
-        ValueError: ``visuals`` is unknown.
+        ValueError: ``visuals`` is unknown (from the robot model).
     """
 
-    def __init__(self, task: Task, visuals: str, size: tuple[int, int]):
-        if visuals not in VISUALS:
-            raise ValueError(f"unknown visuals {visuals!r}: choose one of {', '.join(VISUALS)}")
+    def __init__(self, task: Task, visuals: Visuals, size: tuple[int, int]):
         self._nominal = build_scene(task, visuals).model
         self._model = model = copy.copy(self._nominal)
         self._height, self._width = size
@@ -140,7 +138,7 @@ class SceneRenderer:
 
 
 @lru_cache(maxsize=16)
-def shared_renderer(task: Task, visuals: str, size: tuple[int, int]) -> SceneRenderer:
+def shared_renderer(task: Task, visuals: Visuals, size: tuple[int, int]) -> SceneRenderer:
     """One renderer for all worlds of a task: OpenGL contexts and meshes are expensive."""
     renderer = SceneRenderer(task, visuals, size)
     # Contexts must be freed before the OpenGL library is unloaded: exit handlers run last in, first out.

@@ -6,8 +6,8 @@ actuator for the hand, joint motors for the posture torque, and sensors for ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,11 +17,13 @@ from xml.etree.ElementTree import Element, SubElement
 import mujoco
 import numpy as np
 from robosuite.models.arenas import TableArena
+from robosuite.models.bases import NullMount
 from robosuite.models.tasks import ManipulationTask
 
 from oc_residual_gym.robots import REQUESTED_GL
 from oc_residual_gym.robots.constants import GRASP_FORCE, HOME_JOINT_POSITIONS, MAX_OPENING
 from oc_residual_gym.robots.fr3 import FR3, FR3Hand, add_gravity_compensation
+from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.tasks.base import TABLE_TOP_SIZE, Task
 from oc_residual_gym.worlds.impedance import ROTATIONAL_STIFFNESS, TRANSLATIONAL_STIFFNESS, damping_of
 from oc_residual_gym.worlds.scene_objects import FIXTURE_BITS, SceneObject
@@ -84,15 +86,15 @@ class Scene:
     """Drawer to the address of its slide in qpos."""
 
 
-def compose(task: Task, visuals: str) -> ManipulationTask:
+def compose(task: Task, visuals: Visuals) -> ManipulationTask:
     """robosuite model of the task's scene, with ``visuals`` "light" (primitives) or "full" (meshes, textures)."""
     robot = FR3(visuals=visuals)
-    robot.add_base(_null_mount())
+    robot.add_base(NullMount())
     robot.add_gripper(FR3Hand(idn="0_right", visuals=visuals))
     return compose_around(robot, task, visuals)
 
 
-def compose_around(robot: FR3, task: Task, visuals: str) -> ManipulationTask:
+def compose_around(robot: FR3, task: Task, visuals: Visuals) -> ManipulationTask:
     """As :func:`compose`, with a robot that has its base and its hand already."""
     arena = TableArena(
         table_full_size=(*TABLE_TOP_SIZE, TABLE_THICKNESS),
@@ -105,10 +107,10 @@ def compose_around(robot: FR3, task: Task, visuals: str) -> ManipulationTask:
 
 
 @lru_cache(maxsize=32)
-def build_scene(task: Task, visuals: str = "light") -> Scene:
+def build_scene(task: Task, visuals: Visuals = "light") -> Scene:
     """Compile the scene of ``task`` for SimWorld. The model is shared: copy it before changing it."""
     root = ElementTree.fromstring(compose(task, visuals).get_xml())
-    world = root.find("worldbody")
+    world = _section(root, "worldbody")
     for marker in [b for b in world.findall("body") if b.get("name", "").endswith("_eef_target")]:
         world.remove(marker)
     add_gravity_compensation(root)
@@ -167,10 +169,9 @@ def _index(model: mujoco.MjModel, task: Task, bodies: tuple[str, ...], names: di
     )
 
 
-def _null_mount():
-    from robosuite.models.bases import NullMount
-
-    return NullMount(idn=0)
+def _section(root: Element, tag: str) -> Element:
+    section = root.find(tag)
+    return section if section is not None else SubElement(root, tag)
 
 
 def _body(root: Element, name: str) -> Element:
@@ -182,7 +183,7 @@ def _body(root: Element, name: str) -> Element:
 
 def _simplify_arena(root: Element, keep_textures: bool) -> None:
     """Drop robosuite's walls and cameras; set collision bits; without textures, plain colours."""
-    world, assets = root.find("worldbody"), root.find("asset")
+    world, assets = _section(root, "worldbody"), _section(root, "asset")
     for light in world.iter("light"):
         light.set("diffuse", "0.5 0.5 0.5")
     for child in list(world):
@@ -241,15 +242,15 @@ def add_camera(root: Element, name: str, camera: Mapping[str, Any]) -> None:
     right /= np.linalg.norm(right)
     axes = _text([*right, *np.cross(back, right)])
     placed = {"name": name, "pos": _text(position), "xyaxes": axes, "fovy": str(camera["fovy"])}
-    SubElement(root.find("worldbody"), "camera", placed)
+    SubElement(_section(root, "worldbody"), "camera", placed)
 
 
 def _add_impedance(root: Element) -> None:
     """Spring and damper from the TCP to the target's mocap body; the motors' controls are the posture torque."""
     target = Element("body", name="target", mocap="true")
     SubElement(target, "site", name="target", size="0.001", rgba="0 0 0 0")
-    root.find("worldbody").insert(0, target)
-    actuator = root.find("actuator")
+    _section(root, "worldbody").insert(0, target)
+    actuator = _section(root, "actuator")
     for axis in range(6):
         stiffness = TRANSLATIONAL_STIFFNESS if axis < 3 else ROTATIONAL_STIFFNESS
         gear = np.eye(6)[axis]
@@ -268,13 +269,11 @@ def _add_impedance(root: Element) -> None:
 
 def _add_hand_actuator(root: Element) -> None:
     """Replace robosuite's two finger actuators by one on the fingers' distance, as the Franka Hand has one motor."""
-    actuator = root.find("actuator")
+    actuator = _section(root, "actuator")
     for element in list(actuator):
         if element.get("joint", "").startswith(f"{GRIPPER}finger_joint"):
             actuator.remove(element)
-    tendon = root.find("tendon")
-    tendon = tendon if tendon is not None else SubElement(root, "tendon")
-    fixed = SubElement(tendon, "fixed", name="gripper_width")
+    fixed = SubElement(_section(root, "tendon"), "fixed", name="gripper_width")
     SubElement(fixed, "joint", joint=f"{GRIPPER}finger_joint1", coef="1")
     SubElement(fixed, "joint", joint=f"{GRIPPER}finger_joint2", coef="-1")
     # Saturates at the grasp force once the command is 10 mm ahead of a blocked finger.
@@ -321,18 +320,14 @@ def _add_sensors(root: Element, task: Task, bodies: tuple[str, ...], names: dict
                 SubElement(sensor, kind, name=f"slides:{drawer.name}:{kind}", joint=f"{spec.name}_{drawer.name}_slide")
     for contact, (first, second) in task.contacts.items():
         element = SubElement(sensor, "contact", name=f"contacts:{contact}", num="1", data="found", reduce="mindist")
-        for i, body in ((1, first), (2, second)):
-            if body == "hand":
+        for i, name in ((1, first), (2, second)):
+            if name == "hand":
                 element.set(f"subtree{i}", HAND)
-            elif body is not None:
-                element.set(f"body{i}", names[body])
+            elif name is not None:
+                element.set(f"body{i}", names[name])
     # Net contact wrench on the hand and fingers, about the point ``pos``, in base axes.
-    SubElement(
-        sensor, "contact", name="wrench:", num="1", data="force torque pos", reduce="netforce", subtree1=HAND
-    )
+    SubElement(sensor, "contact", name="wrench:", num="1", data="force torque pos", reduce="netforce", subtree1=HAND)
 
 
-def _text(values) -> str:
+def _text(values: Iterable[float]) -> str:
     return " ".join(f"{v:.17g}" for v in values)
-
-

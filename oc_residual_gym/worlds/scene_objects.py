@@ -1,8 +1,8 @@
 """robosuite models of the tasks' objects.
 
 Collision bits used by the whole project: robot geoms collide with everything else but not with each other
-(``contype 1, conaffinity 0``), movable objects with everything (``2, 3``), the table and fixtures with the robot
-and the movable objects (``0, 3``).
+(``contype 1, conaffinity 0``), movable objects with everything (``2, 3``), the table and fixtures with the
+robot and the movable objects (``0, 3``).
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ MOVABLE_BITS = {"contype": "2", "conaffinity": "3"}
 FIXTURE_BITS = {"contype": "0", "conaffinity": "3"}
 NO_BITS = {"contype": "0", "conaffinity": "0"}
 
-# Stiff enough that a 40 N grasp sinks in by less than 0.1 mm, soft enough for 2 ms steps (time constant 2 steps).
+# So stiff that a 40 N grasp sinks in by less than 0.1 mm, and as stiff as 2 ms steps allow (two of them).
 CONTACT_SOLREF = (0.004, 1.0)
 CONTACT_SOLIMP = (0.95, 0.99, 0.001)
 # A drawer's end stop: gives way by 0.35 mm to the 32 N of the impedance's leash, and softens the hand's blow.
 DRAWER_STOP_SOLREF = (0.01, 1.0)
 
 
-
 class SceneObject(MujocoGeneratedObject):
     """robosuite model of an :class:`ObjectSpec`; its bodies are ``<name>_main`` and ``<name>_<drawer>``."""
 
     def __init__(self, spec: ObjectSpec):
-        # Collision geoms get their visual twin here, so that it can have other bits and colours than robosuite's.
+        # Collision geoms get their visual twins below, which can have other bits and colours than robosuite's.
         super().__init__(duplicate_collision_geoms=False)
         self._name = spec.name
         self.spec = spec

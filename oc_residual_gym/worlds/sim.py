@@ -23,7 +23,9 @@ MAX_LATENCY = 2
 """Control steps of latency that a domain may ask for."""
 
 _CONTROL = (
-    mujoco.mjtState.mjSTATE_CTRL.value | mujoco.mjtState.mjSTATE_MOCAP_POS.value | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
+    mujoco.mjtState.mjSTATE_CTRL.value
+    | mujoco.mjtState.mjSTATE_MOCAP_POS.value
+    | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
 )
 # One step more than is kept: sensors are computed before a step, so that the readings after 25 come with the 26th.
 _STEPS = SUBSTEPS + 1
@@ -315,7 +317,9 @@ def _model_index(scene: Scene, task: Task) -> ModelIndex:
         table_body=model.body("table").id,
         tcp_site=model.site(TCP_SITE).id,
         arm_dofs=np.array([model.jnt_dofadr[model.joint(f"robot0_joint{i}").id] for i in range(1, 8)]),
-        slide_dofs=np.array([model.jnt_dofadr[model.jnt_qposadr.tolist().index(a)] for a in scene.slide_qpos.values()], int),
+        slide_dofs=np.array(
+            [model.jnt_dofadr[model.jnt_qposadr.tolist().index(a)] for a in scene.slide_qpos.values()], int
+        ),
         impedance_actuators=np.array([model.actuator(f"impedance{i}").id for i in range(6)]),
         gripper_actuator=model.actuator("gripper").id,
     )
