@@ -36,9 +36,9 @@ def test_nothing_but_contact_and_friction_holds_objects(task):
 
 
 def test_physics_models_are_small(task):
-    """No meshes and no textures: a model is copied for every world of a shifted domain."""
+    """No visual meshes and no textures: a model is copied for every world of a shifted domain."""
     model = build_scene(TASKS[task]).model
-    assert model.nmesh == 0 and model.ntex == 0
+    assert model.nmeshvert < 1000 and model.ntex == 0
     assert model.nbuffer < 1_000_000
 
 

@@ -105,7 +105,7 @@ class Task(ABC):
 
     @abstractmethod
     def progress(self, state: TrueState) -> dict[str, Array]:
-        """(N,) in [0, 1] for each of ``weights``: how far each milestone is reached. None falls on the way to success."""
+        """(N,) in [0, 1] for each of ``weights``: how far that milestone is reached; none falls towards success."""
 
     @abstractmethod
     def expert(self, state: Snapshot) -> list[Waypoint]:

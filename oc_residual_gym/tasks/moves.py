@@ -17,7 +17,7 @@ from oc_residual_gym.worlds.base import Array
 FAST, STEADY, SLOW = 0.009, 0.006, 0.003
 """Metres a control step: through free space (10 mm are allowed), near objects, and into contact."""
 EASE = 0.03
-"""Metres before a goal at which to slow down: half a period of the impedance's swing ahead of the stop, so that
+"""Metres before a goal at which to slow down: half a period of the impedance's swing ahead of it, so that
 the two swings nearly cancel (3 mm of overshoot instead of 10)."""
 PRESS = 0.002
 """Metres by which to aim below where an object comes to rest: it is let go with 2 N on it, not in the air."""

@@ -260,7 +260,7 @@ class SimWorld:
     def _read(self, rows: slice | IntArray) -> None:
         """Take over state and readings, but not those of worlds whose physics failed."""
         states, sensors = self._states_out[rows, SUBSTEPS - 1], self._sensors_out[rows]
-        # After a warning of MuJoCo (bad or huge state, buffers full) the rollout repeats a state: its time stands still.
+        # After a warning of MuJoCo (bad or huge state, buffers full) the rollout repeats a state: time stands still.
         elapsed = states[:, 0] - self._state[rows, 0]
         if not (np.isfinite(states.sum()) and elapsed.min() > 0.99 / CONTROL_FREQUENCY):
             good = np.isfinite(states).all(axis=1) & (elapsed > 0.99 / CONTROL_FREQUENCY)
