@@ -70,9 +70,7 @@ class PickPlace(Task):
             plate_x, plate_y = rng.uniform(*np.transpose(PLATE_RANGE))
             if np.hypot(x - plate_x, y - plate_y) >= MIN_DISTANCE:
                 break
-        return InitialState(
-            {"block": pose(x, y, HALF_SIZE[2], yaw), "plate": pose(plate_x, plate_y, PLATE_HEIGHT / 2)}
-        )
+        return InitialState({"block": pose(x, y, HALF_SIZE[2], yaw), "plate": pose(plate_x, plate_y, PLATE_HEIGHT / 2)})
 
     def success(self, state: TrueState) -> BoolArray:
         return self._placed(state) & ~state.contacts["hand"] & is_still(state.velocities["block"])

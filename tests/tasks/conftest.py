@@ -50,9 +50,7 @@ class Stage:
 
     def __init__(self, task: str, policy: Any, seed: int):
         steps = TASKS[task].max_episode_steps
-        self.core = ResidualWorlds(
-            task, 1, base_policy=policy, errors="clean", split="val", max_episode_steps=steps
-        )
+        self.core = ResidualWorlds(task, 1, base_policy=policy, errors="clean", split="val", max_episode_steps=steps)
         self.core.reset(np.arange(1), [seed])
         self.rewards: list[float] = []
         """Of every step so far."""
