@@ -63,17 +63,17 @@ def bench(tasks: Sequence[str]) -> Record:
     Returns:
         ``tasks``, a list with, for each task,
 
-        - ``steps_per_second``: control steps through ``gym.make``, base policy "hold", random actions, no
-        images; - ``steps_per_second_n64``: the same through ``gym.make_vec``, of all 64 worlds together; -
-        ``physics_us``: 25 bare ``mj_step`` from the same states under the same controls; - ``overhead_us``: a
-        control step less its physics; - ``overhead_us_n64``: the same with 64 worlds, per world, where the
-        physics are a bare ``mujoco.rollout`` of
+        - ``steps_per_second``: control steps through ``gym.make``, base policy "hold", random actions, no images;
+        - ``steps_per_second_n64``: the same through ``gym.make_vec``, of all 64 worlds together;
+        - ``physics_us``: 25 bare ``mj_step`` from the same states under the same controls;
+        - ``overhead_us``: a control step less its physics, the median over steps;
+        - ``overhead_us_n64``: the same with 64 worlds, per world, where the physics are a bare ``mujoco.rollout`` of
           these worlds on as many threads;
         - ``reset_ms``; ``image_ms``, of 128 x 128 pixels with light visuals;
 
-        and ``robosuite_ratio``, our Lift's steps per second over those of robosuite's Lift with its Panda at
-        20 Hz; ``import_seconds`` and ``gymnasium_import_seconds``; ``make_seconds``, the slowest task's
-        ``gym.make`` and first reset. The last three are measured in fresh processes.
+        and ``robosuite_ratio``, our Lift's steps per second over those of robosuite's Lift with its Panda at 20 Hz;
+        ``import_seconds`` and ``gymnasium_import_seconds``; ``make_seconds``, the slowest task's ``gym.make`` and
+        first reset. The last three are measured in fresh processes.
     """
     result: Record = {"tasks": [_bench_task(task) for task in tqdm(tasks, unit="task", disable=None)]}
     result["robosuite_ratio"] = _robosuite_ratio()
@@ -93,10 +93,10 @@ def _bench_task(task: str) -> Record:
     core.render(0, "shoulder", POLICY_IMAGE_SIZE)  # makes the OpenGL context
     for seed in range(BLOCKS):
         resets.append(_seconds(single.reset, seed=seed))
-        alone.append(_block(single, rng, (7,), STEPS))
+        alone += _block(single, rng, (7,), STEPS)
         images.append(_seconds(core.render, 0, "shoulder", POLICY_IMAGE_SIZE))
         many.reset(seed=seed)
-        together.append(_block(many, rng, (WORLDS, 7), STEPS_OF_WORLDS))
+        together += _block(many, rng, (WORLDS, 7), STEPS_OF_WORLDS)
     single.close()
     many.close()
     return {
@@ -111,18 +111,19 @@ def _bench_task(task: str) -> Record:
     }
 
 
-def _block(env: Any, rng: np.random.Generator, shape: tuple[int, ...], steps: int) -> tuple[float, float]:
-    """Mean seconds of a control step of ``env`` under random actions, and of the physics within it."""
+def _block(env: Any, rng: np.random.Generator, shape: tuple[int, ...], steps: int) -> list[tuple[float, float]]:
+    """Seconds of each control step of ``env`` under random actions, and of the bare physics within it."""
     world: SimWorld = env.unwrapped.core.world
-    seconds, starts, controls = 0.0, [], []
+    seconds, starts, controls = [], [], []
     for _ in range(steps):
         starts.append(world._state.copy())
         action = rng.uniform(-1.0, 1.0, shape).astype(np.float32)
-        seconds += _seconds(env.step, action)
+        seconds.append(_seconds(env.step, action))
         controls.append(world._control[:, :SUBSTEPS].copy())
+    # Afterwards, so that neither empties the other's caches.
     physics = _BarePhysics(world)
-    bare_seconds = sum(physics.seconds(*moment) for moment in zip(starts, controls, strict=True))
-    return seconds / steps, bare_seconds / steps
+    bare = [physics.seconds(*moment) for moment in zip(starts, controls, strict=True)]
+    return list(zip(seconds, bare, strict=True))
 
 
 class _BarePhysics:

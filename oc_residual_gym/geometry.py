@@ -27,30 +27,6 @@ _LEFT_SIGN = np.array([[1.0, -1, 1, 1], [1, 1, -1, 1], [-1, 1, 1, 1], [-1, -1, -
 _CONJUGATE = np.array([-1.0, -1.0, -1.0, 1.0])
 
 
-def _rotation_matrix_coefficients() -> Array:
-    """Coefficients C with R.ravel() = outer(q, q).ravel() @ C for a unit quaternion q (xyzw)."""
-    x, y, z, w = range(4)
-    terms = {
-        (0, 0): [(1, x, x), (-1, y, y), (-1, z, z), (1, w, w)],
-        (1, 1): [(-1, x, x), (1, y, y), (-1, z, z), (1, w, w)],
-        (2, 2): [(-1, x, x), (-1, y, y), (1, z, z), (1, w, w)],
-        (0, 1): [(2, x, y), (-2, z, w)],
-        (1, 0): [(2, x, y), (2, z, w)],
-        (0, 2): [(2, x, z), (2, y, w)],
-        (2, 0): [(2, x, z), (-2, y, w)],
-        (1, 2): [(2, y, z), (-2, x, w)],
-        (2, 1): [(2, y, z), (2, x, w)],
-    }
-    coefficients = np.zeros((16, 9))
-    for (row, column), products in terms.items():
-        for factor, i, j in products:
-            coefficients[4 * i + j, 3 * row + column] = factor
-    return coefficients
-
-
-_MATRIX_COEFFICIENTS = _rotation_matrix_coefficients()
-
-
 def quat_multiply(a: Array, b: Array) -> Array:
     """Product of quaternions ``(..., 4)``: the rotation ``b`` first, then ``a``."""
     return np.einsum("...ij,...j->...i", left_matrix(a), b)
@@ -75,13 +51,35 @@ def quat_normalize(q: Array) -> Array:
 
 def norm(v: Array) -> Array:
     """Euclidean length over the last axis."""
-    return np.sqrt(np.einsum("...i,...i->...", v, v))
+    return _row_norms(v) if v.ndim == 2 else np.sqrt(np.einsum("...i,...i->...", v, v))
+
+
+@njit("float64[:](float64[:,:])", cache=True)
+def _row_norms(v: Array) -> Array:
+    result = np.empty(len(v))
+    for n in range(len(v)):
+        total = 0.0
+        for i in range(v.shape[1]):
+            total += v[n, i] * v[n, i]
+        result[n] = math.sqrt(total)
+    return result
 
 
 def matrix_from_quat(q: Array) -> Array:
     """Rotation matrices ``(..., 3, 3)`` of unit quaternions ``(..., 4)``."""
-    outer = (q[..., :, None] * q[..., None, :]).reshape(*q.shape[:-1], 16)
-    return np.einsum("...i,ij->...j", outer, _MATRIX_COEFFICIENTS).reshape(*q.shape[:-1], 3, 3)
+    return _matrices(q.reshape(-1, 4)).reshape(*q.shape[:-1], 3, 3)
+
+
+@njit("float64[:,:,:](float64[:,:])", cache=True)
+def _matrices(q: Array) -> Array:
+    result = np.empty((len(q), 3, 3))
+    for n in range(len(q)):
+        x, y, z, w = q[n, 0], q[n, 1], q[n, 2], q[n, 3]
+        out = result[n]
+        out[0, 0], out[0, 1], out[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
+        out[1, 0], out[1, 1], out[1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
+        out[2, 0], out[2, 1], out[2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+    return result
 
 
 def rotate(q: Array, v: Array) -> Array:
@@ -114,12 +112,6 @@ def rotvec_from_quat(q: Array) -> Array:
 def rotation_between(a: Array, b: Array) -> Array:
     """Rotation vectors ``(..., 3)`` in the frame of ``a`` that turn quaternion ``a`` into ``b``."""
     return rotvec_from_quat(quat_multiply(quat_conjugate(a), b))
-
-
-def rot6d_from_quat(q: Array) -> Array:
-    """First two columns of the rotation matrices, one after the other, ``(..., 6)`` (Zhou et al., CVPR 2019)."""
-    matrix = matrix_from_quat(q)
-    return np.concatenate([matrix[..., 0], matrix[..., 1]], axis=-1)
 
 
 def pose_multiply(a: Array, b: Array) -> Array:

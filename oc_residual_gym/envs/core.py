@@ -9,6 +9,7 @@ import numpy as np
 
 from oc_residual_gym.envs.actions import ACTION_NAMES, LATCH_STEPS, Latch, ResidualScales, compose, limit
 from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, episode_generators
+from oc_residual_gym.envs.judging import judge
 from oc_residual_gym.envs.observation import BASE_TARGET_STEPS, Field, ObservationBuilder
 from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply, rotate
 from oc_residual_gym.perception.errors import PoseErrors
@@ -17,7 +18,7 @@ from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicyError, ChunkRunner, PolicyView
 from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.tasks.base import REACHED, SUCCESS_STEPS, Snapshot
+from oc_residual_gym.tasks.base import Snapshot
 from oc_residual_gym.worlds.base import Array, IntArray
 from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
 from oc_residual_gym.worlds.sim import SimWorld
@@ -74,7 +75,7 @@ class ResidualWorlds:
         self._runner = ChunkRunner(self.base_policy, num_worlds, _MAX_PAUSE if domain != "nominal" else 0)
         self._ahead = np.array([*BASE_TARGET_STEPS, 1_000_000])
         self._all = np.arange(num_worlds)
-        self._weights = tuple(self.task.weights.values())
+        self._weights = np.array(list(self.task.weights.values()))
         self._allocate()
 
     def _allocate(self) -> None:
@@ -98,6 +99,8 @@ class ResidualWorlds:
         self.latch = Latch(np.zeros(n, bool), np.zeros(n, np.int64))
         self._held = np.zeros(n, np.int64)
         self._best = np.zeros((len(self._weights), n))
+        self._missed = np.zeros(n, np.int64)
+        self._failures = [*(f"no_{name}" for name in self.task.weights), "not_held"]
         self._base_failed = np.zeros(n, bool)
         self._pauses = np.zeros(n, np.int64)
         self._far = np.zeros((n, len(self.task.objects)), bool)
@@ -140,11 +143,7 @@ class ResidualWorlds:
         self.world.reset(worlds, starts, physics)
         self.seeds[worlds] = seeds
         self.steps[worlds] = 0
-        self._held[worlds] = 0
-        self._best[:, worlds] = 0.0
         self._base_failed[worlds] = False
-        self.terminated[worlds] = self.truncated[worlds] = self.success[worlds] = False
-        self.reward[worlds] = 0.0
         closed = np.array([start.gripper_closed for start in starts])
         self.latch.closed[worlds] = closed
         self.latch.steps[worlds] = LATCH_STEPS
@@ -160,7 +159,11 @@ class ResidualWorlds:
             self.failure[world] = None
         self._perceive(worlds)
         self._plan(worlds)
-        self._judge_terms()
+        self._judge(worlds)
+        # Nothing has been done yet that could count.
+        self._held[worlds] = 0
+        self._best[:, worlds] = 0.0
+        self.reward[worlds] = 0.0
         self._observe()
 
     def step(self, actions: Array, worlds: IntArray | None = None) -> None:
@@ -185,7 +188,7 @@ class ResidualWorlds:
         self.steps[rows] += 1
         self._perceive(worlds)
         self._plan(self._runner.advance(rows))
-        self._judge(rows)
+        self._judge(self._all[rows])
         self._observe()
 
     def checked(self, actions: Array) -> Array:
@@ -229,35 +232,33 @@ class ResidualWorlds:
             self._base_failed[worlds] = failed
         self.base_target = self._runner.current
 
-    def _judge_terms(self) -> Array:
-        """(N,) sum of the reward terms in the present state."""
-        values = self.task.progress(self.world.true)
-        terms = [weight * value for weight, value in zip(self._weights, values.values(), strict=True)]
-        self.reward_terms = dict(zip(values, terms, strict=True))
-        self._values = np.array(list(values.values()), np.float64)
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
-
-    def _judge(self, rows: slice | IntArray) -> None:
+    def _judge(self, worlds: IntArray) -> None:
+        """Success, reward, and whether episodes end, in the present state of ``worlds``."""
         done_now = self.task.success(self.world.true)
-        progress = self._judge_terms()
-        fault = self.world.diverged | self._base_failed
-        self._held[rows] = np.where(done_now & ~fault, self._held + 1, 0)[rows]
-        self._best[:, rows] = np.maximum(self._best, self._values)[:, rows]
-        self.success[rows] = self._held[rows] >= SUCCESS_STEPS
-        shortfall = 1.0 if self.reward_kind == "sparse" else 1.0 - progress
-        done = self.success if self.reward_kind == "sparse" else done_now
-        self.reward[rows] = np.where(done, 0.0, -shortfall)[rows]
-        self.terminated[rows] = self.success[rows]
-        truncated = fault
-        if self.max_episode_steps is not None:
-            truncated = truncated | ((self.steps >= self.max_episode_steps) & ~self.success)
-        self.truncated[rows] = truncated[rows]
-        if truncated.any():
-            for world in self._all[rows]:
-                self.failure[world] = self.name_failure(world) if truncated[world] else None
+        milestones = self.task.progress(self.world.true)
+        values = np.array(list(milestones.values()), np.float64)
+        terms = np.empty_like(values)
+        judge(
+            worlds,
+            done_now,
+            values,
+            self._weights,
+            self.world.diverged | self._base_failed,
+            self.steps,
+            self.max_episode_steps or 0,
+            self.reward_kind == "sparse",
+            self._held,
+            self._best,
+            self.reward,
+            terms,
+            self.success,
+            self.truncated,
+            self._missed,
+        )
+        self.terminated = self.success.copy()
+        self.reward_terms = dict(zip(milestones, terms, strict=True))
+        for world in np.flatnonzero(self.truncated):
+            self.failure[world] = self.name_failure(world)
 
     def name_failure(self, world: int) -> str:
         """Why the episode of ``world`` has not succeeded: a fault, or "no_<milestone>" for the first one missed.
@@ -268,8 +269,7 @@ class ResidualWorlds:
             return "diverged"
         if self._base_failed[world]:
             return "base_policy_failed"
-        missed = np.flatnonzero(self._best[:, world] < REACHED)
-        return f"no_{list(self.task.weights)[missed[0]]}" if len(missed) else "not_held"
+        return self._failures[self._missed[world]]
 
     def _observe(self) -> None:
         robot = self.world.robot

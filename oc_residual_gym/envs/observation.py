@@ -66,6 +66,13 @@ def make_layout(object_names: tuple[str, ...]) -> tuple[Field, ...]:
     return tuple(fields)
 
 
+@njit("void(float64[:],float64[:],float64[:])", cache=True)
+def _relative_position(tcp: Array, pose: Array, out: Array) -> None:
+    """Into ``out`` (3,) the position of ``pose`` (7,) in the frame of ``tcp`` (7,)."""
+    x, y, z = pose[0] - tcp[0], pose[1] - tcp[1], pose[2] - tcp[2]
+    out[0], out[1], out[2] = rotate_inverse_one(tcp[3:7], x, y, z)
+
+
 class ObservationBuilder:
     """Fills the flat observation of N worlds; one batch of operations serves all poses."""
 
@@ -108,57 +115,70 @@ class ObservationBuilder:
             objects: (N, K, 7) filtered poses.
             valid, age: (N, K) of those poses.
         """
-        n, tcp = len(phase), robot.tcp_pose
-        positions = np.empty((n, targets.shape[1] + objects.shape[1], 3))
-        rotvecs = np.empty((n, targets.shape[1], 3))
-        rotations = np.empty((n, 1 + 2 * objects.shape[1], 6))
-        _relate(tcp, targets, objects, positions, rotvecs, rotations)
-        first_object, base_frame = targets.shape[1], 1 + objects.shape[1]
-        flat = np.concatenate(
-            [
-                tcp[:, :3],
-                rotations[:, 0],
-                robot.tcp_velocity,
-                robot.gripper_width[:, None],
-                closed[:, None],
-                wrench,
-                phase[:, None],
-                positions[:, :first_object].reshape(n, -1),
-                rotvecs.reshape(n, -1),
-                targets[:, 1:, 7],
-                positions[:, first_object:].reshape(n, -1),
-                rotations[:, 1:base_frame].reshape(n, -1),
-                objects[:, :, :3].reshape(n, -1),
-                rotations[:, base_frame:].reshape(n, -1),
-                valid,
-                age,
-            ],
-            axis=1,
+        flat = np.empty((len(phase), self.size))
+        _fill(
+            robot.tcp_pose,
+            robot.tcp_velocity,
+            robot.gripper_width,
+            closed,
+            wrench,
+            phase,
+            targets,
+            objects,
+            valid,
+            age,
+            flat,
         )
         flat *= self._gain
         return np.minimum(np.maximum(flat, -BOUND), BOUND).astype(np.float32)
 
 
-@njit("void(float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:])", cache=True)
-def _relate(tcp: Array, targets: Array, objects: Array, positions: Array, rotvecs: Array, rotations: Array) -> None:
-    """Poses in the TCP frame.
-
-    Fills positions (N, T + K, 3) of targets, then objects; rotvecs (N, T, 3) of targets; rotations (N, 1 + 2 K, 6) of
-    the TCP, of the objects in the TCP frame, and of the objects in the base frame.
-    """
+@njit(
+    "void(float64[:,:],float64[:,:],float64[:],boolean[:],float64[:,:],float64[:],float64[:,:,:],float64[:,:,:],"
+    "boolean[:,:],int64[:,:],float64[:,:])",
+    cache=True,
+)
+def _fill(
+    tcp: Array,
+    velocity: Array,
+    width: Array,
+    closed: BoolArray,
+    wrench: Array,
+    phase: Array,
+    targets: Array,
+    objects: Array,
+    valid: BoolArray,
+    age: IntArray,
+    flat: Array,
+) -> None:
+    """Write unscaled observations (N, D), field by field in the order of ``make_layout``."""
     inverse, relative = np.empty(4), np.empty(4)
-    first_object, count = targets.shape[1], objects.shape[1]
+    count, seen = targets.shape[1], objects.shape[1]
     for n in range(len(tcp)):
+        out = flat[n]
         inverse[0], inverse[1], inverse[2], inverse[3] = -tcp[n, 3], -tcp[n, 4], -tcp[n, 5], tcp[n, 6]
-        rot6d_one(tcp[n, 3:7], rotations[n, 0])
-        for e in range(first_object + count):
-            pose = targets[n, e] if e < first_object else objects[n, e - first_object]
-            x, y, z = pose[0] - tcp[n, 0], pose[1] - tcp[n, 1], pose[2] - tcp[n, 2]
-            positions[n, e, 0], positions[n, e, 1], positions[n, e, 2] = rotate_inverse_one(tcp[n, 3:7], x, y, z)
-            relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, pose[3:7])
-            if e < first_object:
-                turn = rotvec_one((relative[0], relative[1], relative[2], relative[3]))
-                rotvecs[n, e, 0], rotvecs[n, e, 1], rotvecs[n, e, 2] = turn
-            else:
-                rot6d_one(relative, rotations[n, 1 + e - first_object])
-                rot6d_one(pose[3:7], rotations[n, 1 + count + e - first_object])
+        out[:3] = tcp[n, :3]
+        rot6d_one(tcp[n, 3:7], out[3:9])
+        out[9:15] = velocity[n]
+        out[15], out[16] = width[n], 1.0 if closed[n] else 0.0
+        out[17:23] = wrench[n]
+        out[23] = phase[n]
+        position, rotation, opening = 24, 24 + 3 * count, 24 + 6 * count
+        for t in range(count):
+            _relative_position(tcp[n], targets[n, t], out[position + 3 * t :])
+            relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, targets[n, t, 3:7])
+            turn = rotvec_one((relative[0], relative[1], relative[2], relative[3]))
+            at = rotation + 3 * t
+            out[at], out[at + 1], out[at + 2] = turn
+            if t > 0:
+                out[opening + t - 1] = targets[n, t, 7]
+        in_tcp = opening + count - 1
+        in_base = in_tcp + 9 * seen
+        for k in range(seen):
+            _relative_position(tcp[n], objects[n, k], out[in_tcp + 3 * k :])
+            relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, objects[n, k, 3:7])
+            rot6d_one(relative, out[in_tcp + 3 * seen + 6 * k :])
+            out[in_base + 3 * k : in_base + 3 * k + 3] = objects[n, k, :3]
+            rot6d_one(objects[n, k, 3:7], out[in_base + 3 * seen + 6 * k :])
+            out[in_base + 9 * seen + k] = 1.0 if valid[n, k] else 0.0
+            out[in_base + 10 * seen + k] = age[n, k]

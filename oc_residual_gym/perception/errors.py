@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from oc_residual_gym.geometry import Array, quat_from_rotvec, quat_multiply
+from oc_residual_gym.geometry import Array, multiply_one, quat_from_rotvec
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -70,6 +71,46 @@ MODELS = {
 _BLOCK = 128  # control steps drawn ahead at once: a reset stays cheap, and a step only looks its noise up
 
 
+@njit(
+    "void(int64[:],int64[:],float64[:,:,:],boolean[:,:],float64,float64,float64,int64[:,:],float64[:,:,:],"
+    "float64[:,:],float64[:,:],float64[:,:,:],float64[:,:,:],boolean[:,:],float64[:,:])",
+    cache=True,
+)
+def _observe(
+    worlds: IntArray,
+    rows: IntArray,
+    true_poses: Array,
+    near: BoolArray,
+    stay_lost: float,
+    loss: float,
+    loss_near: float,
+    slots: IntArray,
+    errors: Array,
+    chances: Array,
+    wrenches: Array,
+    history: Array,
+    poses: Array,
+    lost: BoolArray,
+    wrench: Array,
+) -> None:
+    """One step of ``worlds``, whose noise lies in ``rows`` of the blocks; writes the last four arguments."""
+    for n in range(len(worlds)):
+        world, row = worlds[n], rows[n]
+        history[slots[row, 0]] = true_poses[world]
+        delayed = history[slots[row, 1]]
+        wrench[world] = wrenches[row]
+        for k in range(poses.shape[1]):
+            start = loss_near if near[world, k] else loss
+            lost[world, k] = chances[row, k] < (stay_lost if lost[world, k] else start)
+            seen = poses[world, k]
+            if lost[world, k]:
+                seen[:] = np.nan
+                continue
+            for i in range(3):
+                seen[i] = delayed[k, i] + errors[row, k, i]
+            seen[3], seen[4], seen[5], seen[6] = multiply_one(delayed[k, 3:7], errors[row, k, 3:7])
+
+
 class PoseErrors:
     """One error model applied to the object poses of N worlds.
 
@@ -93,6 +134,7 @@ class PoseErrors:
         self.num_worlds = num_worlds
         self.num_objects = num_objects
         self._generators: list[np.random.Generator | None] = [None] * num_worlds
+        self._all = np.arange(num_worlds)
 
         # State of the running episodes.
         self._poses = np.full((num_worlds, num_objects, 7), np.nan)
@@ -158,22 +200,24 @@ class PoseErrors:
         block_row = self._row[rows].copy()
         self._row[rows] += 1
 
-        written, read = self._history_block.take(block_row, axis=0).T
-        self._history[written] = true_poses[rows]
-        delayed = self._history.take(read, axis=0)
-        error = self._error_block.take(block_row, axis=0)
-        observed = np.empty_like(delayed)
-        np.add(delayed[..., :3], error[..., :3], out=observed[..., :3])
-        observed[..., 3:] = quat_multiply(delayed[..., 3:], error[..., 3:])
-
-        loss = np.where(near_closed_fingers[rows], self.model.loss_near_fingers, self.model.loss)
-        chance_lost = np.where(self._lost[rows], self.model.stay_lost, loss)
-        lost = self._chance_block.take(block_row, axis=0) < chance_lost
-        observed[lost] = np.nan
-
-        self._lost[rows] = lost
-        self._wrench[rows] = self._wrench_block.take(block_row, axis=0)
-        self._poses[rows] = observed
+        _observe(
+            self._all[rows],
+            block_row,
+            # Numba takes an array that may not be written for another type.
+            true_poses if true_poses.flags.writeable else true_poses.copy(),
+            near_closed_fingers,
+            self.model.stay_lost,
+            self.model.loss,
+            self.model.loss_near_fingers,
+            self._history_block,
+            self._error_block,
+            self._chance_block,
+            self._wrench_block,
+            self._history,
+            self._poses,
+            self._lost,
+            self._wrench,
+        )
         return self._poses.copy(), ~self._lost
 
     def wrench_noise(self) -> Array:

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numba import njit
 
-from oc_residual_gym.geometry import matrix_from_quat, norm
+from oc_residual_gym.geometry import matrix_from_quat
 from oc_residual_gym.tasks.objects import ObjectSpec
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 STILL_SPEED = 0.05
 """An object slower than this is still, m/s (the paper's threshold for PickPlace, used for every task)."""
+STILL_TURN = 0.5
+"""And turns slower than this, rad/s."""
 SUCCESS_STEPS = 10
 """Control steps, 0.5 s, that a task's success condition must hold without a break."""
 REACHED = 0.8
@@ -131,11 +134,21 @@ def axis_z(quat: Array) -> Array:
     return matrix_from_quat(quat)[..., 2]
 
 
+def fraction(value: Array) -> Array:
+    """``value``, cut off at 0 and 1."""
+    return np.minimum(np.maximum(value, 0.0), 1.0)
+
+
 def closeness(distance: Array, scale: float = 0.1) -> Array:
     """1 at distance 0, falling to 0 over some ``scale`` metres."""
     return 1.0 - np.tanh(distance / scale)
 
 
+@njit("boolean[:](float64[:,:])", cache=True)
 def is_still(velocity: Array) -> BoolArray:
-    """(N,): linear speed below ``STILL_SPEED``, and turning slower than 0.5 rad/s."""
-    return (norm(velocity[..., :3]) < STILL_SPEED) & (norm(velocity[..., 3:]) < 0.5)
+    """(N,): linear speed below ``STILL_SPEED``, and turning slower than ``STILL_TURN``, for velocities (N, 6)."""
+    result = np.empty(len(velocity), np.bool_)
+    for n in range(len(velocity)):
+        x, y, z, a, b, c = velocity[n]
+        result[n] = x * x + y * y + z * z < STILL_SPEED**2 and a * a + b * b + c * c < STILL_TURN**2
+    return result

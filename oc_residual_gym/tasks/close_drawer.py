@@ -23,6 +23,7 @@ from oc_residual_gym.tasks.base import (
     Task,
     Waypoint,
     closeness,
+    fraction,
     pose,
 )
 from oc_residual_gym.tasks.moves import FAST, PRESS, SETTLE, STEADY, above, tool_down
@@ -140,7 +141,7 @@ class CloseDrawer(Task):
         offset = np.abs(rotate_inverse(face[:, 3:], state.tcp_pose[:, :3] - face[:, :3]))
         distance = norm(np.maximum(offset - np.array([0.0, WIDTH / 4, SLOT / 4]), 0.0))
         closed = 1.0 - self._of_active(state, state.slides)[:, 0] / TRAVEL
-        return {"reach": closeness(distance), "close": np.clip(closed, 0.0, 1.0)}
+        return {"reach": closeness(distance), "close": fraction(closed)}
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
         name = DRAWERS[int(state.parameters["active"])]

@@ -12,6 +12,7 @@ from oc_residual_gym.tasks.base import (
     Task,
     Waypoint,
     closeness,
+    fraction,
     pose,
     vertical_extent,
 )
@@ -54,7 +55,7 @@ class Lift(Task):
         return {
             "reach": np.maximum(closeness(distance), grasped),
             "grasp": grasped,
-            "lift": np.clip(self._clearance(state) / LIFT_HEIGHT, 0.0, 1.0) * grasped,
+            "lift": fraction(self._clearance(state) / LIFT_HEIGHT) * grasped,
         }
 
     def expert(self, state: Snapshot) -> list[Waypoint]:

@@ -12,6 +12,7 @@ from oc_residual_gym.tasks.base import (
     Task,
     Waypoint,
     closeness,
+    fraction,
     is_still,
     pose,
 )
@@ -81,7 +82,7 @@ class PickPlace(Task):
         down = over & (height < 0.005) & ~state.contacts["table"]
         held = (state.contacts["left"] & state.contacts["right"]) | down
         # Over the plate the block may come down again.
-        lifted = np.where(over, 1.0, np.clip((height + PLATE_HEIGHT) / LIFT_HEIGHT, 0.0, 1.0)) * held
+        lifted = np.where(over, 1.0, fraction((height + PLATE_HEIGHT) / LIFT_HEIGHT)) * held
         return {
             "reach": np.maximum(closeness(norm(state.tcp_pose[:, :3] - state.poses["block"][:, :3])), held),
             "grasp": held,

@@ -12,6 +12,7 @@ from oc_residual_gym.tasks.base import (
     Task,
     Waypoint,
     closeness,
+    fraction,
     is_still,
     pose,
 )
@@ -96,7 +97,7 @@ class Stack(Task):
         held = (state.contacts["left"] & state.contacts["right"]) | down
         lift = state.poses["white"][:, 2] - state.table_height - HALF
         # Over the green cube the white one may come down again.
-        lifted = np.where(over, 1.0, np.clip(lift / LIFT_HEIGHT, 0.0, 1.0)) * held
+        lifted = np.where(over, 1.0, fraction(lift / LIFT_HEIGHT)) * held
         return {
             "reach": np.maximum(closeness(norm(state.tcp_pose[:, :3] - state.poses["white"][:, :3])), held),
             "grasp": held,

@@ -14,6 +14,7 @@ from oc_residual_gym.tasks.base import (
     Waypoint,
     axis_z,
     closeness,
+    fraction,
     is_still,
 )
 from oc_residual_gym.tasks.moves import (
@@ -115,9 +116,7 @@ def _let_go(state: Snapshot) -> list[Waypoint]:
 class StandCup(Task):
     name = "StandCup"
     instruction = "stand the cup upright"
-    success_rule = (
-        "the cup stands on the table, tilted by less than 10 degrees, fingers clear, still, for 0.5 s"
-    )
+    success_rule = "the cup stands on the table, tilted by less than 10 degrees, fingers clear, still, for 0.5 s"
     max_episode_steps = 500
     specs = (_cup(),)
     objects = (ObservedObject("cup", "axis_z"),)
@@ -145,12 +144,12 @@ class StandCup(Task):
         # Let go like this, the cup comes to stand.
         settled = (upright > np.cos(SAFE_TILT)) & (height < BASE_RADIUS * np.sin(SAFE_TILT))
         held = (state.contacts["left"] & state.contacts["right"]) | settled
-        lower = closeness(np.maximum(height, 0.0), 0.05) * np.clip((upright - 0.7) / 0.2, 0.0, 1.0)
+        lower = closeness(np.maximum(height, 0.0), 0.05) * fraction((upright - 0.7) / 0.2)
         distance = norm(state.tcp_pose[:, :3] - state.poses["cup"][:, :3])
         return {
             "reach": np.maximum(closeness(distance), held),
             "grasp": held,
-            "turn": np.clip(upright, 0.0, 1.0) * held,
+            "turn": fraction(upright) * held,
             "lower": lower * held,
             "release": settled & ~state.contacts["hand"],
         }

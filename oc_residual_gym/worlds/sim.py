@@ -16,6 +16,7 @@ from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, Int
 from oc_residual_gym.worlds.domains import EpisodePhysics, ModelIndex, apply_physics
 from oc_residual_gym.worlds.impedance import posture_torque
 from oc_residual_gym.worlds.scene import HAND_MASS, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene
+from oc_residual_gym.worlds.stepping import fill_controls, take_readings
 
 SUBSTEPS = round(1.0 / (CONTROL_FREQUENCY * PHYSICS_TIMESTEP))
 """Physics steps a control step."""
@@ -70,7 +71,7 @@ class SimWorld:
         self._control = np.zeros((n, _STEPS, model.nu + 7 * model.nmocap))
         self._states_out = np.zeros((n, _STEPS, self._state_size))
         self._sensors_out = np.zeros((n, _STEPS, model.nsensordata))
-        self._fractions = np.minimum(np.arange(1, _STEPS + 1) / SUBSTEPS, 1.0)[:, None]
+        self._everyone = np.arange(n)
         self._target = np.zeros((n, 7))  # position, quaternion wxyz
         self._pending = np.zeros((n, MAX_LATENCY + 1, 8))
         self._latency = np.zeros(n, np.int64)
@@ -79,7 +80,7 @@ class SimWorld:
         self._gripper_command = np.zeros(n)
         self._gripper_closed = np.zeros(n, bool)
         # Columns of a control row: ctrl, then all mocap positions, then all mocap quaternions.
-        self._posture_columns = slice(model.actuator(_motor(1)).id, model.actuator(_motor(7)).id + 1)
+        self._posture_column = model.actuator(_motor(1)).id
         self._gripper_column = model.actuator("gripper").id
         target = int(model.body("target").mocapid[0])
         self._target_position = slice(model.nu + 3 * target, model.nu + 3 * target + 3)
@@ -113,7 +114,9 @@ class SimWorld:
         values = {group: self._readings[:, view] for group, view in views.items()}
         self._joint_axes = values["joint_axes"].reshape(n, 7, 3)
         self._joint_anchors = values["joint_anchors"].reshape(n, 7, 3)
-        self._wrench_columns = sensors["wrench"]
+        self._wrench_column = sensors["wrench"].start
+        self._tcp_column = views["tcp_pose"].start
+        self._contact_column = views["contacts"].start if "contacts" in views else 0
         self.robot = RobotState(
             joint_positions=values["joint_positions"],
             joint_velocities=values["joint_velocities"],
@@ -207,29 +210,30 @@ class SimWorld:
             self._pending[rows, 1:] = self._pending[rows, :-1]
             self._pending[rows, 0] = targets[rows]
             targets = self._pending[np.arange(self.num_worlds), self._latency]
-        control, robot, start = self._control, self.robot, self._target
-        end = targets.take(_POSE_WXYZ, axis=1)
-        end[:, 3:] *= np.copysign(1.0, np.einsum("ni,ni->n", start[:, 3:], end[:, 3:]))[:, None]
-        path = start[:, None] + self._fractions * (end - start)[:, None]
-        control[:, :, self._target_position] = path[:, :, :3]
-        control[:, :, self._target_quat] = path[:, :, 3:]
-        torque = posture_torque(
+        robot = self.robot
+        torques = posture_torque(
             self._joint_axes,
             self._joint_anchors,
             robot.tcp_pose[:, :3],
             robot.joint_positions,
             robot.joint_velocities,
         )
-        control[:, :, self._posture_columns] = torque[:, None]
-        closed = targets[:, 7] < 0.5
-        # A reversed hand starts from where its fingers are, not from where its command had run to.
-        command = np.where(closed == self._gripper_closed, self._gripper_command, robot.gripper_width)
-        travel = np.where(closed, -self._finger_travel, self._finger_travel)
-        ramp = np.maximum(command[:, None] + travel[:, None] * self._fractions[:, 0], 0.0)
-        control[:, :, self._gripper_column] = np.minimum(ramp, MAX_OPENING)
-        self._target[rows] = end[rows]
-        self._gripper_closed[rows] = closed[rows]
-        self._gripper_command[rows] = control[rows, -1, self._gripper_column]
+        fill_controls(
+            self._everyone[rows],
+            SUBSTEPS,
+            targets,
+            torques,
+            self._target,
+            robot.gripper_width,
+            self._finger_travel,
+            self._gripper_closed,
+            self._gripper_command,
+            self._target_position.start,
+            self._target_quat.start,
+            self._posture_column,
+            self._gripper_column,
+            self._control,
+        )
 
     def _run(self, worlds: IntArray | None, steps: int) -> None:
         """Physics steps of the given worlds from ``_state`` under ``_control``, into the output buffers."""
@@ -258,31 +262,24 @@ class SimWorld:
             self._sensors_out[rows, :steps] = sensors_out
 
     def _read(self, rows: slice | IntArray) -> None:
-        """Take over state and readings, but not those of worlds whose physics failed."""
-        states, sensors = self._states_out[rows, SUBSTEPS - 1], self._sensors_out[rows]
-        # After a warning of MuJoCo (bad or huge state, buffers full) the rollout repeats a state: time stands still.
-        elapsed = states[:, 0] - self._state[rows, 0]
-        if not (np.isfinite(states.sum()) and elapsed.min() > 0.99 / CONTROL_FREQUENCY):
-            good = np.isfinite(states).all(axis=1) & (elapsed > 0.99 / CONTROL_FREQUENCY)
-            rows = np.arange(self.num_worlds)[rows]
-            self.diverged[rows] = ~good
-            rows, states, sensors = rows[good], states[good], sensors[good]
-        self._state[rows] = states
-        self._readings[rows] = sensors[:, SUBSTEPS].take(self._columns, axis=1)
-        self._contacts[rows] = self._contact_counts[rows] > 0
-        contact = sensors[:, 1:, self._wrench_columns]
-        if not contact.any():
-            self.robot.wrench[rows] = self._wrench_bias[rows]
-            self.peak_contact_force[rows] = 0.0
-            return
-        # The sensor gives what the hand does to the others.
-        force, moment = -contact[..., :3], -contact[..., 3:6]
-        arm = contact[..., 6:] - self.robot.tcp_pose[rows, None, :3]
-        wrench = self.robot.wrench
-        wrench[rows, :3] = force.mean(axis=1)
-        wrench[rows, 3:] = (moment + _cross(arm, force)).mean(axis=1)
-        wrench[rows] += self._wrench_bias[rows]
-        self.peak_contact_force[rows] = np.sqrt(np.einsum("nsi,nsi->ns", force, force).max(axis=1))
+        """Take over states and readings, but not those of worlds whose physics failed."""
+        take_readings(
+            self._everyone[rows],
+            1.0 / CONTROL_FREQUENCY,
+            self._states_out,
+            self._sensors_out,
+            self._columns,
+            self._tcp_column,
+            self._contact_column,
+            self._wrench_column,
+            self._wrench_bias,
+            self._state,
+            self._readings,
+            self._contacts,
+            self.robot.wrench,
+            self.peak_contact_force,
+            self.diverged,
+        )
 
     def physics_state(self, world: int) -> tuple[Array, Array, Array]:
         """(nq,) joint positions, (M, 3) and (M, 4) poses (wxyz) of mocap bodies: what a renderer needs."""
@@ -294,14 +291,6 @@ class SimWorld:
     def close(self) -> None:
         """Stop the threads."""
         self._rollout.close()
-
-
-def _cross(a: Array, b: Array) -> Array:
-    result = np.empty(a.shape)
-    result[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
-    result[..., 1] = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
-    result[..., 2] = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-    return result
 
 
 def _motor(joint: int) -> str:

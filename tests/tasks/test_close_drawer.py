@@ -31,10 +31,7 @@ def pushed_to(opening: float):
 
     def legs(state: Snapshot) -> list[Waypoint]:
         cabinet = state.poses["cabinet"]
-        way = (
-            pose_multiply(cabinet, np.array([opening - opening_of(state), 0, 0, 0, 0, 0, 1]))[:3]
-            - cabinet[:3]
-        )
+        way = pose_multiply(cabinet, np.array([opening - opening_of(state), 0, 0, 0, 0, 0, 1]))[:3] - cabinet[:3]
         return [Waypoint(np.concatenate([state.tcp_pose[:3] + way, state.target[3:7]]), True, speed=0.003)]
 
     return legs
@@ -113,9 +110,7 @@ def test_flickering_pays_less(stopped, expert_beats):
 @pytest.mark.parametrize("domain", ["nominal", "twin"])
 def test_the_expert_closes_the_drawer_and_no_other(domain):
     worlds = 12
-    core = ResidualWorlds(
-        "CloseDrawer", worlds, base_policy="expert", errors="clean", split="val", domain=domain
-    )
+    core = ResidualWorlds("CloseDrawer", worlds, base_policy="expert", errors="clean", split="val", domain=domain)
     core.reset(np.arange(worlds), list(range(worlds)))
     active, best = np.arange(worlds), np.zeros(worlds)
     while len(active) and core.steps.max() < 150:

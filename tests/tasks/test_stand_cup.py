@@ -141,9 +141,7 @@ def test_flickering_pays_less(stopped, expert_beats):
 @pytest.mark.parametrize("domain", ["nominal", "twin"])
 def test_the_expert_stands_the_cup_upright(domain):
     worlds = 8
-    core = ResidualWorlds(
-        "StandCup", worlds, base_policy="expert", errors="clean", split="val", domain=domain
-    )
+    core = ResidualWorlds("StandCup", worlds, base_policy="expert", errors="clean", split="val", domain=domain)
     core.reset(np.arange(worlds), list(range(worlds)))
     active, best = np.arange(worlds), np.zeros(worlds)
     while len(active) and core.steps.max() < 400:
