@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from oc_residual_gym.policies.base import HORIZON, PolicyView
 from oc_residual_gym.tasks.base import Snapshot, Task, Waypoint
 from oc_residual_gym.worlds.base import Array, IntArray
 
+OFFSET = 0.010
+"""Metres, of the expert that is off."""
 TURN_SPEED = 0.025
 """Radians a control step, below the rate limit so that the arm keeps up."""
 
@@ -35,6 +38,33 @@ class ExpertPolicy:
 
     def _chunk(self, state: Snapshot) -> Array:
         return follow(state.target, self._task.expert(state), self.horizon)
+
+
+class OffsetExpertPolicy(ExpertPolicy):
+    """The scripted expert, off by 10 mm all the time: a base that a perfect residual would fully repair.
+
+    The offset is horizontal, its direction drawn once an episode.
+    """
+
+    name = "expert-offset"
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._offsets: dict[int, Array] = {}
+
+    def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
+        for world, generator in zip(worlds, generators, strict=True):
+            angle = generator.uniform(-np.pi, np.pi)
+            offset = OFFSET * np.array([np.cos(angle), np.sin(angle)])
+            self._offsets[int(world)] = np.concatenate([offset, np.zeros(6)])
+
+    def predict(self, view: PolicyView) -> Array:
+        assert view.truth is not None
+        chunks = []
+        for world, snapshot in zip(view.worlds, view.truth, strict=True):
+            offset = self._offsets[int(world)]
+            chunks.append(self._chunk(replace(snapshot, target=snapshot.target - offset)) + offset)
+        return np.stack(chunks)
 
 
 def follow(start: Array, legs: Sequence[Waypoint], steps: int) -> Array:
