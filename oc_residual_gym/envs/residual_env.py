@@ -56,7 +56,7 @@ class ResidualEnv(gym.Env, EzPickle):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | `base_policy` | `"hold"` | "hold", "expert", "expert-offset" (10 mm off), an `.onnx` file, a callable or a `BasePolicy` |
+    | `base_policy` | `"hold"` | "hold", "expert", "expert-offset" (10 mm off), an `.onnx` file, a callable |
     | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests |
     | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker" |
     | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
