@@ -1,0 +1,167 @@
+"""Base and residual policies: chunks, pauses, files, and the references without learning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.policies.residual import load_residual
+
+onnx = pytest.importorskip("onnx", reason="needs the extra [dev]")
+
+
+def counting_policy(view):
+    """Chunks that tell which call and which entry a target is from: opening = entry / 100, x = call / 1000."""
+    counting_policy.calls += 1
+    chunk = np.repeat(view.previous_target[:, None], 16, axis=1)
+    chunk[:, :, 0] = 0.42 + counting_policy.calls / 1000
+    chunk[:, :, 7] = 0.6 + np.arange(16) / 100
+    return chunk
+
+
+def test_chunks_are_executed_open_loop_one_target_a_step():
+    counting_policy.calls = 0
+    worlds = ResidualWorlds("Lift", 1, base_policy=counting_policy, errors="clean")
+    worlds.reset(np.array([0]), [0])
+    for step in range(40):
+        assert worlds.base_target[0, 7] == pytest.approx(0.6 + step % 16 / 100)
+        assert worlds.base_target[0, 0] == pytest.approx(0.42 + (1 + step // 16) / 1000)
+        named = worlds.observation_builder.as_dict(worlds.observation[0])
+        assert named["chunk_phase"][0] == pytest.approx(step % 16 / 16)
+        assert named["base_target_plus1_opening"][0] == pytest.approx(0.6 + step % 16 / 100)
+        assert named["base_target_plus4_opening"][0] == pytest.approx(0.6 + min(step % 16 + 3, 15) / 100)
+        assert named["base_target_end_opening"][0] == pytest.approx(0.75)
+        worlds.step(np.zeros((1, 7)))
+
+
+def test_twin_holds_the_last_target_while_the_base_policy_thinks():
+    counting_policy.calls = 0
+    worlds = ResidualWorlds("Lift", 1, base_policy=counting_policy, errors="clean", domain="twin")
+    worlds.reset(np.array([0]), [0])
+    openings = []
+    for _ in range(38):
+        openings.append(worlds.base_target[0, 7])
+        worlds.step(np.zeros((1, 7)))
+    one_chunk = [1.0] * 3 + [0.6 + i / 100 for i in range(16)]
+    assert openings == pytest.approx(one_chunk * 2)
+
+
+def test_callable_sees_what_it_asks_for_and_nothing_else():
+    views = []
+
+    def looks(view):
+        views.append(view)
+        return np.repeat(view.previous_target[:, None], 16, axis=1)
+
+    ResidualWorlds("Stack", 2, base_policy=looks, errors="clean").reset(np.arange(2), [0, 1])
+    assert set(views[-1].objects) == {"white", "green"}
+    assert views[-1].objects["white"].shape == (2, 7)
+    assert views[-1].truth is None
+    assert views[-1].images is None
+    assert views[-1].instruction == "stack the white cube on the green cube"
+
+
+def write_onnx(path: Path, inputs: dict[str, list], output: list, nodes, metadata: dict[str, str] | None = None) -> str:
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        nodes,
+        "policy",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, output)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, path)
+    return str(path)
+
+
+@pytest.fixture
+def residual_file(tmp_path):
+    """Maps an observation of ``size`` entries to tanh of its first seven."""
+    from onnx import TensorProto, helper
+
+    def make(size: int, metadata: dict[str, str] | None = None) -> str:
+        tensors = [
+            helper.make_tensor("start", TensorProto.INT64, [1], [0]),
+            helper.make_tensor("stop", TensorProto.INT64, [1], [7]),
+            helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+        ]
+        nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in tensors]
+        nodes.append(helper.make_node("Slice", ["obs", "start", "stop", "axis"], ["first"]))
+        nodes.append(helper.make_node("Tanh", ["first"], ["out"]))
+        return write_onnx(tmp_path / "residual.onnx", {"obs": ["n", size]}, ["n", 7], nodes, metadata)
+
+    return make
+
+
+def test_residual_from_a_file_acts_on_the_observation(residual_file):
+    worlds = ResidualWorlds("Lift", 5, errors="paper")
+    worlds.reset(np.arange(5), list(range(5)))
+    layout = json.dumps([f.name for f in worlds.observation_layout])
+    policy = load_residual(residual_file(worlds.observation.shape[1], {"observation_layout": layout}))
+    policy.reset(worlds, np.arange(5))
+    np.testing.assert_allclose(policy.act(worlds), np.tanh(worlds.observation[:, :7]), atol=1e-6)
+    assert len(policy.hash) == 64
+
+
+def test_residual_made_for_another_observation_is_refused(residual_file):
+    worlds = ResidualWorlds("Lift", 1)
+    worlds.reset(np.array([0]), [0])
+    size = worlds.observation.shape[1]
+    for path in (residual_file(size + 1), residual_file(size, {"observation_layout": '["something", "else"]'})):
+        with pytest.raises(ValueError, match="another observation"):
+            load_residual(path).reset(worlds, np.array([0]))
+
+
+def test_base_policy_from_a_file(tmp_path):
+    """A file that repeats the last target 4 times and opens the hand half."""
+    from onnx import TensorProto, helper
+
+    repeats = helper.make_tensor("repeats", TensorProto.INT64, [3], [1, 4, 1])
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+    nodes = [
+        helper.make_node("Constant", [], ["repeats"], value=repeats),
+        helper.make_node("Constant", [], ["axis"], value=axis),
+        helper.make_node("Unsqueeze", ["previous_target", "axis"], ["one"]),
+        helper.make_node("Tile", ["one", "repeats"], ["out"]),
+    ]
+    path = write_onnx(tmp_path / "base.onnx", {"previous_target": ["n", 8]}, ["n", 4, 8], nodes)
+    env = gym.make("OCResidual-Lift-v0", base_policy=path)
+    env.reset(seed=0)
+    for _ in range(10):
+        info = env.step(np.zeros(7))[4]
+    np.testing.assert_allclose(info["base_target"][:3], [0.42, 0.0, 0.28], atol=1e-3)
+    assert env.unwrapped.core.base_policy.horizon == 4
+
+
+def run_to_the_end(task: str, base: str, residual: str) -> np.ndarray:
+    """(3,) success in three episodes."""
+    worlds = ResidualWorlds(task, 3, base_policy=base, errors="clean", split="val", max_episode_steps=300)
+    policy, every = load_residual(residual), np.arange(3)
+    worlds.reset(every, [0, 1, 2])
+    policy.reset(worlds, every)
+    while not (worlds.terminated | worlds.truncated).all():
+        worlds.step(policy.act(worlds), np.flatnonzero(~(worlds.terminated | worlds.truncated)))
+    return worlds.success
+
+
+def test_oracle_turns_the_still_base_into_the_expert():
+    assert not run_to_the_end("Lift", "hold", "zero").any()
+    assert run_to_the_end("Lift", "hold", "oracle").all()
+
+
+def test_oracle_repairs_an_expert_that_is_10_mm_off():
+    assert not run_to_the_end("PegInsert", "expert-offset", "zero").any()
+    assert run_to_the_end("PegInsert", "expert-offset", "oracle").all()
+
+
+def test_unknown_residuals_are_answered_with_the_valid_ones():
+    with pytest.raises(ValueError, match=r"zero, oracle, FILE\.onnx"):
+        load_residual("magic")
