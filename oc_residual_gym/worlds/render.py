@@ -7,6 +7,7 @@ import copy
 import importlib
 import os
 import sys
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -161,7 +162,10 @@ class HumanViewer:
 
         self._model = build_scene(task, "full").model
         self._data = mujoco.MjData(self._model)
+        before = set(threading.enumerate())
         self._viewer = viewer.launch_passive(self._model, self._data, show_left_ui=False, show_right_ui=False)
+        self._threads = set(threading.enumerate()) - before
+        atexit.register(self.close)
 
     def show(self, world: SimWorld, index: int) -> None:
         """Draw the present state of world ``index``."""
@@ -170,5 +174,8 @@ class HumanViewer:
         self._viewer.sync()
 
     def close(self) -> None:
-        """Close the window."""
+        """Close the window, and wait for it: MuJoCo crashes when the interpreter ends before its window."""
+        atexit.unregister(self.close)
         self._viewer.close()
+        for thread in self._threads:
+            thread.join(timeout=10)
