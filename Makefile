@@ -9,7 +9,9 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 
 setup: .venv/developer.stamp
 
+# Numba's cache does not see changes in functions that come from other files: tests start without it.
 test: .venv/developer.stamp
+	find oc_residual_gym -name '*.nb[ci]' -delete
 	$(BIN)/oc-residual check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -36,6 +38,8 @@ check: .venv/package.stamp
 .venv/package.stamp: setup.cfg pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing oc-residual-gym into .venv (a few minutes the first time)"
 	$(INSTALL) -e .
+	@echo "Compiling the loops over worlds (once)"
+	$(BIN)/python -c "import oc_residual_gym.envs.vector_env"
 	@touch $@
 
 .venv/developer.stamp: .venv/package.stamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,24 +125,41 @@ def pose(x: float, y: float, z: float, yaw: float = 0.0) -> Array:
     return np.array([x, y, z, 0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
 
 
-def vertical_extent(quat: Array, half_size: Array) -> Array:
-    """(N,) half height of a box with half sizes (3,) in the orientation ``quat`` (N, 4)."""
-    return np.einsum("ni,i->n", np.abs(matrix_from_quat(quat)[:, 2]), half_size)
-
-
 def axis_z(quat: Array) -> Array:
     """(..., 3) the object's own z axis in the base frame."""
     return matrix_from_quat(quat)[..., 2]
 
 
-def fraction(value: Array) -> Array:
+# What tasks measure at every control step is compiled, with loops over the worlds: for one world, calls of NumPy would
+# cost many times their arithmetic. The next four functions are for one world, inside such a loop.
+
+
+@njit(cache=True)
+def axis_z_one(quat: Array) -> Array:
+    """(3,) the object's own z axis in the base frame, for one orientation (4,)."""
+    x, y, z, w = quat
+    return np.array([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)])
+
+
+@njit(cache=True)
+def distance(a: Array, b: Array) -> float:
+    """Metres between two points, (2,) or (3,)."""
+    total = 0.0
+    for i in range(len(a)):
+        total += (a[i] - b[i]) * (a[i] - b[i])
+    return math.sqrt(total)
+
+
+@njit(cache=True)
+def fraction(value: float) -> float:
     """``value``, cut off at 0 and 1."""
-    return np.minimum(np.maximum(value, 0.0), 1.0)
+    return min(max(value, 0.0), 1.0)
 
 
-def closeness(distance: Array, scale: float = 0.1) -> Array:
-    """1 at distance 0, falling to 0 over some ``scale`` metres."""
-    return 1.0 - np.tanh(distance / scale)
+@njit(cache=True)
+def closeness(value: float, scale: float = 0.1) -> float:
+    """1 where ``value``, such as a distance in metres, is 0, falling to 0 over some ``scale``."""
+    return 1.0 - math.tanh(value / scale)
 
 
 @njit("boolean[:](float64[:,:])", cache=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from numba import njit
 
 from oc_residual_gym.geometry import (
     clip_norm,
@@ -23,7 +25,10 @@ from oc_residual_gym.tasks.base import (
     Task,
     Waypoint,
     axis_z,
+    axis_z_one,
     closeness,
+    distance,
+    fraction,
     is_still,
     pose,
 )
@@ -154,6 +159,39 @@ def _surface(loops: Sequence[Array], rgba: Color) -> Geom:
 
 
 class PegInsert(Task):
+    """PegInsert: take a round peg from its holder and insert it into a hole.
+
+    ## Description
+    A peg of aluminium, 16 mm wide, 80 mm long, 45 g, stands in a holder with 2 mm of play all round. In a block of
+    6 x 6 x 4 cm is a hole, 17 mm wide and 30 mm deep, which leaves the peg 0.5 mm all round, with a 1.5 mm chamfer.
+    Holder and block are fixed to the table. Observed are the peg and the hole (the centre of its mouth); both look the
+    same from all round.
+
+    ## Starting State
+    The gripper is open. Holder and block are at x = 0.40 to 0.56 m, y = -0.20 to 0.20 m, at least 14 cm apart; the peg
+    stands upright in the holder.
+
+    ## Success
+    The lower end of the peg, whichever it is, is at least 25 mm deep in the hole; the peg is tilted by less than 5
+    degrees, slower than 5 cm/s and 0.5 rad/s. It may still be held.
+
+    ## Milestones
+    | milestone | weight | value |
+    |---|---|---|
+    | reach | 0.15 | 1 - tanh(d / 0.1 m), d from the TCP to 15 mm above the peg's centre; 1 once grasped |
+    | grasp | 0.1 | 1 while both fingers touch the peg, or it is more than half inserted |
+    | raise | 0.1 | height of the lower end above the holder's floor in shares of 30 mm, while grasped; 1 in the hole |
+    | align | 0.25 | near the hole's axis, coarse (10 cm) and fine (1 cm), and upright, while grasped |
+    | lower | 0.1 | 1 - tanh(h / 0.05 m), h of the lower end above the hole, near its axis, while grasped |
+    | insert | 0.25 | share of the 25 mm |
+
+    ## Time Limit
+    500 steps, 25 s.
+
+    ## Version History
+    v0: first version.
+    """
+
     name = "PegInsert"
     instruction = "insert the peg into the hole"
     success_rule = "the peg is at least 25 mm deep in the hole, tilted by less than 5 degrees, still, for 0.5 s"
@@ -177,30 +215,15 @@ class PegInsert(Task):
         )
 
     def success(self, state: TrueState) -> BoolArray:
-        offset, depth, tilt = _insertion(state)
+        offset, depth, tilt = _insertion(state.poses["peg"], state.poses["hole"])
         deep = (offset < INSIDE) & (depth >= INSERTED_DEPTH)
         return deep & (tilt < np.sin(MAX_TILT)) & is_still(state.velocities["peg"])
 
     def progress(self, state: TrueState) -> dict[str, Array]:
-        offset, depth, tilt = _insertion(state)
-        inside = offset < INSIDE
-        inserted = np.minimum(np.maximum(depth / INSERTED_DEPTH, 0.0), 1.0) * inside
-        held = (state.contacts["left"] & state.contacts["right"]) | (inserted > 0.5)
-        # Above the holder's floor. In the hole, the peg may come down again.
-        height = state.poses["hole"][:, 2] - depth - state.table_height - HOLDER_FLOOR
-        raised = np.minimum(np.maximum(height / HOLDER_DEPTH, inside & (depth > 0.0)), 1.0)
-        # Within the chamfer's reach nothing is left to align.
-        aside = np.maximum(offset - GUIDED, 0.0)
-        close = closeness(aside, 0.01)
-        reach = norm(state.tcp_pose[:, :3] - state.poses["peg"][:, :3] - GRASP)
-        return {
-            "reach": np.maximum(closeness(reach), held),
-            "grasp": held,
-            "raise": raised * held,
-            "align": (0.6 * closeness(aside) + 0.4 * close) * closeness(tilt, 0.3) * held,
-            "lower": closeness(np.maximum(-depth, 0.0), 0.05) * close * held,
-            "insert": inserted,
-        }
+        peg, hole = state.poses["peg"], state.poses["hole"]
+        grasped = state.contacts["left"] & state.contacts["right"]
+        values = _milestones(state.tcp_pose, peg, hole, state.table_height, grasped)
+        return dict(zip(self.weights, values, strict=True))
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
         peg, hole, target = state.poses["peg"], state.poses["hole"], state.target[:7]
@@ -229,17 +252,39 @@ class PegInsert(Task):
         return [firm, Waypoint(up, True, speed=STEADY), *move(up, over, True, FAST), near]
 
 
-def _insertion(state: TrueState) -> tuple[Array, Array, Array]:
-    """(N,) metres from the hole's axis and (N,) from its mouth down to the centre of the peg's lower end, which may
-    be either; (N,) the sine of its tilt.
+@njit("float64[:,:](float64[:,:],float64[:,:])", cache=True)
+def _insertion(peg: Array, hole: Array) -> Array:
+    """(3, N): metres from the hole's axis, and from its mouth down, to the centre of the peg's lower end, which may
+    be either; the sine of the peg's tilt.
     """
-    peg, hole = state.poses["peg"], state.poses["hole"]
-    x, y, z, w = peg[:, 3:].T
-    axis = 2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)
-    reach = np.copysign(PEG_LENGTH / 2, axis[2])
-    gap_x, gap_y, gap_z = (hole[:, :3] - peg[:, :3]).T
-    offset = np.hypot(gap_x + reach * axis[0], gap_y + reach * axis[1])
-    return offset, gap_z + reach * axis[2], np.hypot(axis[0], axis[1])
+    result = np.empty((3, len(peg)))
+    for n in range(len(peg)):
+        axis = axis_z_one(peg[n, 3:])
+        x, y, z = hole[n, :3] - peg[n, :3] + math.copysign(PEG_LENGTH / 2, axis[2]) * axis
+        result[0, n], result[1, n], result[2, n] = math.hypot(x, y), z, math.hypot(axis[0], axis[1])
+    return result
+
+
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:])", cache=True)
+def _milestones(tcp: Array, peg: Array, hole: Array, table_height: Array, grasped: BoolArray) -> Array:
+    """(6, N) values of the milestones, in order."""
+    values = np.empty((6, len(peg)))
+    reach, grasp, rise, align, lower, insert = values
+    offset, depth, tilt = _insertion(peg, hole)
+    for n in range(len(peg)):
+        inside = offset[n] < INSIDE
+        insert[n] = fraction(depth[n] / INSERTED_DEPTH) if inside else 0.0
+        grasp[n] = grasped[n] or insert[n] > 0.5
+        reach[n] = max(closeness(distance(tcp[n, :3], peg[n, :3] + GRASP)), grasp[n])
+        # Above the holder's floor. In the hole, the peg may come down again.
+        height = hole[n, 2] - depth[n] - table_height[n] - HOLDER_FLOOR
+        rise[n] = grasp[n] if inside and depth[n] > 0.0 else fraction(height / HOLDER_DEPTH) * grasp[n]
+        # Within the chamfer's reach nothing is left to align.
+        aside = max(offset[n] - GUIDED, 0.0)
+        close = closeness(aside, 0.01)
+        align[n] = (0.6 * closeness(aside) + 0.4 * close) * closeness(tilt[n], 0.3) * grasp[n]
+        lower[n] = closeness(max(-depth[n], 0.0), 0.05) * close * grasp[n]
+    return values
 
 
 def _upward_axis(peg: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from oc_residual_gym.geometry import norm
 from oc_residual_gym.tasks.base import (
@@ -12,6 +13,7 @@ from oc_residual_gym.tasks.base import (
     Task,
     Waypoint,
     closeness,
+    distance,
     fraction,
     is_still,
     pose,
@@ -40,6 +42,39 @@ MIN_DISTANCE = 0.15
 
 
 class PickPlace(Task):
+    """PickPlace: put a red block on a plate.
+
+    ## Description
+    A block of 8 x 4 x 4 cm and 0.08 kg, and a flat plate, 19 cm wide and 1 cm high, fixed to the table. The block looks
+    the same after half a turn, the plate after any.
+
+    ## Starting State
+    The gripper is open. The block lies flat at x = 0.33 to 0.60 m, y = -0.175 to 0.275 m, yaw -56 to 124 degrees; the
+    plate at x = 0.33 to 0.50 m, y = -0.238 to 0.257 m, at least 15 cm from it.
+
+    ## Success
+    The block's centre is within the plate's radius in the plane; it touches the plate, but neither table nor hand; it
+    is slower than 5 cm/s and 0.5 rad/s.
+
+    ## Milestones
+    "Down" means over the plate, less than 5 mm too high to lie flat on it, and not touching the table.
+
+    | milestone | weight | value |
+    |---|---|---|
+    | reach | 0.2 | 1 - tanh(d / 0.1 m), d from the TCP to the block's centre; 1 once grasped |
+    | grasp | 0.15 | 1 while both fingers touch the block, or it is down |
+    | lift | 0.1 | height above the table in shares of 3 cm, while grasped; 1 over the plate |
+    | transport | 0.25 | lift times 1 - tanh(d / 0.1 m), d in the plane from half the plate's radius |
+    | place | 0.1 | 1 - tanh(h / 0.05 m), h above the plate, while grasped and over it |
+    | release | 0.1 | 1 while the block is down and the hand does not touch it |
+
+    ## Time Limit
+    500 steps, 25 s.
+
+    ## Version History
+    v0: first version.
+    """
+
     name = "PickPlace"
     instruction = "pick up the red block and place it on the plate"
     success_rule = (
@@ -74,23 +109,23 @@ class PickPlace(Task):
         return InitialState({"block": pose(x, y, HALF_SIZE[2], yaw), "plate": pose(plate_x, plate_y, PLATE_HEIGHT / 2)})
 
     def success(self, state: TrueState) -> BoolArray:
-        return self._placed(state) & ~state.contacts["hand"] & is_still(state.velocities["block"])
+        block, plate, contacts = state.poses["block"], state.poses["plate"], state.contacts
+        within = norm(block[:, :2] - plate[:, :2]) <= PLATE_RADIUS
+        alone = contacts["plate"] & ~(contacts["table"] | contacts["hand"])
+        return within & alone & is_still(state.velocities["block"])
 
     def progress(self, state: TrueState) -> dict[str, Array]:
-        distance, height = self._plate_distance(state), self._height(state)
-        over = distance <= PLATE_RADIUS
-        down = over & (height < 0.005) & ~state.contacts["table"]
-        held = (state.contacts["left"] & state.contacts["right"]) | down
-        # Over the plate the block may come down again.
-        lifted = np.where(over, 1.0, fraction((height + PLATE_HEIGHT) / LIFT_HEIGHT)) * held
-        return {
-            "reach": np.maximum(closeness(norm(state.tcp_pose[:, :3] - state.poses["block"][:, :3])), held),
-            "grasp": held,
-            "lift": lifted,
-            "transport": closeness(np.maximum(distance - PLATE_RADIUS / 2, 0.0)) * lifted,
-            "place": closeness(np.maximum(height, 0.0), 0.05) * over * held,
-            "release": down & ~state.contacts["hand"],
-        }
+        poses, contacts = state.poses, state.contacts
+        values = _milestones(
+            state.tcp_pose,
+            poses["block"],
+            poses["plate"],
+            state.table_height,
+            contacts["left"] & contacts["right"],
+            contacts["hand"],
+            contacts["table"],
+        )
+        return dict(zip(self.weights, values, strict=True))
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
         block, plate = state.poses["block"], state.poses["plate"]
@@ -101,15 +136,25 @@ class PickPlace(Task):
             return place(state, block[:3], goal, heading(state.target[3:7]))
         return pick(state, top_grasp(state, block, np.pi), 2 * HALF_SIZE[1])
 
-    def _plate_distance(self, state: TrueState) -> Array:
-        """(N,) metres between the centres in the plane."""
-        return norm(state.poses["block"][:, :2] - state.poses["plate"][:, :2])
 
-    def _height(self, state: TrueState) -> Array:
-        """(N,) metres of the block above where it would lie flat on the plate."""
-        return state.poses["block"][:, 2] - state.table_height - PLATE_HEIGHT - HALF_SIZE[2]
-
-    def _placed(self, state: TrueState) -> BoolArray:
-        """(N,): does the block lie on the plate and not on the table, be it in the hand or not?"""
-        within = self._plate_distance(state) <= PLATE_RADIUS
-        return within & state.contacts["plate"] & ~state.contacts["table"]
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:],boolean[:])", cache=True)
+def _milestones(
+    tcp: Array, block: Array, plate: Array, table_height: Array, grasped: BoolArray, hand: BoolArray, table: BoolArray
+) -> Array:
+    """(6, N) values of the milestones, in order; the block is ``grasped``, and touches ``hand`` and ``table``."""
+    values = np.empty((6, len(block)))
+    reach, grasp, lift, transport, place, release = values
+    for n in range(len(block)):
+        aside = distance(block[n, :2], plate[n, :2])
+        # Above where it would lie flat on the plate.
+        height = block[n, 2] - table_height[n] - PLATE_HEIGHT - HALF_SIZE[2]
+        over = aside <= PLATE_RADIUS
+        down = over and height < 0.005 and not table[n]
+        grasp[n] = grasped[n] or down
+        reach[n] = max(closeness(distance(tcp[n, :3], block[n, :3])), grasp[n])
+        # Over the plate the block may come down again.
+        lift[n] = grasp[n] if over else fraction((height + PLATE_HEIGHT) / LIFT_HEIGHT) * grasp[n]
+        transport[n] = closeness(max(aside - PLATE_RADIUS / 2, 0.0)) * lift[n]
+        place[n] = closeness(max(height, 0.0), 0.05) * grasp[n] if over else 0.0
+        release[n] = down and not hand[n]
+    return values

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numba import njit
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply
+from oc_residual_gym.geometry import quat_from_rotvec, quat_multiply
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -13,7 +16,9 @@ from oc_residual_gym.tasks.base import (
     Task,
     Waypoint,
     axis_z,
+    axis_z_one,
     closeness,
+    distance,
     fraction,
     is_still,
 )
@@ -114,6 +119,38 @@ def _let_go(state: Snapshot) -> list[Waypoint]:
 
 
 class StandCup(Task):
+    """StandCup: stand a cup that lies on its side on its base.
+
+    ## Description
+    A cup 10 cm high, 7.5 cm wide at the mouth and 5 cm at the base, of 0.15 kg. It looks the same from all round.
+
+    ## Starting State
+    The gripper is open. The cup lies on its wall at x = 0.468 to 0.602 m, y = -0.154 to 0.220 m, its mouth pointing 85
+    to 145 degrees counterclockwise from +x, seen from above.
+
+    ## Success
+    The cup is tilted by less than 10 degrees, the centre of its base less than 6 mm above the table; it touches the
+    table, but not the hand; it is slower than 5 cm/s and 0.5 rad/s.
+
+    ## Milestones
+    "Settled" means tilted by less than 20 degrees, with the centre of the base less than 8.6 mm above the table: a cup
+    let go like this comes to stand.
+
+    | milestone | weight | value |
+    |---|---|---|
+    | reach | 0.2 | 1 - tanh(d / 0.1 m), d from the TCP to the cup's centre; 1 once grasped |
+    | grasp | 0.15 | 1 while both fingers touch the cup, or it is settled |
+    | turn | 0.3 | cosine of the tilt, not below 0, while grasped |
+    | lower | 0.15 | 1 - tanh(h / 0.05 m), h of the base above the table, while grasped; 0 tilted by over 46 degrees |
+    | release | 0.1 | 1 while the cup is settled and the hand does not touch it |
+
+    ## Time Limit
+    500 steps, 25 s.
+
+    ## Version History
+    v0: first version.
+    """
+
     name = "StandCup"
     instruction = "stand the cup upright"
     success_rule = "the cup stands on the table, tilted by less than 10 degrees, fingers clear, still, for 0.5 s"
@@ -136,23 +173,15 @@ class StandCup(Task):
         return InitialState({"cup": np.concatenate([[x, y, height], rotation.as_quat()])})
 
     def success(self, state: TrueState) -> BoolArray:
-        return self._standing(state) & ~state.contacts["hand"] & is_still(state.velocities["cup"])
+        upright, height = _stance(state.poses["cup"], state.table_height)
+        standing = (upright > np.cos(MAX_TILT)) & (height < BASE_CLEARANCE) & state.contacts["table"]
+        return standing & ~state.contacts["hand"] & is_still(state.velocities["cup"])
 
     def progress(self, state: TrueState) -> dict[str, Array]:
-        upright = axis_z(state.poses["cup"][:, 3:])[:, 2]
-        height = self._base_height(state)
-        # Let go like this, the cup comes to stand.
-        settled = (upright > np.cos(SAFE_TILT)) & (height < BASE_RADIUS * np.sin(SAFE_TILT))
-        held = (state.contacts["left"] & state.contacts["right"]) | settled
-        lower = closeness(np.maximum(height, 0.0), 0.05) * fraction((upright - 0.7) / 0.2)
-        distance = norm(state.tcp_pose[:, :3] - state.poses["cup"][:, :3])
-        return {
-            "reach": np.maximum(closeness(distance), held),
-            "grasp": held,
-            "turn": fraction(upright) * held,
-            "lower": lower * held,
-            "release": settled & ~state.contacts["hand"],
-        }
+        contacts = state.contacts
+        grasped = contacts["left"] & contacts["right"]
+        values = _milestones(state.tcp_pose, state.poses["cup"], state.table_height, grasped, contacts["hand"])
+        return dict(zip(self.weights, values, strict=True))
 
     def expert(self, state: Snapshot) -> list[Waypoint]:
         cup, tool = state.poses["cup"], state.tcp_pose
@@ -175,12 +204,29 @@ class StandCup(Task):
             legs = [lift, Waypoint(over, True, wait=SETTLE, speed=STEADY), *legs]
         return legs
 
-    def _base_height(self, state: TrueState) -> Array:
-        """(N,) metres from the table up to the centre of the cup's base."""
-        cup = state.poses["cup"]
-        return cup[:, 2] - HEIGHT / 2 * axis_z(cup[:, 3:])[:, 2] - state.table_height
 
-    def _standing(self, state: TrueState) -> BoolArray:
-        """(N,): does the cup stand on its base, be it in the hand or not?"""
-        upright = axis_z(state.poses["cup"][:, 3:])[:, 2] > np.cos(MAX_TILT)
-        return upright & (self._base_height(state) < BASE_CLEARANCE) & state.contacts["table"]
+@njit("float64[:,:](float64[:,:],float64[:])", cache=True)
+def _stance(cup: Array, table_height: Array) -> Array:
+    """(2, N): cosine of the tilt of cups at (N, 7), and metres from the table up to the centre of their bases."""
+    result = np.empty((2, len(cup)))
+    for n in range(len(cup)):
+        upright = axis_z_one(cup[n, 3:])[2]
+        result[0, n], result[1, n] = upright, cup[n, 2] - HEIGHT / 2 * upright - table_height[n]
+    return result
+
+
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:])", cache=True)
+def _milestones(tcp: Array, cup: Array, table_height: Array, grasped: BoolArray, hand: BoolArray) -> Array:
+    """(5, N) values of the milestones, in order; the cup is ``grasped``, and touches ``hand``."""
+    values = np.empty((5, len(cup)))
+    reach, grasp, turn, lower, release = values
+    upright, height = _stance(cup, table_height)
+    for n in range(len(cup)):
+        # Let go like this, the cup comes to stand.
+        settled = upright[n] > math.cos(SAFE_TILT) and height[n] < BASE_RADIUS * math.sin(SAFE_TILT)
+        grasp[n] = grasped[n] or settled
+        reach[n] = max(closeness(distance(tcp[n, :3], cup[n, :3])), grasp[n])
+        turn[n] = fraction(upright[n]) * grasp[n]
+        lower[n] = closeness(max(height[n], 0.0), 0.05) * fraction((upright[n] - 0.7) / 0.2) * grasp[n]
+        release[n] = settled and not hand[n]
+    return values
