@@ -172,7 +172,8 @@ class ChunkRunner:
                 f"base policy {self.policy.name!r} returned an array of shape {np.shape(chunks)}; "
                 f"expected {shape}: worlds, horizon, target (xyz, quaternion xyzw, opening)"
             )
-        chunks = np.asarray(chunks, np.float64)
+        # A copy: Numba takes an array that may not be written for another type.
+        chunks = np.array(chunks, np.float64)
         bad = np.zeros(len(worlds), bool)
         _load(chunks, worlds, previous_target, pauses, self._pauses, self._chunks, self._lengths, self._phases, bad)
         return bad
