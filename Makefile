@@ -9,9 +9,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 
 setup: .venv/developer.stamp
 
-# Numba's cache does not see changes in functions that come from other files: tests start without it.
 test: .venv/developer.stamp
-	find oc_residual_gym -name '*.nb[ci]' -delete
 	$(BIN)/oc-residual check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -25,9 +23,9 @@ bench: .venv/package.stamp
 
 # Scripted experts against the base policy that holds still, paired on the same episodes.
 compare: .venv/package.stamp
-	$(BIN)/oc-residual evaluate --base hold --episodes $(EPISODES) --out results/compare/hold
-	$(BIN)/oc-residual evaluate --base expert --episodes $(EPISODES) --out results/compare/expert
-	$(BIN)/oc-residual compare results/compare/hold results/compare/expert --out results/compare
+	$(BIN)/oc-residual evaluate --base hold --episodes $(EPISODES) --out results/compare/hold-$(EPISODES)
+	$(BIN)/oc-residual evaluate --base expert --episodes $(EPISODES) --out results/compare/expert-$(EPISODES)
+	$(BIN)/oc-residual compare results/compare/hold-$(EPISODES) results/compare/expert-$(EPISODES) --out results/compare
 
 check: .venv/package.stamp
 	$(BIN)/oc-residual check
@@ -38,7 +36,6 @@ check: .venv/package.stamp
 .venv/package.stamp: setup.cfg pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing oc-residual-gym into .venv (a few minutes the first time)"
 	$(INSTALL) -e .
-	@echo "Compiling the loops over worlds (once)"
 	$(BIN)/python -c "import oc_residual_gym.envs.vector_env"
 	@touch $@
 

@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked
     for."""
     options = _parser().parse_args(arguments)
+    if options.json and (options.json.is_dir() or options.json.absolute().parent.is_file()):
+        print(f"oc-residual {options.command}: cannot write {options.json}; give another --json FILE", file=sys.stderr)
+        return 2
     options.command_line = shlex.join(["oc-residual", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code, result = options.run(options)

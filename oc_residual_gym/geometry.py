@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from oc_residual_gym.compiled import njit
 
 Array = NDArray[np.float64]
 
@@ -54,7 +55,7 @@ def norm(v: Array) -> Array:
     return _row_norms(v) if v.ndim == 2 else np.sqrt(np.einsum("...i,...i->...", v, v))
 
 
-@njit("float64[:](float64[:,:])", cache=True)
+@njit("float64[:](float64[:,:])")
 def _row_norms(v: Array) -> Array:
     result = np.empty(len(v))
     for n in range(len(v)):
@@ -70,7 +71,7 @@ def matrix_from_quat(q: Array) -> Array:
     return _matrices(q.reshape(-1, 4)).reshape(*q.shape[:-1], 3, 3)
 
 
-@njit("float64[:,:,:](float64[:,:])", cache=True)
+@njit("float64[:,:,:](float64[:,:])")
 def _matrices(q: Array) -> Array:
     result = np.empty((len(q), 3, 3))
     for n in range(len(q)):
@@ -144,7 +145,7 @@ def towards(origin: Array, target: Array, limit: float) -> Array:
     return np.where(beyond[..., None], partway, target)
 
 
-@njit(cache=True)
+@njit()
 def multiply_one(a: Array, b: Array) -> tuple[float, float, float, float]:
     """Product of two quaternions (4,)."""
     return (
@@ -155,7 +156,7 @@ def multiply_one(a: Array, b: Array) -> tuple[float, float, float, float]:
     )
 
 
-@njit(cache=True)
+@njit()
 def rotate_inverse_one(q: Array, x: float, y: float, z: float) -> tuple[float, float, float]:
     """Vector (x, y, z) turned by the inverse of quaternion (4,)."""
     a, b, c, w = -q[0], -q[1], -q[2], q[3]
@@ -163,7 +164,7 @@ def rotate_inverse_one(q: Array, x: float, y: float, z: float) -> tuple[float, f
     return x + w * u + b * t - c * v, y + w * v + c * u - a * t, z + w * t + a * v - b * u
 
 
-@njit(cache=True)
+@njit()
 def rotvec_one(q: tuple[float, float, float, float]) -> tuple[float, float, float]:
     """Shortest rotation vector, in radians, of a unit quaternion."""
     sine = math.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2])
@@ -172,7 +173,7 @@ def rotvec_one(q: tuple[float, float, float, float]) -> tuple[float, float, floa
     return factor * q[0], factor * q[1], factor * q[2]
 
 
-@njit(cache=True)
+@njit()
 def quat_from_rotvec_one(x: float, y: float, z: float) -> tuple[float, float, float, float]:
     """Quaternion of a rotation vector in radians."""
     angle = math.sqrt(x * x + y * y + z * z)
@@ -180,7 +181,7 @@ def quat_from_rotvec_one(x: float, y: float, z: float) -> tuple[float, float, fl
     return factor * x, factor * y, factor * z, math.cos(0.5 * angle)
 
 
-@njit(cache=True)
+@njit()
 def rot6d_one(q: Array, out: Array) -> None:
     """First two columns of the rotation matrix of quaternion (4,), into ``out`` (6,)."""
     x, y, z, w = q[0], q[1], q[2], q[3]
@@ -188,7 +189,7 @@ def rot6d_one(q: Array, out: Array) -> None:
     out[3], out[4], out[5] = 2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)
 
 
-@njit(cache=True)
+@njit()
 def towards_one(origin: Array, target: Array, limit: float, out: Array) -> None:
     """Into ``out`` (4,) the quaternion on the shortest way from ``origin`` to ``target``, ``limit`` rad at most."""
     cosine = origin[0] * target[0] + origin[1] * target[1] + origin[2] * target[2] + origin[3] * target[3]
@@ -201,7 +202,7 @@ def towards_one(origin: Array, target: Array, limit: float, out: Array) -> None:
         out[i] = start * origin[i] + end * target[i]
 
 
-@njit(cache=True)
+@njit()
 def approach_one(origin: Array, target: Array, limit: float, out: Array) -> None:
     """Into ``out`` (3,) the point on the way from ``origin`` to ``target``, at most ``limit`` along it."""
     x, y, z = target[0] - origin[0], target[1] - origin[1], target[2] - origin[2]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import (
     approach_one,
     multiply_one,
@@ -51,8 +51,8 @@ class ResidualScales:
 
     def __post_init__(self) -> None:
         for name in ("position", "rotation", "gripper"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"residual scale {name} is {getattr(self, name)!r}: give a number of at least 0")
+            if not 0.0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"residual scale {name} is {getattr(self, name)!r}: give a finite number from 0 on")
 
 
 class Latch(NamedTuple):
@@ -75,7 +75,7 @@ def compose(base_target: Array, residual: Array, scales: ResidualScales) -> Arra
     return target
 
 
-@njit("void(float64[:,:],float64[:,:],float64,float64,float64,float64[:,:])", cache=True)
+@njit("void(float64[:,:],float64[:,:],float64,float64,float64,float64[:,:])")
 def _compose(base: Array, residual: Array, position: float, rotation: float, gripper: float, out: Array) -> None:
     turn = np.empty(4)
     for n in range(len(base)):
@@ -117,7 +117,7 @@ def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch) -> tupl
     return executed, Latch(closed, steps)
 
 
-@njit(cache=True)
+@njit()
 def hand_floor(quat: Array) -> float:
     """Lowest height of the TCP, in metres, at which the hand's body with orientation (4,) is above z = 0."""
     x, y, z, w = quat[0], quat[1], quat[2], quat[3]
@@ -130,7 +130,7 @@ def hand_floor(quat: Array) -> float:
     return half_height - down * HAND_CENTER_Z
 
 
-@njit("void(float64[:,:],float64[:,:],float64[:,:],boolean[:],int64[:],float64[:,:])", cache=True)
+@njit("void(float64[:,:],float64[:,:],float64[:,:],boolean[:],int64[:],float64[:,:])")
 def _limit(target: Array, previous: Array, tcp: Array, closed: BoolArray, steps: IntArray, out: Array) -> None:
     position, rotation = np.empty(3), np.empty(4)
     for n in range(len(target)):
@@ -141,6 +141,9 @@ def _limit(target: Array, previous: Array, tcp: Array, closed: BoolArray, steps:
         position[2] = max(position[2], hand_floor(out[n, 3:7]))
         approach_one(previous[n, :3], position, RATE_POSITION, position)
         approach_one(tcp[n, :3], position, LEASH_POSITION, out[n, :3])
+        # Where the arm has swung out of the box, the leash gives way: no target ever lies outside.
+        for i in range(3):
+            out[n, i] = min(max(out[n, i], WORKSPACE_LOW[i]), WORKSPACE_HIGH[i])
         wanted = target[n, 7] < CLOSE_BELOW or (closed[n] and not target[n, 7] > OPEN_ABOVE)
         if wanted != closed[n] and steps[n] >= LATCH_STEPS:
             closed[n], steps[n] = wanted, 1

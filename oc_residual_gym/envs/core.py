@@ -63,6 +63,10 @@ class ResidualWorlds:
         threads: int | None = None,
     ):
         self.task = TASKS[_one_of("task", task, TASKS)]
+        if num_worlds < 1:
+            raise ValueError(f"the number of worlds is {num_worlds}: give at least 1")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps is {max_episode_steps}: give at least 1, or None for no limit")
         self.domain, self.split = _one_of("domain", domain, DOMAINS), _one_of("split", split, SPLITS)
         self.reward_kind = _one_of("reward", reward, REWARDS)
         self.num_worlds, self.scales, self.max_episode_steps = num_worlds, scales, max_episode_steps
@@ -101,7 +105,10 @@ class ResidualWorlds:
         self._best = np.zeros((len(self._weights), n))
         self._missed = np.zeros(n, np.int64)
         self._failures = [*(f"no_{name}" for name in self.task.weights), "not_held"]
-        self._base_failed = np.zeros(n, bool)
+        self.base_policy_failed = np.zeros(n, bool)
+        """(N,): had the base policy no target for the coming step?"""
+        self.base_policy_problem = ""
+        """What the base policy said when it last failed."""
         self._pauses = np.zeros(n, np.int64)
         self._far = np.zeros((n, len(self.task.objects)), bool)
         self._hand_eye_position = np.zeros((n, 1, 3))
@@ -132,9 +139,10 @@ class ResidualWorlds:
     def reset(self, worlds: IntArray, seeds: Sequence[int]) -> None:
         """Start the episodes with these seeds in ``worlds``; the others are not touched.
 
+        A world whose base policy cannot give its first targets is truncated by its first step.
+
         Raises:
             ValueError: a seed is not in the split.
-            BasePolicyError: the base policy cannot give its first targets.
         """
         worlds = np.asarray(worlds, np.int64)
         streams = [episode_generators(self.task.name, self.split, self.check_seed(seed)) for seed in seeds]
@@ -143,7 +151,7 @@ class ResidualWorlds:
         self.world.reset(worlds, starts, physics)
         self.seeds[worlds] = seeds
         self.steps[worlds] = 0
-        self._base_failed[worlds] = False
+        self.base_policy_failed[worlds] = False
         closed = np.array([start.gripper_closed for start in starts])
         self.latch.closed[worlds] = closed
         self.latch.steps[worlds] = LATCH_STEPS
@@ -158,6 +166,8 @@ class ResidualWorlds:
         for world in worlds:
             self.failure[world] = None
         self._perceive(worlds)
+        # Should the base policy fail at once, there is no chunk of the last episode to go on with.
+        self._runner.hold(worlds, self.executed_target[worlds])
         self._plan(worlds)
         self._judge(worlds)
         # Nothing has been done yet that could count.
@@ -218,18 +228,21 @@ class ResidualWorlds:
         self.filter.update(seen, valid, worlds)
 
     def _plan(self, worlds: IntArray) -> None:
-        """New chunks where the old ones ran out; then the base target of the coming step."""
+        """New chunks where the old ones ran out; then the base target of the coming step.
+
+        A world whose base policy fails keeps its last target and is truncated by the next judgement.
+        """
         if len(worlds):
             view = self.view(worlds, self.base_policy.needs)
+            problem = "it returned targets that are no poses"
             try:
                 chunks = self.base_policy.predict(view)
-                failed = self._runner.load(worlds, view.previous_target, self._pauses[worlds], chunks)
-                problem = "it returned targets that are no poses"
-            except BasePolicyError as error:
+                failed = self._runner.load(worlds, self.executed_target[worlds], self._pauses[worlds], chunks)
+            except (BasePolicyError, OSError) as error:
                 failed, problem = np.ones(len(worlds), bool), str(error)
-            if (failed & (self.steps[worlds] == 0)).any():
-                raise BasePolicyError(f"base policy {self.base_policy.name!r} cannot start an episode: {problem}")
-            self._base_failed[worlds] = failed
+            self.base_policy_failed[worlds] = failed
+            if failed.any():
+                self.base_policy_problem = f"base policy {self.base_policy.name!r} failed: {problem}"
         self.base_target = self._runner.current
 
     def _judge(self, worlds: IntArray) -> None:
@@ -243,7 +256,8 @@ class ResidualWorlds:
             done_now,
             values,
             self._weights,
-            self.world.diverged | self._base_failed,
+            self.world.diverged,
+            self.base_policy_failed,
             self.steps,
             self.max_episode_steps or 0,
             self.reward_kind == "sparse",
@@ -257,7 +271,7 @@ class ResidualWorlds:
         )
         self.terminated = self.success.copy()
         self.reward_terms = dict(zip(milestones, terms, strict=True))
-        for world in np.flatnonzero(self.truncated):
+        for world in np.flatnonzero(self.truncated & ~self.success):
             self.failure[world] = self.name_failure(world)
 
     def name_failure(self, world: int) -> str:
@@ -267,7 +281,7 @@ class ResidualWorlds:
         """
         if self.world.diverged[world]:
             return "diverged"
-        if self._base_failed[world]:
+        if self.base_policy_failed[world]:
             return "base_policy_failed"
         return self._failures[self._missed[world]]
 

@@ -13,8 +13,8 @@ SPLITS = {"train": None, "val": 500, "test": 500}
 def check_seed(split: str, seed: int) -> int:
     """``seed``, if the split has it. Raises ``ValueError`` otherwise."""
     count = SPLITS[split]
-    if seed < 0 or (count is not None and seed >= count):
-        valid = "seeds from 0 on" if count is None else f"the seeds 0 to {count - 1}"
+    if seed < 0 or seed >= (count or 2**63):
+        valid = "the seeds 0 to 2**63 - 1" if count is None else f"the seeds 0 to {count - 1}"
         raise ValueError(f"seed {seed} is not in split {split!r}, which has {valid}")
     return int(seed)
 

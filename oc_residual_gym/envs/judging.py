@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.tasks.base import REACHED, SUCCESS_STEPS
 from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 
 @njit(
-    "void(int64[:],boolean[:],float64[:,:],float64[:],boolean[:],int64[:],int64,boolean,int64[:],float64[:,:],"
-    "float64[:],float64[:,:],boolean[:],boolean[:],int64[:])",
-    cache=True,
+    "void(int64[:],boolean[:],float64[:,:],float64[:],boolean[:],boolean[:],int64[:],int64,boolean,int64[:],float64[:,:],"
+    "float64[:],float64[:,:],boolean[:],boolean[:],int64[:])"
 )
 def judge(
     worlds: IntArray,
     done_now: BoolArray,
     milestones: Array,
     weights: Array,
-    fault: BoolArray,
+    diverged: BoolArray,
+    base_failed: BoolArray,
     steps: IntArray,
     max_steps: int,
     sparse: bool,
@@ -37,7 +36,8 @@ def judge(
         done_now: (N,) does the success condition hold?
         milestones: (T, N) in [0, 1].
         weights: (T,) shares of the milestones in the dense reward.
-        fault: (N,) has physics or base policy failed?
+        diverged: (N,) has physics failed?
+        base_failed: (N,) has the base policy no target for the coming step?
         steps: (N,) control steps in the episode.
         max_steps: time limit in control steps, 0 for none.
         sparse: reward -1 until success, instead of progress - 1 until the success condition holds.
@@ -51,7 +51,7 @@ def judge(
         for t in range(len(weights)):
             terms[t, n] = weights[t] * milestones[t, n]
     for n in worlds:
-        held[n] = held[n] + 1 if done_now[n] and not fault[n] else 0
+        held[n] = held[n] + 1 if done_now[n] and not diverged[n] else 0
         success[n] = held[n] >= SUCCESS_STEPS
         progress = 0.0
         for t in range(len(weights)):
@@ -61,8 +61,9 @@ def judge(
             reward[n] = 0.0 if success[n] else -1.0
         else:
             reward[n] = 0.0 if done_now[n] else progress - 1.0
+        # As with Gymnasium's TimeLimit, success in the very last step is both.
         late = max_steps > 0 and steps[n] >= max_steps
-        truncated[n] = fault[n] or (late and not success[n])
+        truncated[n] = late or diverged[n] or (base_failed[n] and not success[n])
         missed[n] = 0
         while missed[n] < len(weights) and best[missed[n], n] >= REACHED:
             missed[n] += 1

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from gymnasium import spaces
-from numba import njit
 from numpy.typing import NDArray
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import multiply_one, rot6d_one, rotate_inverse_one, rotvec_one
 from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, RobotState
 
@@ -66,7 +66,7 @@ def make_layout(object_names: tuple[str, ...]) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-@njit("void(float64[:],float64[:],float64[:])", cache=True)
+@njit("void(float64[:],float64[:],float64[:])")
 def _relative_position(tcp: Array, pose: Array, out: Array) -> None:
     """Into ``out`` (3,) the position of ``pose`` (7,) in the frame of ``tcp`` (7,)."""
     x, y, z = pose[0] - tcp[0], pose[1] - tcp[1], pose[2] - tcp[2]
@@ -135,8 +135,7 @@ class ObservationBuilder:
 
 @njit(
     "void(float64[:,:],float64[:,:],float64[:],boolean[:],float64[:,:],float64[:],float64[:,:,:],float64[:,:,:],"
-    "boolean[:,:],int64[:,:],float64[:,:])",
-    cache=True,
+    "boolean[:,:],int64[:,:],float64[:,:])"
 )
 def _fill(
     tcp: Array,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,9 @@ from gymnasium.utils import EzPickle
 from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.observation import Field
+from oc_residual_gym.policies.base import BasePolicyError
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+from oc_residual_gym.worlds.render import CAMERAS
 
 OBS_MODES = ("flat", "dict")
 RENDER_MODES = ("rgb_array", "human")
@@ -87,10 +90,11 @@ class ResidualEnv(gym.Env, EzPickle):
         render_mode: str | None = None,
         camera: str = "person",
         render_size: tuple[int, int] = (480, 640),
+        **unknown: Any,
     ):
-        options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        check_arguments(type(self), unknown, obs_mode, render_mode, camera, render_size)
+        options = {k: v for k, v in locals().items() if k not in ("self", "__class__", "unknown")}
         EzPickle.__init__(self, **options)
-        check_modes(obs_mode, render_mode)
         self.core = ResidualWorlds(
             task,
             1,
@@ -121,6 +125,7 @@ class ResidualEnv(gym.Env, EzPickle):
 
         Raises:
             ValueError: the split has no such seed, or there are ``options`` (there are none to give).
+            BasePolicyError: the base policy cannot give its first targets.
         """
         check_options(options)
         if seed is not None:
@@ -128,6 +133,8 @@ class ResidualEnv(gym.Env, EzPickle):
         super().reset(seed=seed)
         episode = self.core.draw_seed(self.np_random) if seed is None else seed
         self.core.reset(self._world, [episode])
+        if self.core.base_policy_failed[0]:
+            raise BasePolicyError(self.core.base_policy_problem)
         self._show()
         return self._observation(), self._info()
 
@@ -189,12 +196,22 @@ class ResidualEnv(gym.Env, EzPickle):
         }
 
 
-def check_modes(obs_mode: str, render_mode: str | None) -> None:
-    """Raises ``ValueError`` for unknown modes, listing the valid ones."""
+def check_arguments(
+    env_class: type, unknown: dict[str, Any], obs_mode: str, render_mode: str | None, camera: str, size: Sequence[int]
+) -> None:
+    """Raises ``ValueError`` for unknown arguments, modes and cameras, listing the valid ones, and for a bad size."""
+    valid = [name for name in inspect.signature(env_class).parameters if name != "unknown"]
+    if unknown:
+        names = ", ".join(map(repr, unknown))
+        raise ValueError(f"unknown option {names}: {env_class.__name__} has {', '.join(valid)}")
     if obs_mode not in OBS_MODES:
         raise ValueError(f"unknown obs_mode {obs_mode!r}: choose one of {', '.join(OBS_MODES)}")
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise ValueError(f"unknown render_mode {render_mode!r}: choose one of {', '.join(RENDER_MODES)} or None")
+    if camera not in CAMERAS:
+        raise ValueError(f"unknown camera {camera!r}: choose one of {', '.join(CAMERAS)}")
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"render_size is {size!r}: give height and width in pixels")
 
 
 def check_options(options: dict[str, Any] | None) -> None:

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.observation import Field
-from oc_residual_gym.envs.residual_env import check_modes, check_options
+from oc_residual_gym.envs.residual_env import check_arguments, check_options
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray
 
 AUTORESET_MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
@@ -55,10 +55,11 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         threads: int | None = None,
+        **unknown: Any,
     ):
-        options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        check_arguments(type(self), unknown, obs_mode, render_mode, camera, render_size)
+        options = {k: v for k, v in locals().items() if k not in ("self", "__class__", "unknown")}
         EzPickle.__init__(self, **options)
-        check_modes(obs_mode, render_mode)
         if render_mode == "human":
             raise ValueError("the vector environment has no render_mode 'human': use 'rgb_array'")
         self._same_step = _autoreset_mode(autoreset_mode) is AutoresetMode.SAME_STEP
@@ -90,7 +91,6 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._finished = np.zeros(num_envs, bool)
-        self._everyone = np.ones(num_envs, bool)
 
     @property
     def observation_layout(self) -> tuple[Field, ...]:
@@ -100,7 +100,10 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode in every world: of seeds ``seed + i``, of the seeds listed, or of ones drawn."""
+        """Start an episode in every world: of seeds ``seed + i``, of the seeds listed, or of ones drawn.
+
+        A world whose base policy cannot start is truncated by its first step.
+        """
         check_options(options)
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
         if seeds is None:
@@ -125,8 +128,10 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         actions = core.checked(actions)
         waiting = np.flatnonzero(self._finished)
         if len(waiting):
-            core.step(actions, np.flatnonzero(~self._finished))
+            running = np.flatnonzero(~self._finished)
             self._start(waiting)
+            self._finished[waiting] = False
+            core.step(actions, running)
         else:
             core.step(actions)
         rewards, terminated, truncated = core.reward.copy(), core.terminated.copy(), core.truncated.copy()
@@ -171,7 +176,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         return self.core.observation_builder.as_dict(flat) if self._as_dict else flat
 
     def _infos(self, done: np.ndarray | None = None) -> dict[str, Any]:
-        core, every = self.core, self._everyone
+        core, every = self.core, np.ones(self.num_envs, bool)
         values: dict[str, Any] = {
             "success": core.success.copy(),
             "is_success": core.success.copy(),
@@ -182,8 +187,8 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         }
         infos: dict[str, Any] = {}
         for key, value in values.items():
-            infos[key], infos[f"_{key}"] = value, every
-        infos["reward_terms"] = {**core.reward_terms, **{f"_{name}": every for name in core.reward_terms}}
+            infos[key], infos[f"_{key}"] = value, every.copy()
+        infos["reward_terms"] = {**core.reward_terms, **{f"_{name}": every.copy() for name in core.reward_terms}}
         infos["_reward_terms"] = every
         if done is not None and done.any():
             infos["failure"] = np.array(core.failure, object)

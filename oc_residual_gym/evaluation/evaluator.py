@@ -34,6 +34,7 @@ from oc_residual_gym.policies.residual import load_residual
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.base import Array, IntArray
 from oc_residual_gym.worlds.domains import DOMAINS
+from oc_residual_gym.worlds.render import RenderError
 
 Row = tuple[str, int]
 """Task and seed."""
@@ -90,7 +91,10 @@ class EvaluationSettings:
 
 def resolve_tasks(name: str) -> tuple[str, ...]:
     """Names of all tasks for "all", else the one named."""
-    return tuple(TASKS) if name == "all" else (name,)
+    if name == "all":
+        return tuple(TASKS)
+    _check_choice("task", name, TASKS)
+    return (name,)
 
 
 def evaluate(
@@ -172,11 +176,11 @@ def _run_task(
         taken = list(zip(idle.tolist(), waiting, strict=False))
         started = np.array([world for world, _ in taken], dtype=np.int64)
         if taken:
-            core.reset(started, [seed for _, seed in taken])
             tally.reset(started)
             try:
+                core.reset(started, [seed for _, seed in taken])
                 residual.reset(core, started)
-            except ValueError as error:  # a file made for another task
+            except (ValueError, RenderError) as error:  # a file made for another task, or no OpenGL for its images
                 raise SettingsError(str(error)) from error
         return started
 

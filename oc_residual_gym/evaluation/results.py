@@ -86,9 +86,11 @@ def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
     Raises:
         SettingsError: if ``out`` holds another evaluation's episodes, naming what differs.
     """
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"{out} is a file; give a folder as --out")
     settings_file = out / SETTINGS_FILE
     wanted = json.loads(json.dumps(identity))  # tuples become lists, as in the file
-    if settings_file.exists():
+    if settings_file.exists() and read_episodes(out / EPISODES_FILE):
         found = read_json(settings_file)
         differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
         if differing:
@@ -96,7 +98,7 @@ def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
             raise SettingsError(
                 f"{out} holds an evaluation with other settings; choose another --out or remove it\n" + "\n".join(lines)
             )
-    elif (out / EPISODES_FILE).exists():
+    elif not settings_file.exists() and (out / EPISODES_FILE).exists():
         raise SettingsError(f"{out} holds {EPISODES_FILE} without {SETTINGS_FILE}; choose another --out or remove it")
     else:
         write_json(settings_file, wanted)

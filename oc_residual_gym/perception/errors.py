@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import Array, multiply_one, quat_from_rotvec
 
 BoolArray = NDArray[np.bool_]
@@ -73,8 +73,7 @@ _BLOCK = 128  # control steps drawn ahead at once: a reset stays cheap, and a st
 
 @njit(
     "void(int64[:],int64[:],float64[:,:,:],boolean[:,:],float64,float64,float64,int64[:,:],float64[:,:,:],"
-    "float64[:,:],float64[:,:],float64[:,:,:],float64[:,:,:],boolean[:,:],float64[:,:])",
-    cache=True,
+    "float64[:,:],float64[:,:],float64[:,:,:],float64[:,:,:],boolean[:,:],float64[:,:])"
 )
 def _observe(
     worlds: IntArray,

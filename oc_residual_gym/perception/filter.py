@@ -26,9 +26,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import IDENTITY_QUATERNION, Array, multiply_one, quat_from_rotvec_one, rotvec_one
 
 BoolArray = NDArray[np.bool_]
@@ -103,17 +103,14 @@ class PoseFilter:
         self.poses = np.where((self.age < NEVER)[..., None], self._last, np.nan)
 
 
-@njit(cache=True)
+@njit()
 def _low_pass_weight(cutoff: float, elapsed: float) -> float:
     """Weight of a sample ``elapsed`` seconds after the last in a first-order low-pass of that cutoff, Hz."""
     ratio = (2.0 * np.pi) * cutoff * elapsed
     return ratio / (1.0 + ratio)
 
 
-@njit(
-    "void(int64[:],float64[:,:,:],boolean[:,:],float64[:],float64,float64[:,:,:],float64[:,:,:],int64[:,:])",
-    cache=True,
-)
+@njit("void(int64[:],float64[:,:,:],boolean[:,:],float64[:],float64,float64[:,:,:],float64[:,:,:],int64[:,:])")
 def _update(
     worlds: IntArray,
     poses: Array,

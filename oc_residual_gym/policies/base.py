@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.tasks.base import Snapshot
 from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
@@ -106,9 +106,7 @@ class CallablePolicy:
         return np.asarray(self._function(view), np.float64)
 
 
-@njit(
-    "void(float64[:,:,:],int64[:],float64[:,:],int64[:],int64,float64[:,:,:],int64[:],int64[:],boolean[:])", cache=True
-)
+@njit("void(float64[:,:,:],int64[:],float64[:,:],int64[:],int64,float64[:,:,:],int64[:],int64[:],boolean[:])")
 def _load(
     chunks: Array,
     worlds: IntArray,
@@ -125,7 +123,7 @@ def _load(
         for h in range(horizon):
             quat = chunks[n, h, 3:7]
             length = math.sqrt(quat[0] ** 2 + quat[1] ** 2 + quat[2] ** 2 + quat[3] ** 2)
-            if not (length > 1e-6 and np.isfinite(chunks[n, h]).all()):
+            if not (1e-6 < length < 1e6 and np.isfinite(chunks[n, h]).all()):
                 bad[n] = True
         if bad[n]:
             continue
@@ -135,6 +133,7 @@ def _load(
                 target[:] = previous[n]
                 continue
             target[:] = chunks[n, h - pause]
+            target[7] = min(max(target[7], 0.0), 1.0)
             target[3:7] /= math.sqrt(target[3] ** 2 + target[4] ** 2 + target[5] ** 2 + target[6] ** 2)
         lengths[world] = pause + horizon
         phases[world] = 0
@@ -155,6 +154,12 @@ class ChunkRunner:
         self._chunks[:, :, 6] = 1.0
         self._lengths = np.full(num_worlds, policy.horizon)
         self._phases = np.zeros(num_worlds, np.int64)
+
+    def hold(self, worlds: IntArray, target: Array) -> None:
+        """Stay at ``target`` (n, 8) in ``worlds``, in place of a chunk."""
+        self._chunks[worlds] = target[:, None]
+        self._lengths[worlds] = self.policy.horizon
+        self._phases[worlds] = 0
 
     def load(self, worlds: IntArray, previous_target: Array, pauses: IntArray, chunks: Array) -> BoolArray:
         """Start new chunks (n, H, 8) in ``worlds``.

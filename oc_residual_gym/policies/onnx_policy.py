@@ -12,6 +12,16 @@ import numpy as np
 from oc_residual_gym.policies.base import BasePolicyError, PolicyView
 from oc_residual_gym.worlds.base import Array, IntArray
 
+PLAIN_INPUTS = {
+    "tcp_pose": 7,
+    "joint_positions": 7,
+    "gripper_width": 1,
+    "gripper_closed": 1,
+    "wrench": 6,
+    "previous_target": 8,
+}
+"""Inputs of a base policy that every task has, and their widths."""
+
 
 class OnnxFile:
     """An ONNX model with one batched float32 output.
@@ -61,13 +71,22 @@ class OnnxBasePolicy:
             raise ValueError(f"base policy {path} has output shape {shape}; expected (batch, horizon, 8)")
         self.horizon = shape[1]
         prefixes = {name.split("/")[0] for name in self._file.inputs}
-        plain = {"tcp_pose", "joint_positions", "gripper_width", "gripper_closed", "wrench", "previous_target"}
-        unknown = prefixes - plain - {"object", "image"}
+        unknown = prefixes - set(PLAIN_INPUTS) - {"object", "image"}
         if unknown:
             raise ValueError(
                 f"base policy {path} has unknown inputs {sorted(unknown)}; "
-                f"known are {sorted(plain)}, object/<name> and image/<camera>"
+                f"known are {sorted(PLAIN_INPUTS)}, object/<name> and image/<camera>"
             )
+        for name, (batch, *rest) in self._file.inputs.items():
+            width = PLAIN_INPUTS.get(name, 7)
+            expected = [128, 128, 3] if name.startswith("image/") else [width]
+            if isinstance(batch, int) or any(
+                isinstance(n, int) and n != m for n, m in zip(rest, expected, strict=False)
+            ):
+                raise ValueError(
+                    f"base policy {path} has input {name!r} of shape {(batch, *rest)}; expected a variable batch size, "
+                    f"then {expected}"
+                )
         self.needs = frozenset({"object": "objects", "image": "images"}[p] for p in prefixes & {"object", "image"})
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:

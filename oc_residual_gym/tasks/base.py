@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import matrix_from_quat
 from oc_residual_gym.tasks.objects import ObjectSpec
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
@@ -134,14 +134,14 @@ def axis_z(quat: Array) -> Array:
 # cost many times their arithmetic. The next four functions are for one world, inside such a loop.
 
 
-@njit(cache=True)
+@njit()
 def axis_z_one(quat: Array) -> Array:
     """(3,) the object's own z axis in the base frame, for one orientation (4,)."""
     x, y, z, w = quat
     return np.array([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)])
 
 
-@njit(cache=True)
+@njit()
 def distance(a: Array, b: Array) -> float:
     """Metres between two points, (2,) or (3,)."""
     total = 0.0
@@ -150,19 +150,19 @@ def distance(a: Array, b: Array) -> float:
     return math.sqrt(total)
 
 
-@njit(cache=True)
+@njit()
 def fraction(value: float) -> float:
     """``value``, cut off at 0 and 1."""
     return min(max(value, 0.0), 1.0)
 
 
-@njit(cache=True)
+@njit()
 def closeness(value: float, scale: float = 0.1) -> float:
     """1 where ``value``, such as a distance in metres, is 0, falling to 0 over some ``scale``."""
     return 1.0 - math.tanh(value / scale)
 
 
-@njit("boolean[:](float64[:,:])", cache=True)
+@njit("boolean[:](float64[:,:])")
 def is_still(velocity: Array) -> BoolArray:
     """(N,): linear speed below ``STILL_SPEED``, and turning slower than ``STILL_TURN``, for velocities (N, 6)."""
     result = np.empty(len(velocity), np.bool_)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import (
     pose_multiply,
     pose_relative,
@@ -197,7 +197,7 @@ def _of_active(state: TrueState, values: Mapping[str, Array]) -> Array:
     return _choose(state.parameters["active"].astype(np.int64) - ACTIVE[0], choices)
 
 
-@njit(f"float64[:,:](int64[:],UniTuple(float64[:,:],{len(ACTIVE)}))", cache=True)
+@njit(f"float64[:,:](int64[:],UniTuple(float64[:,:],{len(ACTIVE)}))")
 def _choose(which: IntArray, choices: tuple[Array, ...]) -> Array:
     """(N, M): row n of the ``which[n]``-th of ``choices`` (N, M)."""
     result = np.empty(choices[0].shape)
@@ -206,7 +206,7 @@ def _choose(which: IntArray, choices: tuple[Array, ...]) -> Array:
     return result
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:])")
 def _milestones(tcp: Array, face: Array, slide: Array) -> Array:
     """(2, N) values of the milestones, in order."""
     values = np.empty((2, len(face)))

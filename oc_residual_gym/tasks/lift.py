@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -87,7 +87,7 @@ class Lift(Task):
         return pick(state, top_grasp(state, state.poses["block"], np.pi), 2 * HALF_SIZE[1])
 
 
-@njit("float64[:](float64[:,:],float64[:])", cache=True)
+@njit("float64[:](float64[:,:],float64[:])")
 def _clearance(block: Array, table_height: Array) -> Array:
     """(N,) metres from the table up to the lowest point of blocks at (N, 7)."""
     result = np.empty(len(block))
@@ -100,7 +100,7 @@ def _clearance(block: Array, table_height: Array) -> Array:
     return result
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:],float64[:],boolean[:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:],boolean[:])")
 def _milestones(tcp: Array, block: Array, table_height: Array, grasped: BoolArray) -> Array:
     """(3, N) values of the milestones, in order."""
     values = np.empty((3, len(block)))

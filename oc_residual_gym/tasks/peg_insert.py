@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import (
     clip_norm,
     norm,
@@ -252,7 +252,7 @@ class PegInsert(Task):
         return [firm, Waypoint(up, True, speed=STEADY), *move(up, over, True, FAST), near]
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:,:])")
 def _insertion(peg: Array, hole: Array) -> Array:
     """(3, N): metres from the hole's axis, and from its mouth down, to the centre of the peg's lower end, which may
     be either; the sine of the peg's tilt.
@@ -265,7 +265,7 @@ def _insertion(peg: Array, hole: Array) -> Array:
     return result
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:])")
 def _milestones(tcp: Array, peg: Array, hole: Array, table_height: Array, grasped: BoolArray) -> Array:
     """(6, N) values of the milestones, in order."""
     values = np.empty((6, len(peg)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import norm
 from oc_residual_gym.tasks.base import (
     InitialState,
@@ -137,7 +137,7 @@ class PickPlace(Task):
         return pick(state, top_grasp(state, block, np.pi), 2 * HALF_SIZE[1])
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:],boolean[:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:],boolean[:])")
 def _milestones(
     tcp: Array, block: Array, plate: Array, table_height: Array, grasped: BoolArray, hand: BoolArray, table: BoolArray
 ) -> Array:

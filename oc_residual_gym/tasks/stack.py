@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -150,7 +150,7 @@ class Stack(Task):
         return pick(state, top_grasp(state, white, np.pi / 2), 2 * HALF)
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:,:])")
 def _errors(white: Array, green: Array) -> Array:
     """(2, N) metres from the white cube to its place on top of the green one: in the plane, and in height."""
     result = np.empty((2, len(white)))
@@ -160,7 +160,7 @@ def _errors(white: Array, green: Array) -> Array:
     return result
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:],boolean[:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:],boolean[:])")
 def _milestones(
     tcp: Array, white: Array, green: Array, table_height: Array, grasped: BoolArray, hand: BoolArray, table: BoolArray
 ) -> Array:

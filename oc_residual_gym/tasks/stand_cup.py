@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import quat_from_rotvec, quat_multiply
 from oc_residual_gym.tasks.base import (
     InitialState,
@@ -205,7 +205,7 @@ class StandCup(Task):
         return legs
 
 
-@njit("float64[:,:](float64[:,:],float64[:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:])")
 def _stance(cup: Array, table_height: Array) -> Array:
     """(2, N): cosine of the tilt of cups at (N, 7), and metres from the table up to the centre of their bases."""
     result = np.empty((2, len(cup)))
@@ -215,7 +215,7 @@ def _stance(cup: Array, table_height: Array) -> Array:
     return result
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:])", cache=True)
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:])")
 def _milestones(tcp: Array, cup: Array, table_height: Array, grasped: BoolArray, hand: BoolArray) -> Array:
     """(5, N) values of the milestones, in order; the cup is ``grasped``, and touches ``hand``."""
     values = np.empty((5, len(cup)))

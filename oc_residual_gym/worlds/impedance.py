@@ -7,8 +7,8 @@ franky's ``CartesianImpedanceTracker`` and ``PostureTask``.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.worlds.base import Array
 
@@ -45,8 +45,7 @@ def posture_torque(axes: Array, anchors: Array, tcp: Array, positions: Array, ve
 
 
 @njit(
-    "void(float64[:,:,:],float64[:,:,:],float64[:,:],float64[:,:],float64[:,:],Array(float64,1,'C',readonly=True),float64[:,:])",
-    cache=True,
+    "void(float64[:,:,:],float64[:,:,:],float64[:,:],float64[:,:],float64[:,:],Array(float64,1,'C',readonly=True),float64[:,:])"
 )
 def _posture_torque(
     axes: Array, anchors: Array, tcp: Array, positions: Array, velocities: Array, home: Array, out: Array

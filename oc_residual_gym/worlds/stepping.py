@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from oc_residual_gym.compiled import njit
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 
 @njit(
     "void(int64[:],int64,float64[:,:],float64[:,:],float64[:,:],float64[:],float64[:],boolean[:],float64[:],"
-    "int64,int64,int64,int64,float64[:,:,:])",
-    cache=True,
+    "int64,int64,int64,int64,float64[:,:,:])"
 )
 def fill_controls(
     worlds: IntArray,
@@ -80,8 +79,7 @@ def fill_controls(
 
 @njit(
     "void(int64[:],float64,float64[:,:,:],float64[:,:,:],int64[:],int64,int64,int64,float64[:,:],float64[:,:],"
-    "float64[:,:],boolean[:,:],float64[:,:],float64[:],boolean[:])",
-    cache=True,
+    "float64[:,:],boolean[:,:],float64[:,:],float64[:],boolean[:])"
 )
 def take_readings(
     worlds: IntArray,
