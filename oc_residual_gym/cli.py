@@ -27,6 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["oc-residual", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code, result = options.run(options)
+    except KeyboardInterrupt:
+        print(f"\noc-residual {options.command}: interrupted; what was written stays valid", file=sys.stderr)
+        if options.command == "evaluate":
+            print("run the same command again to go on where it stopped", file=sys.stderr)
+        return 130
     except SettingsError as error:
         print(f"oc-residual {options.command}: {error}", file=sys.stderr)
         return 2

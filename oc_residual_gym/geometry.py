@@ -52,7 +52,7 @@ def quat_normalize(q: Array) -> Array:
 
 def norm(v: Array) -> Array:
     """Euclidean length over the last axis."""
-    return _row_norms(v) if v.ndim == 2 else np.sqrt(np.einsum("...i,...i->...", v, v))
+    return _row_norms(v.reshape(-1, v.shape[-1])).reshape(v.shape[:-1])
 
 
 @njit("float64[:](float64[:,:])")

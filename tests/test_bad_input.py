@@ -62,6 +62,7 @@ def test_actions_outside_the_box_are_clipped_and_info_tells():
         ("obs_mode", "flat, dict"),
         ("render_mode", "rgb_array, human"),
         ("base_policy", "hold, expert"),
+        ("camera", "shoulder, wrist, person"),
     ],
 )
 def test_unknown_options_are_answered_with_the_valid_ones(option, valid):
@@ -69,6 +70,16 @@ def test_unknown_options_are_answered_with_the_valid_ones(option, valid):
         with pytest.raises(ValueError, match="unknown") as error:
             make_env(**{option: "bogus"})
         assert all(name in str(error.value) for name in valid.split(", ") if name != "human")
+
+
+def test_unknown_option_names_are_answered_with_the_valid_ones():
+    for make_env in (make, lambda **k: gym.make_vec("OCResidual-Lift-v0", num_envs=1, **k)):
+        with pytest.raises(ValueError, match=r"unknown option 'noise'.*domain, errors, split"):
+            make_env(noise=1.0)
+    with pytest.raises(ValueError, match="render_size"):
+        make(render_mode="rgb_array", render_size=(64,))
+    with pytest.raises(ValueError, match="max_episode_steps"):
+        gym.make_vec("OCResidual-Lift-v0", num_envs=1, max_episode_steps=0)
 
 
 def test_unknown_task_and_autoreset_mode_are_answered_with_the_valid_ones():
@@ -134,6 +145,40 @@ def test_failing_base_policy_truncates_the_episode_and_is_never_replaced(how):
     assert step == 32 and not terminated
     assert info["failure"] == "base_policy_failed"
     assert np.isfinite(observation).all()
+
+
+class NeverStarts(FailsAfterTwoChunks):
+    """A base policy that has no targets for some worlds."""
+
+    def __init__(self, worlds):
+        super().__init__("")
+        self.worlds = worlds
+
+    def predict(self, view):
+        chunk = np.repeat(view.previous_target[:, None], 16, axis=1)
+        chunk[np.isin(view.worlds, self.worlds)] = np.nan
+        return chunk
+
+
+def test_base_policy_that_cannot_start_moves_nothing():
+    env = make(base_policy=NeverStarts([0]), disable_env_checker=True)
+    with pytest.raises(BasePolicyError, match="fails"):
+        env.reset(seed=0)
+    core = env.unwrapped.core
+    np.testing.assert_allclose(core.base_target[0, :3], [0.42, 0.0, 0.28], atol=1e-3)
+    core.step(np.zeros((1, 7)))
+    assert core.truncated[0] and core.failure[0] == "base_policy_failed"
+
+
+def test_base_policy_that_cannot_start_in_one_world_truncates_that_one_only():
+    vector = gym.make_vec("OCResidual-Lift-v0", num_envs=3, base_policy=NeverStarts([1]))
+    vector.reset(seed=0)
+    for _ in range(2):  # each reset of that world fails again
+        _, _, terminated, truncated, infos = vector.step(np.zeros((3, 7)))
+        assert truncated.tolist() == [False, True, False] and not terminated.any()
+        assert infos["failure"][1] == "base_policy_failed"
+        assert not vector.step(np.zeros((3, 7)))[3].any()
+    assert vector.unwrapped.core.steps.tolist() == [4, 0, 4]
 
 
 def test_without_a_gl_library_state_works_and_rendering_names_the_package():

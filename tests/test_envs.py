@@ -182,6 +182,24 @@ def test_time_limits_are_equal_in_single_and_vector_form(registered_id):
         assert truncated == (step == spec.max_episode_steps,) * 2
 
 
+def test_success_in_the_very_last_step_ends_both_ways_in_both_forms():
+    """As Gymnasium's TimeLimit has it: terminated and truncated."""
+    options = {"base_policy": "expert", "errors": "clean", "split": "val"}
+    single = gym.make("OCResidual-Lift-v0", **options)
+    single.reset(seed=0)
+    needed = 1
+    while not single.step(np.zeros(7))[2]:
+        needed += 1
+    single = gym.make("OCResidual-Lift-v0", max_episode_steps=needed, **options)
+    vector = gym.make_vec("OCResidual-Lift-v0", num_envs=1, max_episode_steps=needed, **options)
+    single.reset(seed=0)
+    vector.reset(seed=0)
+    for _ in range(needed):
+        alone, many = single.step(np.zeros(7)), vector.step(np.zeros((1, 7)))
+    assert alone[2:4] == (True, True) == (many[2][0], many[3][0])
+    assert alone[4]["failure"] is None and many[4]["failure"][0] is None
+
+
 def test_same_step_autoreset_keeps_the_terminal_observation(task):
     limit = 12
     same = gym.make_vec(f"OCResidual-{task}-v0", num_envs=2, max_episode_steps=limit, autoreset_mode="SameStep")

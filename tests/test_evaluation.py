@@ -185,10 +185,16 @@ def test_wilson_interval() -> None:
 def test_bootstrap_is_stratified_and_paired() -> None:
     rng = np.random.default_rng(0)
     many, few = rng.integers(0, 2, 2000), rng.integers(0, 2, 50)
-    estimate = stratified_bootstrap({"many": many, "few": few})
+    estimate = stratified_bootstrap({"many": many, "few": few}, (0.0, 1.0))
     assert estimate.mean == pytest.approx((many.mean() + few.mean()) / 2)  # each task has the same weight
     error = 0.5 * np.sqrt(0.25 / 2000 + 0.25 / 50)
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * error, rel=0.1)
     # What both policies share in an episode cancels: pairs differ by less than their outcomes do.
-    assert stratified_bootstrap({"same": np.ones(20)}).low == 1.0
-    assert stratified_bootstrap({"same": many}) == stratified_bootstrap({"same": many})
+    assert stratified_bootstrap({"same": many}, (0.0, 1.0)) == stratified_bootstrap({"same": many}, (0.0, 1.0))
+
+
+def test_bootstrap_does_not_claim_certainty_where_all_episodes_agree() -> None:
+    estimate = stratified_bootstrap({"all": np.ones(50)}, (-1.0, 1.0))
+    # Bonett and Price's interval for 50 of 50 pairs in favour: 0.96 -+ 1.96 * 0.038.
+    assert estimate.mean == estimate.high == 1.0
+    assert estimate.low == pytest.approx(0.885, abs=0.02)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.tasks import TASKS
@@ -149,6 +150,62 @@ def test_twin_ranges_are_those_of_the_design():
     assert {d.inference_pause for d in drawn} == {3}
     assert np.std([d.tcp_offset for d in drawn]) == pytest.approx(0.001, rel=0.05)
     assert np.std([d.hand_eye_position for d in drawn]) == pytest.approx(0.003, rel=0.05)
+
+
+def settled(**physics) -> SimWorld:
+    """A world of Lift after holding still at home for 1.5 s under these physics."""
+    world = SimWorld(TASKS["Lift"], 1, shared_physics=False)
+    world.reset(np.array([0]), [TASKS["Lift"].reset(np.random.default_rng(0))], [EpisodePhysics(**physics)])
+    for _ in range(30):
+        world.step(np.array([[0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0, 1.0]]))
+    return world
+
+
+def test_a_heavier_hand_sags_by_its_weight_over_the_stiffness():
+    for payload, stiffness in ((0.15, 1.0), (-0.15, 1.0), (0.15, 0.8)):
+        sag = 0.28 - settled(payload=payload, stiffness=stiffness).robot.tcp_pose[0, 2]
+        assert sag == pytest.approx(payload * 9.81 / (800 * stiffness), rel=0.03)
+
+
+def test_table_height_moves_everything_on_it(task):
+    world = SimWorld(TASKS[task], 2, shared_physics=False)
+    start = TASKS[task].reset(np.random.default_rng(0))
+    world.reset(np.arange(2), [start, start], [EpisodePhysics(), EpisodePhysics(table_height=-0.002)])
+    for name, poses in world.true.poses.items():
+        assert poses[1, 2] - poses[0, 2] == pytest.approx(-0.002, abs=1e-9), name
+    assert world.true.table_height.tolist() == [0.0, -0.002]
+
+
+def test_tcp_offset_is_felt_by_the_fingers_not_by_the_robot():
+    """The robot brings what it takes for its TCP to the target: its fingers are off by the offset."""
+    offset = np.array([0.002, -0.001, 0.003])
+    world, plain = settled(tcp_offset=offset), settled()
+    np.testing.assert_allclose(world.robot.tcp_pose[0, :3], [0.42, 0.0, 0.28], atol=2e-4)
+    shift = world._joint_anchors[0, 6] - plain._joint_anchors[0, 6]
+    # The tool points down: its y and z axes are the base frame's, reversed.
+    np.testing.assert_allclose(shift, -offset * [1, -1, -1], atol=3e-4)
+
+
+def test_wrench_bias_and_gripper_speed():
+    bias = np.array([1.0, -2.0, 0.5, 0.1, 0.0, -0.1])
+    np.testing.assert_allclose(settled(wrench_bias=bias).robot.wrench[0], bias, atol=1e-9)
+    world = settled(gripper_speed=0.7)
+    widths = []
+    for _ in range(10):
+        world.step(np.array([[0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0, 0.0]]))
+        widths.append(float(world.robot.gripper_width[0]))
+    assert -np.diff(widths)[4:].mean() * 20 == pytest.approx(0.07, rel=0.05)
+
+
+def test_hand_eye_offset_is_common_to_all_observed_objects():
+    worlds = ResidualWorlds("Stack", 1, domain="twin", errors="clean")
+    worlds.reset(np.array([0]), [0])
+    physics = worlds.world.physics[0]
+    turn = Rotation.from_rotvec(physics.hand_eye_rotation)
+    for i, described in enumerate(worlds.task.objects):
+        true = worlds.world.true.poses[described.name][0]
+        expected = turn.apply(true[:3]) + physics.hand_eye_position
+        np.testing.assert_allclose(worlds.filter.poses[0, i, :3], expected, atol=1e-9)
 
 
 def test_latency_delays_the_motion():

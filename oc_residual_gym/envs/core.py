@@ -174,6 +174,7 @@ class ResidualWorlds:
         self._held[worlds] = 0
         self._best[:, worlds] = 0.0
         self.reward[worlds] = 0.0
+        self.truncated[worlds] = False
         self._observe()
 
     def step(self, actions: Array, worlds: IntArray | None = None) -> None:

@@ -104,14 +104,16 @@ def _differences(reference: list[Record], candidate: list[Record]) -> list[Recor
         rates = [wilson(int(values[:, side].sum()), len(values)) for side in (0, 1)]
         rows.append(_row(task, rates, {task: values}))
     if len(outcomes) > 1:
-        rates = [stratified_bootstrap({t: values[:, side] for t, values in outcomes.items()}) for side in (0, 1)]
+        rates = [
+            stratified_bootstrap({t: values[:, side] for t, values in outcomes.items()}, (0.0, 1.0)) for side in (0, 1)
+        ]
         rows.append(_row(ALL_TASKS, rates, outcomes))
     return rows
 
 
 def _row(task: str, rates: list[Estimate], outcomes: dict[str, NDArray[np.float64]]) -> Record:
     """One line of the comparison; outcomes (episodes, 2) of reference and candidate by task."""
-    difference = stratified_bootstrap({t: values[:, 1] - values[:, 0] for t, values in outcomes.items()})
+    difference = stratified_bootstrap({t: values[:, 1] - values[:, 0] for t, values in outcomes.items()}, (-1.0, 1.0))
     sides = {"reference": rates[0], "candidate": rates[1], "difference": difference}
     return {"task": task} | {side: asdict(estimate) for side, estimate in sides.items()}
 

@@ -32,20 +32,21 @@ def wilson(successes: int, episodes: int) -> Estimate:
     return Estimate(successes / episodes, float(interval.low), float(interval.high))
 
 
-def stratified_bootstrap(values: Mapping[str, ArrayLike]) -> Estimate:
+def stratified_bootstrap(values: Mapping[str, ArrayLike], extremes: tuple[float, float]) -> Estimate:
     """Mean over tasks of each task's mean, with its percentile bootstrap interval.
 
     For a paired comparison, let the values be the differences between two policies in the same episodes.
-    Episodes are drawn anew within each task, so that a task keeps its weight. Where all values of each task
-    are equal there is nothing to draw from and the interval has no width: Wilson intervals of the two rates
-    then say more.
+    Episodes are drawn anew within each task, so that a task keeps its weight. Two imagined episodes a task, one at
+    each extreme, are drawn from as well (Bonett and Price, J. Educ. Behav. Stat. 2012, for paired proportions): the
+    bootstrap alone would give an interval of no width where all episodes agree. The mean is that of the real ones.
 
     Args:
         values: task to (episodes,).
+        extremes: least and greatest value that an episode can have.
     """
     samples = [np.asarray(task, dtype=np.float64) for task in values.values()]
     rng = np.random.default_rng(0)
-    resampled = np.mean([_resampled_means(task, rng) for task in samples], axis=0)
+    resampled = np.mean([_resampled_means(np.append(task, extremes), rng) for task in samples], axis=0)
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Estimate(float(np.mean([task.mean() for task in samples])), float(low), float(high))
 
