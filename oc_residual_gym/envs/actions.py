@@ -99,8 +99,9 @@ def residual_between(base_target: Array, target: Array, scales: ResidualScales) 
 def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch) -> tuple[Array, Latch]:
     """The targets that are executed.
 
-    In this order: workspace box with a floor for the tilted hand, rate, leash, gripper latch. Rotations come first,
-    because the floor depends on them.
+    In this order: workspace box with a floor for the tilted hand, rate, leash, gripper latch; and the box once more, so
+    that no target lies outside where the arm itself has swung out. Rotations come first, because the floor depends on
+    them.
 
     Args:
         target: (N, 8) wanted, with unit quaternions.
