@@ -93,10 +93,9 @@ def _bench_task(task: str) -> Record:
     core.render(0, "shoulder", POLICY_IMAGE_SIZE)  # makes the OpenGL context
     for seed in range(BLOCKS):
         resets.append(_seconds(single.reset, seed=seed))
-        alone += _block(single, rng, (7,), STEPS)
+        alone += _block(single, seed, rng, (STEPS, 7))
         images.append(_seconds(core.render, 0, "shoulder", POLICY_IMAGE_SIZE))
-        many.reset(seed=seed)
-        together += _block(many, rng, (WORLDS, 7), STEPS_OF_WORLDS)
+        together += _block(many, seed, rng, (STEPS_OF_WORLDS, WORLDS, 7))
     single.close()
     many.close()
     return {
@@ -111,16 +110,19 @@ def _bench_task(task: str) -> Record:
     }
 
 
-def _block(env: Any, rng: np.random.Generator, shape: tuple[int, ...], steps: int) -> list[tuple[float, float]]:
-    """Seconds of each control step of ``env`` under random actions, and of the bare physics within it."""
+def _block(env: Any, seed: int, rng: np.random.Generator, shape: tuple[int, ...]) -> list[tuple[float, float]]:
+    """Seconds of each control step of ``env`` under random actions of that shape, and of the bare physics within it."""
+    actions = rng.uniform(-1.0, 1.0, shape).astype(np.float32)
+    env.reset(seed=seed)
+    seconds = [_seconds(env.step, action) for action in actions]
+    # The same steps once more, for their states and controls: taking these down in between would have cost time.
     world: SimWorld = env.unwrapped.core.world
-    seconds, starts, controls = [], [], []
-    for _ in range(steps):
+    env.reset(seed=seed)
+    starts, controls = [], []
+    for action in actions:
         starts.append(world._state.copy())
-        action = rng.uniform(-1.0, 1.0, shape).astype(np.float32)
-        seconds.append(_seconds(env.step, action))
+        env.step(action)
         controls.append(world._control[:, :SUBSTEPS].copy())
-    # Afterwards, so that neither empties the other's caches.
     physics = _BarePhysics(world)
     bare = [physics.seconds(*moment) for moment in zip(starts, controls, strict=True)]
     return list(zip(seconds, bare, strict=True))
