@@ -198,3 +198,5 @@ def test_bootstrap_does_not_claim_certainty_where_all_episodes_agree() -> None:
     # Bonett and Price's interval for 50 of 50 pairs in favour: 0.96 -+ 1.96 * 0.038.
     assert estimate.mean == estimate.high == 1.0
     assert estimate.low == pytest.approx(0.885, abs=0.02)
+    many = stratified_bootstrap({str(task): np.ones(50) for task in range(6)}, (0.0, 1.0))
+    assert many.low < 0.98 < many.mean == many.high == 1.0

@@ -48,7 +48,9 @@ def stratified_bootstrap(values: Mapping[str, ArrayLike], extremes: tuple[float,
     rng = np.random.default_rng(0)
     resampled = np.mean([_resampled_means(np.append(task, extremes), rng) for task in samples], axis=0)
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(float(np.mean([task.mean() for task in samples])), float(low), float(high))
+    mean = float(np.mean([task.mean() for task in samples]))
+    # Drawn towards the middle by the imagined episodes, an interval at the edge still reaches the mean.
+    return Estimate(mean, min(float(low), mean), max(float(high), mean))
 
 
 def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
