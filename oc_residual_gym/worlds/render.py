@@ -86,7 +86,7 @@ class SceneRenderer:
         quality.offsamples = 4 if full else 0
         if not full:
             # At 128 x 128 pixels the finer shapes look the same and cost two to three times as much.
-            quality.numslices, quality.numstacks, quality.numquads = 16, 8, 2
+            quality.numslices, quality.numstacks, quality.numquads = 12, 6, 1
         model.vis.global_.offwidth, model.vis.global_.offheight = self._width, self._height
         self._data = mujoco.MjData(model)
         self._gl = gl_context(self._width, self._height)
