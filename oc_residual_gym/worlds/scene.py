@@ -78,8 +78,6 @@ class Scene:
     """(7,) addresses in qpos; equal to those in qvel."""
     finger_qpos: np.ndarray
     """(2,) addresses in qpos."""
-    finger_signs: np.ndarray
-    """(2,) sign of each finger's joint when opening."""
     free_qpos: dict[str, int]
     """Movable object to the address of its free joint in qpos."""
     slide_qpos: dict[str, int]
@@ -163,7 +161,6 @@ def _index(model: mujoco.MjModel, task: Task, bodies: tuple[str, ...], names: di
         home=home,
         arm_qpos=arm,
         finger_qpos=fingers,
-        finger_signs=signs,
         free_qpos={s.name: address(f"{s.name}_joint0") for s in task.specs if not s.fixed},
         slide_qpos={d.name: address(f"{s.name}_{d.name}_slide") for s in task.specs for d in s.drawers},
     )

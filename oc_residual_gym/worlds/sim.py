@@ -53,7 +53,7 @@ class SimWorld:
         self._shared_physics = shared_physics
         self.models = [model if shared_physics else copy.copy(model) for _ in range(num_worlds)]
         self.physics = [EpisodePhysics()] * num_worlds
-        self._index = _model_index(self.scene, task)
+        self._index = _model_index(self.scene)
         cores = os.cpu_count() or 1 if threads is None else threads
         self._threads = min(cores, num_worlds) if num_worlds > 1 else 0
         self._rollout = Rollout(nthread=self._threads)
@@ -82,17 +82,8 @@ class SimWorld:
         # Columns of a control row: ctrl, then all mocap positions, then all mocap quaternions.
         self._posture_column = model.actuator(_motor(1)).id
         self._gripper_column = model.actuator("gripper").id
-        target = int(model.body("target").mocapid[0])
-        self._target_position = slice(model.nu + 3 * target, model.nu + 3 * target + 3)
-        quats = model.nu + 3 * model.nmocap
-        self._target_quat = slice(quats + 4 * target, quats + 4 * target + 4)
-        self._fixture_columns = {}
-        for name in scene.fixtures:
-            mocap = int(model.body(f"{name}_main").mocapid[0])
-            self._fixture_columns[name] = (
-                slice(model.nu + 3 * mocap, model.nu + 3 * mocap + 3),
-                slice(quats + 4 * mocap, quats + 4 * mocap + 4),
-            )
+        self._target_position, self._target_quat = _mocap_columns(model, "target")
+        self._fixture_columns = {name: _mocap_columns(model, f"{name}_main") for name in scene.fixtures}
         self._allocate_readings()
 
     def _allocate_readings(self) -> None:
@@ -297,7 +288,15 @@ def _motor(joint: int) -> str:
     return f"robot0_torq_j{joint}"
 
 
-def _model_index(scene: Scene, task: Task) -> ModelIndex:
+def _mocap_columns(model: mujoco.MjModel, body: str) -> tuple[slice, slice]:
+    """Columns of a control row that hold the position and the quaternion of a mocap body."""
+    mocap = int(model.body(body).mocapid[0])
+    position = model.nu + 3 * mocap
+    quat = model.nu + 3 * model.nmocap + 4 * mocap
+    return slice(position, position + 3), slice(quat, quat + 4)
+
+
+def _model_index(scene: Scene) -> ModelIndex:
     model = scene.model
     movable = [scene.body_ids[b] for b in scene.bodies if b not in scene.fixtures]
     return ModelIndex(
