@@ -18,7 +18,7 @@ from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicyError, ChunkRunner, PolicyView
 from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.tasks.base import Snapshot
+from oc_residual_gym.tasks.base import InitialState, Snapshot
 from oc_residual_gym.worlds.base import Array, IntArray
 from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
 from oc_residual_gym.worlds.sim import SimWorld
@@ -136,17 +136,23 @@ class ResidualWorlds:
         """A seed of the split for an episode that was given none."""
         return draw_seed(self.split, rng)
 
-    def reset(self, worlds: IntArray, seeds: Sequence[int]) -> None:
+    def reset(self, worlds: IntArray, seeds: Sequence[int], starts: Sequence[InitialState] | None = None) -> None:
         """Start the episodes with these seeds in ``worlds``; the others are not touched.
 
         A world whose base policy cannot give its first targets is truncated by its first step.
+
+        Args:
+            worlds: (n,) their numbers.
+            seeds: n seeds of the split.
+            starts: n start states in place of those that the seeds stand for.
 
         Raises:
             ValueError: a seed is not in the split.
         """
         worlds = np.asarray(worlds, np.int64)
         streams = [episode_generators(self.task.name, self.split, self.check_seed(seed)) for seed in seeds]
-        starts = [self.task.reset(initial) for initial, *_ in streams]
+        if starts is None:
+            starts = [self.task.reset(initial) for initial, *_ in streams]
         physics = [sample_physics(self.domain, generator) for _, generator, *_ in streams]
         self.world.reset(worlds, starts, physics)
         self.seeds[worlds] = seeds

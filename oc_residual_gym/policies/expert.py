@@ -61,13 +61,13 @@ class OffsetExpertPolicy(ExpertPolicy):
         return super().predict(view) + np.stack([self._offsets[int(world)] for world in view.worlds])[:, None]
 
 
-def follow(start: Array, legs: Sequence[Waypoint], steps: int) -> Array:
-    """Targets (steps, 8) that go from ``start`` (8,) along ``legs`` at their speeds, then stay at the end."""
+def follow(start: Array, legs: Sequence[Waypoint], steps: int, pace: float = 1.0) -> Array:
+    """Targets (steps, 8) that go from ``start`` (8,) along ``legs`` at their speeds times ``pace``, then stay."""
     chunk = np.empty((steps, 8))
     target = start.copy()
     done = 0
     for leg in legs:
-        pause = leg.wait
+        pause = round(leg.wait / pace)
         target[7] = 0.0 if leg.closed else 1.0
         while done < steps:
             left = np.linalg.norm(leg.pose[:3] - target[:3])
@@ -78,7 +78,7 @@ def follow(start: Array, legs: Sequence[Waypoint], steps: int) -> Array:
                 pause -= 1
             else:
                 # Moving and turning end together.
-                count = max(np.ceil(left / leg.speed), np.ceil(turn / TURN_SPEED), 1.0)
+                count = max(np.ceil(left / (pace * leg.speed)), np.ceil(turn / (pace * TURN_SPEED)), 1.0)
                 target[:3] = target[:3] + (leg.pose[:3] - target[:3]) / count
                 target[3:7] = quat_normalize(towards(target[None, 3:7], leg.pose[None, 3:], turn / count)[0])
             chunk[done] = target

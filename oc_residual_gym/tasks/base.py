@@ -104,6 +104,13 @@ class Task(ABC):
         """Draw the start of one episode."""
 
     @abstractmethod
+    def start_at(self, poses: Mapping[str, Array]) -> InitialState:
+        """The start with the observed objects at ``poses`` (7,) each, resting as :meth:`reset` leaves them.
+
+        Heights, and tilts that are not the task's, are not taken over. Raises ``KeyError`` where one is missing.
+        """
+
+    @abstractmethod
     def success(self, state: TrueState) -> BoolArray:
         """(N,): is the task done at this moment? An episode succeeds once this held for ``SUCCESS_STEPS``."""
 
@@ -123,6 +130,13 @@ class Task(ABC):
 def pose(x: float, y: float, z: float, yaw: float = 0.0) -> Array:
     """Pose (7,) of something upright on the table, turned by ``yaw`` radians."""
     return np.array([x, y, z, 0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
+
+
+def heading(quat: Array) -> float:
+    """Yaw, in radians, of a body's own x axis, or of its y axis where that lies more level."""
+    x_axis, y_axis = matrix_from_quat(quat)[:, :2].T
+    axis = x_axis if abs(x_axis[2]) <= abs(y_axis[2]) + 0.5 else y_axis
+    return float(np.arctan2(axis[1], axis[0]))
 
 
 def axis_z(quat: Array) -> Array:

@@ -25,6 +25,7 @@ from oc_residual_gym.tasks.base import (
     Waypoint,
     closeness,
     fraction,
+    heading,
     pose,
 )
 from oc_residual_gym.tasks.moves import FAST, PRESS, SETTLE, STEADY, above, tool_down
@@ -152,8 +153,18 @@ class CloseDrawer(Task):
     def reset(self, rng: np.random.Generator) -> InitialState:
         x, y, yaw, opening = rng.uniform(*np.transpose([FACE_X, FACE_Y, FACE_YAW, OPENING]))
         active = int(rng.choice(ACTIVE))
+        return self._start(pose(x, y, 0.0, np.pi + yaw), active, opening)
+
+    def start_at(self, poses: Mapping[str, Array]) -> InitialState:
+        cabinet = poses["cabinet"]
+        face = pose_relative(cabinet, poses["drawer"])
+        active = round(float(np.clip((face[2] - WALL - SLOT / 2) / PITCH, ACTIVE[0], ACTIVE[-1])))
+        cabinet = pose(cabinet[0], cabinet[1], 0.0, heading(cabinet[3:]))
+        return self._start(cabinet, active, float(np.clip(face[0], 0.0, TRAVEL)))
+
+    def _start(self, cabinet: Array, active: int, opening: float) -> InitialState:
         return InitialState(
-            {"cabinet": pose(x, y, 0.0, np.pi + yaw)},
+            {"cabinet": cabinet},
             slides={DRAWERS[active]: opening},
             parameters={"active": active},
             gripper_closed=True,

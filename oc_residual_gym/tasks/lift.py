@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from oc_residual_gym.compiled import njit
@@ -14,6 +16,7 @@ from oc_residual_gym.tasks.base import (
     closeness,
     distance,
     fraction,
+    heading,
     pose,
 )
 from oc_residual_gym.tasks.moves import STEADY, is_holding, pick, top_grasp
@@ -69,7 +72,11 @@ class Lift(Task):
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         x, y, yaw = rng.uniform(*np.transpose([X_RANGE, Y_RANGE, YAW_RANGE]))
-        return InitialState({"block": pose(x, y, HALF_SIZE[2], yaw)})
+        return self.start_at({"block": pose(x, y, 0.0, yaw)})
+
+    def start_at(self, poses: Mapping[str, Array]) -> InitialState:
+        x, y, *_ = block = poses["block"]
+        return InitialState({"block": pose(x, y, HALF_SIZE[2], heading(block[3:]))})
 
     def success(self, state: TrueState) -> BoolArray:
         return _clearance(state.poses["block"], state.table_height) >= LIFT_HEIGHT

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oc_residual_gym.geometry import clip_norm, matrix_from_quat, rotate, rotate_inverse, rotation_between
-from oc_residual_gym.tasks.base import Snapshot, Waypoint
+from oc_residual_gym.geometry import clip_norm, rotate, rotate_inverse, rotation_between
+from oc_residual_gym.tasks.base import Snapshot, Waypoint, heading
 from oc_residual_gym.worlds.base import Array
 
 FAST, STEADY, SLOW = 0.009, 0.006, 0.003
@@ -44,13 +44,6 @@ def tool_pose(position: Sequence[float] | Array, yaw: float) -> Array:
 def above(pose: Array, height: float) -> Array:
     """``pose``, moved up by ``height`` metres."""
     return np.concatenate([pose[:2], [pose[2] + height], pose[3:]])
-
-
-def heading(quat: Array) -> float:
-    """Yaw, in radians, of a body's own x axis, or of its y axis where that lies more level."""
-    x_axis, y_axis = matrix_from_quat(quat)[:, :2].T
-    axis = x_axis if abs(x_axis[2]) <= abs(y_axis[2]) + 0.5 else y_axis
-    return float(np.arctan2(axis[1], axis[0]))
 
 
 def nearest_yaw(yaw: float, reference: float, period: float = 2 * np.pi) -> float:

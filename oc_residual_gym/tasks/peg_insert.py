@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -206,11 +206,15 @@ class PegInsert(Task):
             x, y, hole_x, hole_y = rng.uniform(*np.transpose([X_RANGE, Y_RANGE, X_RANGE, Y_RANGE]))
             if np.hypot(x - hole_x, y - hole_y) >= MIN_DISTANCE:
                 break
+        return self.start_at({"peg": pose(x, y, 0.0), "hole": pose(hole_x, hole_y, 0.0)})
+
+    def start_at(self, poses: Mapping[str, Array]) -> InitialState:
+        peg, hole = poses["peg"], poses["hole"]
         return InitialState(
             {
-                "peg": pose(x, y, HOLDER_FLOOR + PEG_LENGTH / 2),
-                "holder": pose(x, y, 0.0),
-                "hole": pose(hole_x, hole_y, BLOCK_HEIGHT),
+                "peg": pose(peg[0], peg[1], HOLDER_FLOOR + PEG_LENGTH / 2),
+                "holder": pose(peg[0], peg[1], 0.0),
+                "hole": pose(hole[0], hole[1], BLOCK_HEIGHT),
             }
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from oc_residual_gym.compiled import njit
@@ -15,10 +17,11 @@ from oc_residual_gym.tasks.base import (
     closeness,
     distance,
     fraction,
+    heading,
     is_still,
     pose,
 )
-from oc_residual_gym.tasks.moves import PRESS, heading, is_holding, pick, place, release, top_grasp
+from oc_residual_gym.tasks.moves import PRESS, is_holding, pick, place, release, top_grasp
 from oc_residual_gym.tasks.objects import RED, WHITE, Geom, ObjectSpec, solid_box
 from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
@@ -106,7 +109,16 @@ class PickPlace(Task):
             plate_x, plate_y = rng.uniform(*np.transpose(PLATE_RANGE))
             if np.hypot(x - plate_x, y - plate_y) >= MIN_DISTANCE:
                 break
-        return InitialState({"block": pose(x, y, HALF_SIZE[2], yaw), "plate": pose(plate_x, plate_y, PLATE_HEIGHT / 2)})
+        return self.start_at({"block": pose(x, y, 0.0, yaw), "plate": pose(plate_x, plate_y, 0.0)})
+
+    def start_at(self, poses: Mapping[str, Array]) -> InitialState:
+        block, plate = poses["block"], poses["plate"]
+        return InitialState(
+            {
+                "block": pose(block[0], block[1], HALF_SIZE[2], heading(block[3:])),
+                "plate": pose(plate[0], plate[1], PLATE_HEIGHT / 2),
+            }
+        )
 
     def success(self, state: TrueState) -> BoolArray:
         block, plate, contacts = state.poses["block"], state.poses["plate"], state.contacts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from oc_residual_gym.compiled import njit
@@ -14,6 +16,7 @@ from oc_residual_gym.tasks.base import (
     closeness,
     distance,
     fraction,
+    heading,
     is_still,
     pose,
 )
@@ -110,12 +113,13 @@ class Stack(Task):
             green_x, green_y, green_yaw = rng.uniform(*np.transpose(GREEN_RANGE))
             if np.hypot(white_x - green_x, white_y - green_y) >= MIN_DISTANCE:
                 break
-        return InitialState(
-            {
-                "white": pose(white_x, white_y, HALF, white_yaw),
-                "green": pose(green_x, green_y, HALF, green_yaw),
-            }
+        return self.start_at(
+            {"white": pose(white_x, white_y, 0.0, white_yaw), "green": pose(green_x, green_y, 0.0, green_yaw)}
         )
+
+    def start_at(self, poses: Mapping[str, Array]) -> InitialState:
+        cubes = {name: poses[name] for name in ("white", "green")}
+        return InitialState({name: pose(cube[0], cube[1], HALF, heading(cube[3:])) for name, cube in cubes.items()})
 
     def success(self, state: TrueState) -> BoolArray:
         aside, height = _errors(state.poses["white"], state.poses["green"])

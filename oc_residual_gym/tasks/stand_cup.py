@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -102,6 +103,11 @@ def _mass_distribution() -> tuple[float, tuple[float, float, float]]:
     return center, (across, across, along)
 
 
+def _lying(azimuth: float) -> Array:
+    """(4,) orientation of a cup on its wall, mouth towards ``azimuth``: its axis rises there by the half angle."""
+    return Rotation.from_euler("ZY", [azimuth, np.pi / 2 - HALF_ANGLE]).as_quat()
+
+
 def _grasp(base: Array, axis: Array) -> Array:
     """Tool pose that grasps a lying cup across its body, with its base at (3,) and its axis along (3,)."""
     yaw = np.arctan2(axis[1], axis[0])
@@ -167,10 +173,13 @@ class StandCup(Task):
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         x, y, azimuth = rng.uniform(*np.transpose([X_RANGE, Y_RANGE, AZIMUTH_RANGE]))
-        # Lying on its wall: the axis rises towards the mouth by the half angle.
-        rotation = Rotation.from_euler("ZY", [azimuth, np.pi / 2 - HALF_ANGLE])
+        return self.start_at({"cup": np.array([x, y, 0.0, *_lying(azimuth)])})
+
+    def start_at(self, poses: Mapping[str, Array]) -> InitialState:
+        x, y, *_ = cup = poses["cup"]
+        axis = axis_z(cup[3:])
         height = (MOUTH_RADIUS + BASE_RADIUS) / 2 * np.cos(HALF_ANGLE)
-        return InitialState({"cup": np.concatenate([[x, y, height], rotation.as_quat()])})
+        return InitialState({"cup": np.array([x, y, height, *_lying(np.arctan2(axis[1], axis[0]))])})
 
     def success(self, state: TrueState) -> BoolArray:
         upright, height = _stance(state.poses["cup"], state.table_height)

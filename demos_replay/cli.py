@@ -1,0 +1,196 @@
+"""The command ``demos-replay``. Heavy imports wait until a command needs them, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from demos_replay import LOGS
+from demos_replay.log import LogError
+
+DESCRIPTION = "Teleoperation logs: understand them, replay them in simulation, record new ones, convert the result."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 is success, 1 nothing usable came out, 2 a mistake in what was asked."""
+    options = _parser().parse_args(arguments)
+    options.command_line = shlex.join(["demos-replay", *(sys.argv[1:] if arguments is None else arguments)])
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print(f"\ndemos-replay {options.command}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except tuple(_mistakes()) as error:
+        print(f"demos-replay {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _mistakes() -> list[type[Exception]]:
+    """What a user can cause; whatever else is raised is a fault of ours and shows its traceback."""
+    from demos_replay.devices import DeviceError
+    from demos_replay.writers import WriterError
+    from oc_residual_gym.worlds.render import RenderError
+
+    return [LogError, DeviceError, WriterError, RenderError]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="demos-replay", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    logs = command("logs", _logs, "list the synthetic logs that come with this package")
+    del logs
+    inspect = command("inspect", _inspect, "print what was understood of a log file, and what was assumed")
+    inspect.add_argument("file", type=Path, help="HDF5 file")
+    validate = command("validate", _validate, "say what is wrong with a log file, if anything")
+    validate.add_argument("file", type=Path, help="HDF5 file")
+
+    replay = command("replay", _replay, "replay logs in simulation; the successful ones become a data set")
+    replay.add_argument("files", type=Path, nargs="+", metavar="FILE", help="HDF5 log files")
+    replay.add_argument("--task", help="task whose scene and success rule hold; by default the one that the log names")
+    replay.add_argument(
+        "--out", type=Path, required=True, help="NAME.hdf5; or a folder, for one file a task; or, for states, NAME.mp4"
+    )
+    replay.add_argument(
+        "--mode",
+        choices=("dynamic", "states"),
+        default="dynamic",
+        help="dynamic: physics tracks the targets, the task judges; states: a video of what was recorded, never judged",
+    )
+    replay.add_argument("--demo", help="the one demonstration to show, for states; by default the first")
+    replay.add_argument(
+        "--images", action="store_true", help="with the pictures of both cameras, 128 x 128, at every step"
+    )
+    replay.add_argument("--objects", type=Path, metavar="FILE", help="JSON file of start poses, where the log has none")
+    replay.add_argument("--domain", choices=("nominal", "twin"), default="nominal", help="physics")
+
+    record = command("record", _record, "record demonstrations of the scripted operator, or of a person at a device")
+    record.add_argument("--task", required=True, help="name of a task")
+    record.add_argument("--out", type=Path, required=True, metavar="FILE", help="log file; goes on where it stopped")
+    who = record.add_mutually_exclusive_group(required=True)
+    who.add_argument("--operator", choices=("scripted",), help="the task's expert, made to work as a person does")
+    who.add_argument("--device", help="keyboard, spacemouse or dualsense")
+    record.add_argument("--demos", type=_positive, default=50, help="successful demonstrations")
+    record.add_argument("--domain", choices=("nominal", "twin"), default="twin", help="physics")
+
+    convert = command("convert", _convert, "convert a replayed data set for another package")
+    convert.add_argument("file", type=Path, help="data set that `replay` wrote")
+    convert.add_argument(
+        "--to", choices=("lerobot", "minari"), required=True, help="LeRobot v2.1 with GR00T's modality.json, or Minari"
+    )
+    convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    convert.add_argument("--dataset-id", default="oc-residual/demos-v0", help="name of the data set, for Minari")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _logs(options: argparse.Namespace) -> int:
+    for file in sorted(LOGS.glob("*.hdf5")):
+        print(file)
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from demos_replay.inspect import describe
+
+    print(describe(options.file))
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from demos_replay.inspect import validate
+
+    good, text = validate(options.file)
+    print(text)
+    return 0 if good else 1
+
+
+def _replay(options: argparse.Namespace) -> int:
+    if options.mode == "states":
+        return _show(options)
+    from demos_replay.job import ReplaySettings, assumptions, replay_files, table
+
+    settings = ReplaySettings(
+        tuple(options.files), options.out, options.task, options.images, options.domain, options.objects
+    )
+    reports = replay_files(settings, options.command_line)
+    for report in reports.values():
+        print(table(report))
+    notes = list(dict.fromkeys(note for report in reports.values() for note in assumptions(report)))
+    if notes:
+        print("Assumptions:", *(f"- {note}" for note in notes), sep="\n")
+    return 0 if any(entry["status"] == "success" for report in reports.values() for entry in report["demos"]) else 1
+
+
+def _show(options: argparse.Namespace) -> int:
+    from demos_replay.readers import demo_names, open_log, read_demo
+    from demos_replay.states import show_states
+    from oc_residual_gym.tasks import TASKS
+
+    with open_log(options.files[0]) as (content, reader):
+        names = demo_names(content, reader)
+        name = options.demo or names[0]
+        if name not in names:
+            raise LogError(f"{options.files[0]} has no demonstration {name!r}; it has {', '.join(names)}")
+        log = read_demo(content, reader, name)
+    task = options.task or log.task
+    if task not in TASKS:
+        raise LogError(f"in which scene? give --task, one of {', '.join(TASKS)}")
+    count = show_states(log, TASKS[task], options.out)
+    print(f"{options.out}: {count} pictures of {name}, as recorded; nothing was simulated or judged")
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from demos_replay.record import record_person, record_scripted
+    from oc_residual_gym.tasks import TASKS
+
+    if options.task not in TASKS:
+        raise LogError(f"unknown task {options.task!r}: choose one of {', '.join(TASKS)}")
+    if options.operator:
+        result = record_scripted(options.task, options.out, demos=options.demos, domain=options.domain)
+    else:
+        from demos_replay.devices import connect
+
+        operator = connect(options.device)
+        result = record_person(options.task, options.out, operator, demos=options.demos, domain=options.domain)
+    print(
+        f"{result['file']}: {result['demos']} demonstrations, {result['new']} new, from {result['seeds_tried']} tries"
+    )
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from demos_replay.writers.robomimic import demo_names, read_demos
+
+    count = len(demo_names(options.file))
+    if options.to == "lerobot":
+        from demos_replay.writers.lerobot import write_lerobot
+
+        write_lerobot(read_demos(options.file), options.out)
+    else:
+        from demos_replay.writers.minari import write_minari
+
+        write_minari(read_demos(options.file), options.dataset_id, options.out)
+    print(f"{options.out}: {count} demonstrations")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

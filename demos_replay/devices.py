@@ -1,0 +1,72 @@
+"""A person at a robosuite device (keyboard, SpaceMouse, DualSense) as a base policy: a step moves the last target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION
+from oc_residual_gym.geometry import quat_from_rotvec, quat_multiply
+from oc_residual_gym.policies.base import BasePolicyError, PolicyView
+from oc_residual_gym.worlds.base import Array, IntArray
+
+DEVICES = {"keyboard": "Keyboard", "spacemouse": "SpaceMouse", "dualsense": "DualSense"}
+"""By our names, robosuite's classes."""
+
+
+class DeviceError(Exception):
+    """A device cannot be used; the message says what to install or to connect."""
+
+
+class DevicePolicy:
+    """Moves the last executed target as the device says, at most by the rate limits; one world at a time.
+
+    The device's reset gives the demonstration up.
+    """
+
+    hash: str | None = None
+    horizon = 1
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, name: str, device: Any):
+        self.name = name
+        self._device = device
+
+    def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
+        self._device.start_control()
+
+    def predict(self, view: PolicyView) -> Array:
+        state = self._device.get_controller_state()
+        if state["reset"]:
+            raise BasePolicyError("given up at the device")
+        # Order and sign of the angles are robosuite's (Device.input2action).
+        turn = state["raw_drotation"][[1, 0, 2]] * [1.0, 1.0, -1.0]
+        # robosuite scales what its devices send to [-1, 1] by gains of their own.
+        move, turn = self._device._postprocess_device_outputs(state["dpos"], turn)
+        target = view.previous_target.copy()
+        target[:, :3] += RATE_POSITION * np.asarray(move)
+        target[:, 3:7] = quat_multiply(quat_from_rotvec(RATE_ROTATION * np.asarray(turn)), target[:, 3:7])
+        target[:, 7] = 0.0 if state["grasp"] else 1.0
+        return target[:, None]
+
+
+def connect(name: str) -> DevicePolicy:
+    """The policy of the device with this name.
+
+    Raises:
+        DeviceError: it is unknown, not connected, or its driver is missing.
+    """
+    if name not in DEVICES:
+        raise DeviceError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
+    # All that the devices ask of an environment is how many arms it has.
+    cell = SimpleNamespace(robots=[SimpleNamespace(arms=["right"])])
+    try:
+        from robosuite import devices
+
+        return DevicePolicy(name, getattr(devices, DEVICES[name])(cell))
+    except Exception as error:  # drivers raise all kinds, OSError, ImportError and bare ones among them
+        remedy = "run it on a desktop with a display" if name == "keyboard" else "connect it, and `pip install hidapi`"
+        raise DeviceError(f"cannot use the {name} ({type(error).__name__}: {error}): {remedy}") from error

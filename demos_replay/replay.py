@@ -1,0 +1,224 @@
+"""Dynamic replay: a log's targets, tracked under the environments' own limits and physics, judged by the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from demos_replay.demo import Demo
+from demos_replay.log import Log, LogError
+from demos_replay.path import Path, make_path
+from demos_replay.transfer import Placement, place
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.geometry import norm, rotation_between
+from oc_residual_gym.policies.base import PolicyView
+from oc_residual_gym.tasks.base import Task
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, IntArray
+from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
+
+SETTLING = 40
+"""Control steps, 2 s, that success has to come about after the last target."""
+
+
+class TrackPolicy:
+    """A base policy that gives stored targets, one a step, and stays at the last one."""
+
+    name = "replay"
+    hash: str | None = None
+    horizon = 1
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        self.targets: dict[int, Array] = {}
+        """World to its targets (P, 8), to be set before the world is reset."""
+        self._done: dict[int, int] = {}
+
+    def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
+        self._done |= dict.fromkeys(worlds.tolist(), 0)
+
+    def predict(self, view: PolicyView) -> Array:
+        chunk = np.empty((len(view.worlds), 1, 8))
+        for i, world in enumerate(view.worlds.tolist()):
+            targets = self.targets[world]
+            chunk[i, 0] = targets[min(self._done[world], len(targets) - 1)]
+            self._done[world] += 1
+        return chunk
+
+
+class Replayer:
+    """Replays logs of one task, several at a time.
+
+    Args:
+        task: ours.
+        worlds: demonstrations at a time.
+        images: whether demos get the pictures of both cameras at every step.
+        domain: physics, "nominal" or "twin".
+    """
+
+    def __init__(self, task: Task, worlds: int = 32, *, images: bool = False, domain: str = "nominal"):
+        self.task, self.images = task, images
+        self._policy = TrackPolicy()
+        self._core = ResidualWorlds(task.name, worlds, base_policy=self._policy, domain=domain, errors="clean")
+        self._home = self._home_pose()
+
+    def _home_pose(self) -> Array:
+        self._policy.targets[0] = np.zeros((1, 8))
+        self._policy.targets[0][:, 6] = 1.0
+        self._core.reset(np.array([0]), [0])
+        return self._core.world.robot.tcp_pose[0].copy()
+
+    def run(
+        self, logs: Iterable[Log], poses: Mapping[str, Mapping[str, Array]] | None = None
+    ) -> Iterator[tuple[Log, Demo | LogError]]:
+        """Replay ``logs``; yield each with its demonstration, or with why it cannot be replayed.
+
+        Args:
+            logs: any number.
+            poses: by demonstration and object, start poses (7,) from a sidecar file.
+        """
+        waiting = iter(logs)
+        running: dict[int, _Run] = {}
+        idle = list(range(self._core.num_worlds))
+        while True:
+            while idle:
+                log = next(waiting, None)
+                if log is None:
+                    break
+                try:
+                    placement = place(log, self.task, None if poses is None else poses.get(log.name))
+                    path = make_path(log, placement.shift, self._home)
+                except LogError as error:
+                    yield log, error
+                    continue
+                world = idle.pop()
+                self._policy.targets[world] = path.targets
+                # The seed only numbers the episode: nothing is drawn in replay.
+                self._core.reset(np.array([world]), [0], [placement.start])
+                running[world] = _Run(log, placement, path)
+            if not running:
+                return
+            for world in self._step(running):
+                run = running.pop(world)
+                idle.append(world)
+                yield run.log, self._demo(run, world)
+
+    def _step(self, running: Mapping[int, _Run]) -> list[int]:
+        """One control step in the running worlds; returns those that are over."""
+        core, worlds = self._core, np.array(sorted(running))
+        for world in worlds.tolist():
+            running[world].see(self._state(world))
+        core.step(np.zeros((core.num_worlds, 7)), worlds)
+        over = []
+        for world in worlds.tolist():
+            run = running[world]
+            run.targets.append(core.executed_target[world].copy())
+            run.rewards.append(float(core.reward[world]))
+            run.peak_force = max(run.peak_force, float(core.peak_contact_force[world]))
+            ended = core.terminated[world] or core.truncated[world]
+            if ended or len(run.targets) >= len(run.path.targets) + SETTLING:
+                run.see(self._state(world))
+                over.append(world)
+        return over
+
+    def _state(self, world: int) -> dict[str, np.ndarray]:
+        core, robot = self._core, self._core.world.robot
+        state: dict[str, Any] = {
+            "tcp_pose": robot.tcp_pose[world],
+            "tcp_velocity": robot.tcp_velocity[world],
+            "joint_positions": robot.joint_positions[world],
+            "joint_velocities": robot.joint_velocities[world],
+            "gripper_width": robot.gripper_width[world],
+            "gripper_closed": core.latch.closed[world],
+            "wrench": robot.wrench[world],
+            "qpos": core.world.physics_state(world)[0],
+        }
+        object_poses = self.task.object_poses(core.world.true)
+        state |= {f"objects/{o.name}": pose[world] for o, pose in zip(self.task.objects, object_poses, strict=True)}
+        if self.images:
+            state |= {f"images/{camera}": core.render(world, camera, POLICY_IMAGE_SIZE) for camera in POLICY_CAMERAS}
+        return {name: np.array(value) for name, value in state.items()}
+
+    def _demo(self, run: _Run, world: int) -> Demo:
+        states = {name: np.stack([state[name] for state in run.states]) for name in run.states[0]}
+        groups: dict[str, dict[str, np.ndarray]] = {"objects": {}, "images": {}}
+        for name in [name for name in states if "/" in name]:
+            group, _, member = name.partition("/")
+            groups[group][member] = states.pop(name)
+        success = bool(self._core.success[world])
+        return Demo(
+            name=demo_name(run.log.file, run.log.name),
+            task=self.task.name,
+            instruction=self.task.instruction,
+            success=success,
+            failure=None if success else self._core.name_failure(world),
+            target=np.stack(run.targets),
+            reward=np.array(run.rewards),
+            report=self._report(run, states["tcp_pose"], groups["objects"]),
+            objects=groups["objects"],
+            images=groups["images"],
+            **states,
+        )
+
+    def _report(self, run: _Run, tcp: Array, objects: Mapping[str, Array]) -> dict[str, Any]:
+        log, placement, path = run.log, run.placement, run.path
+        # State t + 1 is where target t has led; the path may be cut short by success.
+        steps = min(len(tcp) - 1, len(path.targets))
+        rows = np.maximum(np.round(path.rows[:steps]).astype(int), 0)
+        along = path.rows[:steps] >= 0.0
+        reached, recorded = tcp[1 : steps + 1][along], log.tcp_pose[rows][along]
+        off = norm(reached[:, :3] - recorded[:, :3] - placement.shift[rows][along])
+        turned = norm(rotation_between(recorded[:, 3:], reached[:, 3:]))
+        report: dict[str, Any] = {
+            "file": log.file,
+            "demo": log.name,
+            "format": log.format,
+            "synthetic": log.synthetic,
+            "steps": len(tcp) - 1,
+            "seconds_in_log": round(float(log.time[-1]), 3),
+            "seconds": (len(tcp) - 1) / CONTROL_FREQUENCY,
+            "stretched": round(path.stretched, 4),
+            "within_time_limit": len(tcp) - 1 <= self.task.max_episode_steps,
+            "tcp_drift_mm": _spread(1000.0 * off),
+            "tcp_drift_degrees": _spread(np.degrees(turned)),
+            "peak_contact_force": round(run.peak_force, 1),
+            "object_drift_mm": {},
+            "start": {name: pose.tolist() for name, pose in placement.start.poses.items()},
+            "assumptions": [*log.assumptions, *placement.assumptions],
+        }
+        for name, poses in placement.objects.items():
+            away = norm(objects[name][1 : steps + 1][along][:, :3] - poses[rows][along][:, :3])
+            report["object_drift_mm"][name] = _spread(1000.0 * away)
+        return report
+
+    def close(self) -> None:
+        """Free the simulator's threads."""
+        self._core.close()
+
+
+class _Run:
+    """One log on its way through a world."""
+
+    def __init__(self, log: Log, placement: Placement, path: Path):
+        self.log, self.placement, self.path = log, placement, path
+        self.states: list[dict[str, np.ndarray]] = []
+        self.targets: list[Array] = []
+        self.rewards: list[float] = []
+        self.peak_force = 0.0
+
+    def see(self, state: dict[str, np.ndarray]) -> None:
+        self.states.append(state)
+
+
+def _spread(values: Array) -> dict[str, float]:
+    """Mean, largest and last of ``values`` (T,)."""
+    if not len(values):
+        return {}
+    return {k: round(float(v), 2) for k, v in (("mean", values.mean()), ("max", values.max()), ("end", values[-1]))}
+
+
+def demo_name(file: str, name: str) -> str:
+    """Name of the demonstration that comes of the log ``name`` in ``file``."""
+    return f"{PurePath(file).stem}/{name}"

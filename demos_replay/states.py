@@ -1,0 +1,67 @@
+"""A log's recorded states as a video, for looking only: nothing is simulated and nothing is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import imageio.v3 as imageio
+import numpy as np
+
+from demos_replay.log import Log, LogError
+from demos_replay.transfer import place
+from oc_residual_gym.robots.constants import MAX_OPENING
+from oc_residual_gym.tasks.base import Task
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+from oc_residual_gym.worlds.domains import EpisodePhysics
+from oc_residual_gym.worlds.render import shared_renderer
+from oc_residual_gym.worlds.sim import SimWorld
+
+SIZE = (480, 640)
+"""Pixels, height and width."""
+_WXYZ = [3, 0, 1, 2]
+
+
+def show_states(log: Log, task: Task, out: Path) -> int:
+    """Write a video of ``log`` in the scene of ``task``: arm, fingers and objects where the log has them.
+
+    Objects that the log does not follow stay where they start.
+
+    Returns:
+        Number of pictures.
+
+    Raises:
+        LogError: there are no joint positions of a Franka arm, or the objects' places are not known.
+        RenderError: this machine cannot make pictures.
+    """
+    if log.joint_positions is None:
+        raise LogError("it has no joint positions of a Franka arm: replay it dynamically to see it")
+    placement = place(log, task)
+    world = SimWorld(task, 1)
+    try:
+        world.reset(np.array([0]), [placement.start], [EpisodePhysics()])
+        qpos, positions, quats = (part.copy() for part in world.physics_state(0))
+    finally:
+        world.close()
+    scene = world.scene
+    arm = [scene.model.jnt_qposadr[scene.model.joint(f"robot0_joint{i}").id] for i in range(1, 8)]
+    view = SimpleNamespace(physics=[EpisodePhysics()], physics_state=lambda _: (qpos, positions, quats))
+    renderer = shared_renderer(task, "full", SIZE)
+    rows = np.arange(0.0, log.time[-1], 1.0 / CONTROL_FREQUENCY)
+    rows = np.searchsorted(log.time, rows, side="right") - 1
+    width = np.full(len(log.time), MAX_OPENING) if log.gripper_width is None else log.gripper_width
+    opened = scene.home[scene.finger_qpos]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for row in rows:
+        qpos[arm] = log.joint_positions[row]
+        qpos[scene.finger_qpos] = opened * width[row] / MAX_OPENING
+        for name, address in scene.free_qpos.items():
+            if name in placement.objects:
+                pose = placement.objects[name][row]
+                qpos[address : address + 7] = np.concatenate([pose[:3], pose[3:][_WXYZ]])
+        pictures.append(renderer.image(view, 0, "person"))
+    partial = out.with_name(f"{out.stem}.partial{out.suffix}")
+    imageio.imwrite(partial, pictures, fps=CONTROL_FREQUENCY, macro_block_size=2)
+    partial.replace(out)
+    return len(pictures)
