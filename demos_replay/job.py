@@ -69,7 +69,7 @@ def replay_files(settings: ReplaySettings, command: str | None = None) -> dict[s
             "domain": settings.domain,
             "files": {str(file): _sha256(file) for file in settings.files},
             "versions": versions(),
-            "command": command,
+            "command": command or "",
             "demos": entries[task],
         }
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def replay_files(settings: ReplaySettings, command: str | None = None) -> dict[s
         for entry in entries[task]:
             if entry["status"] != "skipped":
                 by_success[entry["status"] == "success"].append(parts / task / f"{entry['part']}.hdf5")
-        attributes = {key: value for key, value in reports[task].items() if key != "demos"}
+        attributes = {key: reports[task][key] for key in ("task", "domain", "files", "command")}
         for success, files in by_success.items():
             if files:
                 assemble(out if success else out.with_suffix(".failed.hdf5"), files, attributes)

@@ -114,10 +114,11 @@ def _progress(out: Path, task: str, label: str, domain: str) -> tuple[int, int]:
     problem = f"{out} exists, and is no log of {task} by operator {label!r} in {domain!r}: give another --out"
     try:
         with h5py.File(out, "r") as file:
-            made = {(g.attrs["task"], g.attrs["operator"], g.attrs["domain"]) for g in file["demos"].values()}
-            if file.attrs["schema"] != SCHEMA or made != {(task, label, domain)}:
+            demos = file.get("demos", {})
+            made = {(g.attrs["task"], g.attrs["operator"], g.attrs["domain"]) for g in demos.values()}
+            if file.attrs["schema"] != SCHEMA or made - {(task, label, domain)}:
                 raise LogError(problem)
-            return len(file["demos"]), int(file.attrs["seeds_tried"])
+            return len(demos), int(file.attrs["seeds_tried"])
     except (OSError, KeyError, AttributeError) as error:
         raise LogError(problem) from error
 

@@ -93,9 +93,7 @@ def _in_place(
     shift[:, 2] = -log.table_height
     down = np.array([0.0, 0.0, log.table_height, 0.0, 0.0, 0.0, 0.0])
     if log.table_height:
-        assumptions += (
-            f"Heights are taken from the table, which lies {1000 * log.table_height:.1f} mm from the base's.",
-        )
+        assumptions += ("Heights are taken from the table's top, which the log places.",)
     return Placement(task.start_at(starts), shift, {name: pose - down for name, pose in tracked.items()}, assumptions)
 
 

@@ -1,0 +1,117 @@
+"""Reading numbers and texts out of HDF5 files that may hold anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import h5py
+import numpy as np
+
+from demos_replay.log import LogError
+from oc_residual_gym.worlds.base import Array
+
+DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+"""What h5py raises on damaged files."""
+
+MAX_ROWS = 100_000
+"""More than an hour at 20 rows a second: a dataset that claims more is damaged, and might not fit into memory."""
+MAX_COLUMNS = 10_000
+
+
+def numbers(
+    group: h5py.Group, name: str, tail: tuple[int | None, ...], rows: int | None = None, *, gaps: bool = False
+) -> Array:
+    """Dataset ``name`` of ``group`` as float64, shape (rows, *tail); None allows any size.
+
+    Raises:
+        LogError: it is missing, not made of real numbers, has another shape, or, unless it may have ``gaps``, entries
+            that are not finite.
+    """
+    where = f"{group.name.rstrip('/')}/{name}"
+    dataset = group.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise LogError(f"the dataset {where} is missing")
+    if dataset.dtype.kind not in "fiub":
+        raise LogError(f"{where} holds no numbers but {dataset.dtype}")
+    expected: tuple[int | None, ...] = (rows, *tail)
+    shape: tuple[int, ...] = dataset.shape or ()
+    fits = len(shape) == len(expected)
+    if not fits or any(e not in (None, n) for e, n in zip(expected, shape, strict=True)):
+        wanted = ", ".join("any" if e is None else str(e) for e in expected)
+        raise LogError(f"{where} has shape {shape}; expected ({wanted})")
+    if shape[0] > MAX_ROWS or any(n > MAX_COLUMNS for n in shape[1:]):
+        raise LogError(f"{where} has shape {shape}: more than can be a demonstration")
+    values = np.asarray(dataset[()], dtype=np.float64)
+    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if bad.any() and not gaps:
+        raise LogError(f"{where} is not finite in {bad.sum()} of {len(values)} rows, first in row {bad.argmax()}")
+    return values
+
+
+def poses(group: h5py.Group, name: str, rows: int | None = None, *, gaps: bool = False) -> Array:
+    """Dataset ``name`` of ``group`` as poses (rows, 7), quaternions xyzw brought to unit length.
+
+    Raises:
+        LogError: as :func:`numbers`, or quaternions are far from unit length.
+    """
+    values = numbers(group, name, (7,), rows, gaps=gaps)
+    lengths = np.linalg.norm(values[:, 3:], axis=1)
+    bad = ~(np.abs(lengths - 1.0) < 0.01) & np.isfinite(lengths)
+    if bad.any() and not gaps:
+        raise LogError(
+            f"{group.name.rstrip('/')}/{name} has quaternions that are no rotations, first in row {bad.argmax()}"
+        )
+    values[:, 3:] /= np.where(bad, 1.0, lengths)[:, None]
+    return values
+
+
+def subgroup(group: h5py.Group, name: str) -> h5py.Group:
+    """Group ``name`` of ``group``.
+
+    Raises:
+        LogError: it is missing, or something else.
+    """
+    item = group.get(name)
+    if not isinstance(item, h5py.Group):
+        raise LogError(f"the group {group.name.rstrip('/')}/{name} is missing")
+    return item
+
+
+def text(item: h5py.HLObject, name: str) -> str | None:
+    """Attribute ``name`` of a group or dataset, if there is one and it is text."""
+    value = item.attrs.get(name)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else None
+
+
+def number(item: h5py.HLObject, name: str) -> float | None:
+    """Attribute ``name`` of a group or dataset, if there is one and it is one finite number."""
+    value = np.asarray(item.attrs.get(name, np.nan))
+    if value.size != 1 or value.dtype.kind not in "fiub":
+        return None
+    result = float(value.reshape(-1)[0])
+    return result if np.isfinite(result) else None
+
+
+def settings(item: h5py.HLObject, name: str) -> dict[str, Any]:
+    """JSON object in attribute ``name``; empty if there is none that can be parsed."""
+    try:
+        value = json.loads(text(item, name) or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names sorted with their numbers by value: demo_2 before demo_10."""
+
+    def key(name: str) -> list[tuple[int, str]]:
+        return [(int(digits or -1), other) for digits, other in re.findall(r"([0-9]{1,18})|([^0-9]+)", name)]
+
+    return sorted(names, key=key)

@@ -1,0 +1,130 @@
+"""Recording: the scripted operator's logs, and a person's at a device."""
+
+
+import sys
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import robosuite
+
+from demos_replay.cli import main
+from demos_replay.devices import DeviceError, DevicePolicy, connect
+from demos_replay.log import Log, LogError
+from demos_replay.readers import read_logs
+from demos_replay.record import _record, record_scripted
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.tasks import TASKS
+
+
+def rows(path):
+    with h5py.File(path) as file:
+        return {name: {k: v[()] for k, v in demo.items() if k != "objects"} for name, demo in file["demos"].items()}
+
+
+def test_the_scripted_operator_is_seeded_resumes_and_differs_from_the_expert(tmp_path):
+    at_once, in_two = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
+    record_scripted("Lift", at_once, demos=3, domain="twin")
+    record_scripted("Lift", in_two, demos=1, domain="twin")
+    result = record_scripted("Lift", in_two, demos=3, domain="twin")
+    assert result["new"] == 2
+    first, second = rows(at_once), rows(in_two)
+    assert list(first) == list(second) == ["demo_0000", "demo_0001", "demo_0002"]
+    for name, demo in first.items():
+        for dataset, values in demo.items():
+            np.testing.assert_array_equal(values, second[name][dataset])
+    logs = [log for log in read_logs(at_once) if isinstance(log, Log)]
+    assert len(logs) == 3 and all(log.synthetic and log.task == "Lift" for log in logs)
+    paces = [np.abs(np.diff(demo["target"][:, :3], axis=0)).max() for demo in first.values()]
+    assert len(set(np.round(paces, 5))) == 3
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path):
+    file = tmp_path / "log.hdf5"
+    record_scripted("CloseDrawer", file, demos=1, domain="twin")
+    before = file.read_bytes()
+    for task, domain in (("Lift", "twin"), ("CloseDrawer", "nominal")):
+        with pytest.raises(LogError, match="another --out"):
+            record_scripted(task, file, demos=2, domain=domain)
+    assert file.read_bytes() == before
+    file.write_text("notes")
+    with pytest.raises(LogError, match="another --out"):
+        record_scripted("CloseDrawer", file, demos=1, domain="twin")
+
+
+class ScriptedDevice:
+    """Stands for a robosuite device: pushes the drawer shut as a person with a keyboard would."""
+
+    def __init__(self, move, give_up=False):
+        self.started = 0
+        self._state = {"dpos": np.array(move), "raw_drotation": np.zeros(3), "grasp": 1, "reset": int(give_up)}
+
+    def start_control(self):
+        self.started += 1
+
+    def get_controller_state(self):
+        return self._state
+
+    def _postprocess_device_outputs(self, move, turn):
+        return np.clip(move, -1, 1), np.clip(turn, -1, 1)
+
+
+def test_a_device_moves_the_target_within_the_limits():
+    device = ScriptedDevice([1.0, 0.0, 0.5])
+    core = ResidualWorlds("Lift", 1, base_policy=DevicePolicy("keyboard", device), errors="clean")
+    core.reset(np.array([0]), [0])
+    start = core.executed_target[0].copy()
+    for _ in range(3):
+        core.step(np.zeros((1, 7)))
+    assert device.started == 1
+    moved = core.executed_target[0, :3] - start[:3]
+    assert moved[0] > 0.02 and 0.0 < moved[2] < moved[0] and abs(moved[1]) < 1e-9
+    assert core.executed_target[0, 7] == 0.0
+    core.close()
+
+
+def test_a_person_who_gives_up_leaves_nothing_behind(tmp_path):
+    tries = []
+
+    def stop_after_two(core):
+        tries.append(core.seeds[0])
+        if len(set(tries)) > 2:
+            raise KeyboardInterrupt
+
+    device = DevicePolicy("keyboard", ScriptedDevice([0.0, 0.0, 0.0], give_up=True))
+    file = tmp_path / "log.hdf5"
+    with pytest.raises(KeyboardInterrupt):
+        _record("Lift", file, device, 1, "nominal", 1, "keyboard", "a person", stop_after_two)
+    assert sorted(set(tries)) == [0, 1, 2]
+    with h5py.File(file) as content:
+        assert len(content.get("demos", {})) == 0
+
+
+def test_devices_that_are_not_there_say_what_to_do(monkeypatch, capsys, tmp_path):
+    with pytest.raises(DeviceError, match="keyboard, spacemouse, dualsense"):
+        connect("joystick")
+
+    def no_display(cell):
+        raise OSError("no display")
+
+    drivers = SimpleNamespace(Keyboard=no_display)
+    monkeypatch.setitem(sys.modules, "robosuite.devices", drivers)
+    monkeypatch.setattr(robosuite, "devices", drivers, raising=False)
+    with pytest.raises(DeviceError, match=r"no display.*desktop"):
+        connect("keyboard")
+    assert main(["record", "--task", "Lift", "--device", "joystick", "--out", str(tmp_path / "log.hdf5")]) == 2
+    assert "joystick" in capsys.readouterr().err
+
+
+def test_a_start_can_be_given_by_the_observed_objects(task):
+    """``start_at`` undoes ``object_poses``: what a cell measures is enough to set up the same episode."""
+    spec = TASKS[task]
+    core = ResidualWorlds(task, 2, base_policy="hold", errors="clean", split="train")
+    core.reset(np.array([0]), [7])
+    poses = {o.name: p[0] for o, p in zip(spec.objects, spec.object_poses(core.world.true), strict=True)}
+    core.reset(np.array([1]), [7], [spec.start_at(poses)])
+    for pose in spec.object_poses(core.world.true):
+        np.testing.assert_allclose(pose[1, :3], pose[0, :3], atol=1e-3)
+        np.testing.assert_allclose(np.abs(pose[1, 3:] @ pose[0, 3:]), 1.0, atol=1e-4)
+    core.close()
