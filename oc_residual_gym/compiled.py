@@ -30,7 +30,7 @@ def _cache_directory() -> Path:
         digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for parent in (home, Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"):
-        folder = parent / "oc-residual-gym" / digest.hexdigest()[:16]
+        folder = parent / "oc-residual-gym" / "compiled" / digest.hexdigest()[:16]
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:

@@ -99,6 +99,7 @@ def test_summary_counts_the_episodes(finished: Path) -> None:
     assert summary["command"] == "a command"
     assert {"mujoco", "numpy", "robosuite", "oc-residual-gym"} <= set(summary["versions"])
     assert set(summary["hashes"]) == {"base", "residual", "simulation"}
+    assert summary["hashes"]["base"] == {"CloseDrawer": None, "Lift": None}
     assert summary["machine"]["cores"] >= 1
 
 

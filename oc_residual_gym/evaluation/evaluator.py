@@ -31,6 +31,7 @@ from oc_residual_gym.geometry import norm
 from oc_residual_gym.perception.errors import MODELS
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.residual import load_residual
+from oc_residual_gym.policies.server import ServerPolicy
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.base import Array, IntArray
 from oc_residual_gym.worlds.domains import DOMAINS
@@ -79,11 +80,11 @@ class EvaluationSettings:
         return [(task, seed) for task in self.tasks for seed in range(self.episodes)]
 
     @property
-    def hashes(self) -> dict[str, str | None]:
-        """SHA-256 of what the results depend on: policy files (``None`` where there is none) and
-        simulation."""
+    def hashes(self) -> results.Record:
+        """SHA-256 of what the results depend on: base policy by task, residual (``None`` where there is no
+        file), simulation."""
         return {
-            "base": load_base_policy(self.base, TASKS[self.tasks[0]]).hash,
+            "base": {task: load_base_policy(self.base, TASKS[task]).hash for task in self.tasks},
             "residual": load_residual(self.residual).hash,
             "simulation": results.simulation_hash(),
         }
@@ -157,16 +158,19 @@ def run_rows(
 def _run_task(
     settings: EvaluationSettings, task: str, seeds: Sequence[int], worlds: int, threads: int | None
 ) -> Iterator[Record]:
-    core = ResidualWorlds(
-        task,
-        min(worlds, len(seeds)),
-        base_policy=settings.base,
-        domain=settings.domain,
-        errors=settings.errors,
-        split=settings.split,
-        max_episode_steps=TASKS[task].max_episode_steps,
-        threads=threads,
-    )
+    try:
+        core = ResidualWorlds(
+            task,
+            min(worlds, len(seeds)),
+            base_policy=settings.base,
+            domain=settings.domain,
+            errors=settings.errors,
+            split=settings.split,
+            max_episode_steps=TASKS[task].max_episode_steps,
+            threads=threads,
+        )
+    except ValueError as error:  # a server that is not there
+        raise SettingsError(str(error)) from error
     residual = load_residual(settings.residual)
     tally = _Tally(core.num_worlds)
     waiting = iter(seeds)
@@ -189,6 +193,9 @@ def _run_task(
         while len(running):
             actions = residual.act(core)
             core.step(actions, running)
+            if isinstance(core.base_policy, ServerPolicy) and core.base_policy_failed[running].any():
+                # A lost server is no failure of its model: the episodes that it has not finished are not counted.
+                raise SettingsError(f"{core.base_policy_problem}; run this again once it is back, to go on")
             tally.add(core, actions, running)
             over = (core.terminated | core.truncated)[running]
             if over.any():

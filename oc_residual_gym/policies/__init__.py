@@ -7,25 +7,50 @@ from typing import Any
 
 from oc_residual_gym.policies.base import BasePolicy, CallablePolicy, HoldPolicy
 from oc_residual_gym.policies.expert import ExpertPolicy, OffsetExpertPolicy
+from oc_residual_gym.policies.gr00t import gr00t_policy
 from oc_residual_gym.policies.onnx_policy import OnnxBasePolicy
+from oc_residual_gym.policies.openpi import openpi_policy
 from oc_residual_gym.tasks.base import Task
 
-BASE_POLICIES = ("hold", "expert", "expert-offset", "FILE.onnx", "a callable", "a BasePolicy")
+SHIPPED = Path(__file__).parent / "shipped"
+"""Trained policies: ``<name>.onnx``, or a folder ``<name>`` with a file for each task; a card beside each."""
+NEWEST = {"bc": "bc-v0", "vla": "vla-v0"}
+"""What the names without a version stand for."""
+BASE_POLICIES = (
+    "bc",
+    "vla",
+    *NEWEST.values(),
+    "hold",
+    "expert",
+    "expert-offset",
+    "FILE.onnx",
+    "openpi://HOST:PORT",
+    "gr00t://HOST:PORT",
+    "a callable",
+    "a BasePolicy",
+)
 
 
 def load_base_policy(policy: Any, task: Task) -> BasePolicy:
-    """The base policy named ``policy`` for ``task``: "hold", "expert", "expert-offset", an ``.onnx`` file, a
-    callable or a policy.
+    """The base policy named ``policy`` for ``task``: a shipped one ("bc", "vla", or with a version), "hold", "expert",
+    "expert-offset", an ``.onnx`` file, a server (``openpi://host:port``, ``gr00t://host:port``), a callable or a
+    policy.
 
     Raises:
         ValueError: there is no such policy.
     """
+    if isinstance(policy, str) and policy in (*NEWEST, *NEWEST.values()):
+        return _shipped(NEWEST.get(policy, policy), task)
     if policy == "hold":
         return HoldPolicy()
     if policy == "expert":
         return ExpertPolicy(task)
     if policy == "expert-offset":
         return OffsetExpertPolicy(task)
+    if isinstance(policy, str) and policy.startswith("openpi://"):
+        return openpi_policy(policy, task.instruction)
+    if isinstance(policy, str) and policy.startswith("gr00t://"):
+        return gr00t_policy(policy, task.instruction)
     if isinstance(policy, (str, Path)) and str(policy).endswith(".onnx"):
         return OnnxBasePolicy(policy)
     if hasattr(policy, "predict") and hasattr(policy, "horizon"):
@@ -33,3 +58,10 @@ def load_base_policy(policy: Any, task: Task) -> BasePolicy:
     if callable(policy):
         return CallablePolicy(policy)
     raise ValueError(f"unknown base policy {policy!r}: choose one of {', '.join(BASE_POLICIES)}")
+
+
+def _shipped(name: str, task: Task) -> OnnxBasePolicy:
+    for path in (SHIPPED / name / f"{task.name}.onnx", SHIPPED / f"{name}.onnx"):
+        if path.is_file():
+            return OnnxBasePolicy(path, name)
+    raise ValueError(f"base policy {name!r} has no file for {task.name} in {SHIPPED}: reinstall, or train it")

@@ -54,10 +54,12 @@ class BasePolicy(Protocol):
     name: str
     hash: str | None
     """SHA-256 of the policy's file, where there is one."""
-    horizon: int
-    """Targets in a chunk, H."""
     needs: frozenset[str]
     """What of "objects", "images" and "truth" it wants to see."""
+
+    @property
+    def horizon(self) -> int:
+        """Targets in a chunk, H."""
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
         """A new episode starts in ``worlds``; randomness there comes from these generators only."""

@@ -21,6 +21,9 @@ PLAIN_INPUTS = {
     "previous_target": 8,
 }
 """Inputs of a base policy that every task has, and their widths."""
+INSTRUCTION_TYPES: dict[str, type[np.integer]] = {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+MAX_INSTRUCTION = 128
+"""Bytes that an instruction has at most where a file leaves the number open."""
 
 
 class OnnxFile:
@@ -46,6 +49,7 @@ class OnnxFile:
         except Exception as error:
             raise ValueError(f"{path} is not an ONNX model that ONNX Runtime can load: {error}") from error
         self.inputs = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
+        self.input_types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
         self.output_shape = tuple(self._session.get_outputs()[0].shape)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
@@ -57,28 +61,34 @@ class OnnxFile:
 class OnnxBasePolicy:
     """A base policy from a file: inputs named after what it needs, output (n, H, 8).
 
-    Inputs, all float32 but images: ``tcp_pose`` (n, 7), ``joint_positions`` (n, 7), ``gripper_width`` (n, 1),
+    Inputs, float32 unless said otherwise: ``tcp_pose`` (n, 7), ``joint_positions`` (n, 7), ``gripper_width`` (n, 1),
     ``gripper_closed`` (n, 1), ``wrench`` (n, 6), ``previous_target`` (n, 8), ``object/<name>`` (n, 7),
-    ``image/<camera>`` (n, 128, 128, 3) uint8.
+    ``image/<camera>`` (n, 128, 128, 3) uint8, ``instruction`` (n, L) uint8 or int64: the instruction's UTF-8 bytes,
+    zeros after its end. L is the file's own, 128 where it leaves that open.
+
+    Args:
+        path: the .onnx file.
+        name: what results call it; by default the path.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, name: str | None = None):
         self._file = OnnxFile(path)
-        self.name = str(path)
+        self.name = name or str(path)
         self.hash: str | None = self._file.hash
         shape = self._file.output_shape
         if len(shape) != 3 or not isinstance(shape[1], int) or shape[2] != 8:
             raise ValueError(f"base policy {path} has output shape {shape}; expected (batch, horizon, 8)")
         self.horizon = shape[1]
         prefixes = {name.split("/")[0] for name in self._file.inputs}
-        unknown = prefixes - set(PLAIN_INPUTS) - {"object", "image"}
+        unknown = prefixes - set(PLAIN_INPUTS) - {"object", "image", "instruction"}
         if unknown:
             raise ValueError(
                 f"base policy {path} has unknown inputs {sorted(unknown)}; "
-                f"known are {sorted(PLAIN_INPUTS)}, object/<name> and image/<camera>"
+                f"known are {sorted(PLAIN_INPUTS)}, instruction, object/<name> and image/<camera>"
             )
+        self._instruction_type, self._instruction_width = self._instruction_input()
         for name, (batch, *rest) in self._file.inputs.items():
-            width = PLAIN_INPUTS.get(name, 7)
+            width = PLAIN_INPUTS.get(name, self._instruction_width if name == "instruction" else 7)
             expected = [128, 128, 3] if name.startswith("image/") else [width]
             if isinstance(batch, int) or any(
                 isinstance(n, int) and n != m for n, m in zip(rest, expected, strict=False)
@@ -89,6 +99,29 @@ class OnnxBasePolicy:
                 )
         self.needs = frozenset({"object": "objects", "image": "images"}[p] for p in prefixes & {"object", "image"})
 
+    def _instruction_input(self) -> tuple[type[np.integer], int]:
+        """Type and width of the input ``instruction``, where the file has one."""
+        if "instruction" not in self._file.inputs:
+            return np.uint8, 0
+        shape, kind = self._file.inputs["instruction"], self._file.input_types["instruction"]
+        if kind not in INSTRUCTION_TYPES or len(shape) != 2:
+            raise ValueError(
+                f"base policy {self.name} has input 'instruction' of type {kind} and shape {shape}; expected "
+                f"(batch, bytes) of one of {', '.join(INSTRUCTION_TYPES)}"
+            )
+        return INSTRUCTION_TYPES[kind], shape[1] if isinstance(shape[1], int) else MAX_INSTRUCTION
+
+    def _instruction(self, text: str, rows: int) -> np.ndarray:
+        """(rows, L) bytes of ``text``."""
+        data = text.encode()
+        if len(data) > self._instruction_width:
+            raise BasePolicyError(
+                f"base policy {self.name} reads instructions of {self._instruction_width} bytes; "
+                f"{text!r} has {len(data)}"
+            )
+        padded = np.frombuffer(data.ljust(self._instruction_width, b"\0"), np.uint8)
+        return np.repeat(padded[None], rows, axis=0).astype(self._instruction_type)
+
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
         """Nothing to forget."""
 
@@ -98,6 +131,9 @@ class OnnxBasePolicy:
             group, _, member = name.partition("/")
             if group == "image":
                 inputs[name] = _pick(view.images, member, name)
+                continue
+            if group == "instruction":
+                inputs[name] = self._instruction(view.instruction, len(view.worlds))
                 continue
             value = _pick(view.objects, member, name) if group == "object" else getattr(view, name)
             inputs[name] = np.asarray(value, np.float32).reshape(len(view.worlds), -1)

@@ -1,8 +1,8 @@
-"""Datasets as the packages they are made for read them: Minari, and in an environment of their own LeRobot and robomimic.
+"""Datasets as the packages they are made for read them: Minari; LeRobot and robomimic in an environment of their own.
 
-That environment is made by ``OC_RESIDUAL_TEST_CONSUMERS=1 pytest tests/demos_replay/test_writers_in_their_packages.py``,
-once: some 7 GB (1.5 GB where pip finds PyTorch without CUDA) in ``~/.cache/oc-residual-gym-tests``, in minutes. Without
-it those tests are skipped.
+``OC_RESIDUAL_TEST_CONSUMERS=1 pytest tests/demos_replay/test_writers_in_their_packages.py`` makes that one, once:
+some minutes and 7 GB (less where pip finds PyTorch without CUDA) in ``~/.cache/oc-residual-gym-tests``. Where it is
+missing those tests are skipped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def consumers() -> Path:
     if python.exists():
         return python
     if os.environ.get(CREATE) != "1":
-        pytest.skip(f"there is no environment with {' and '.join(PACKAGES)}; {CREATE}=1 makes it, some gigabytes")
+        pytest.skip(f"there is no environment with {' and '.join(PACKAGES)}; {CREATE}=1 makes it (7 GB)")
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
         subprocess.run([sys.executable, "-m", "venv", unfinished], check=True, capture_output=True, text=True)

@@ -1,0 +1,240 @@
+"""GR00T servers as base policies: ``gr00t://host:port`` (port 5555 where none is given).
+
+The protocol is that of Isaac-GR00T's ``PolicyServer`` (N1.6 and N1.7, https://github.com/NVIDIA/Isaac-GR00T,
+``gr00t/policy/server_client.py``; run it without its simulation wrapper): ZeroMQ, request and reply, msgpack with
+arrays in NumPy's file format. All worlds are one batch. The inference service of N1.5 (``gr00t/eval/service.py``) is
+understood too, told by its modality keys, which carry the modality's name ("video.wrist"); it is asked for one world at
+a time.
+
+The server says which modalities its model has. Known are those of ``modality.json`` in our LeRobot datasets: video
+"shoulder" and "wrist", (128, 128, 3) uint8; state, float32, :data:`oc_residual_gym.policies.server.COLUMNS`; and one
+language key, which gets the instruction. Only the present step is at hand, no history. The answer has absolute targets:
+``eef_9d`` (H, 9), or ``eef_position`` (H, 3) with ``eef_rotation_6d`` (H, 6) or ``eef_quaternion`` (H, 4); and
+``gripper_position`` (H, 1). Where the environment variable GR00T_API_TOKEN is set, it is sent along.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from oc_residual_gym.policies.base import BasePolicyError, PolicyView
+from oc_residual_gym.policies.server import (
+    COLUMNS,
+    LARGEST_REPLY,
+    Address,
+    ServerPolicy,
+    missing_package,
+    parse_address,
+    state_columns,
+)
+from oc_residual_gym.worlds.base import Array
+
+if TYPE_CHECKING:
+    import zmq
+
+DEFAULT_PORT = 5555
+_POSES = (("eef_9d",), ("eef_position", "eef_rotation_6d"), ("eef_position", "eef_quaternion"))
+"""Keys that make up a pose, the better ones first."""
+
+
+def gr00t_policy(address: str, instruction: str) -> ServerPolicy:
+    """The base policy on the GR00T server at ``address``, for a task with this ``instruction``.
+
+    Raises:
+        ValueError: the address is malformed, or the packages of the extra "servers" are missing.
+    """
+    parsed = parse_address(address, DEFAULT_PORT)
+    return ServerPolicy(parsed, Gr00tClient(parsed), instruction)
+
+
+@dataclass(frozen=True)
+class Modalities:
+    """What a server's model sees."""
+
+    video: tuple[str, ...]
+    state: tuple[str, ...]
+    language: str
+    named: bool
+    """Do keys carry their modality's name? So they do in N1.5."""
+
+
+class Gr00tClient:
+    """A connection to a GR00T server."""
+
+    def __init__(self, address: Address):
+        try:
+            import msgpack  # noqa: F401
+            import zmq  # noqa: F401
+        except ImportError as error:
+            raise missing_package(error) from error
+        self._address = address
+        self._socket: zmq.Socket[bytes] | None = None
+        self._modalities: Modalities | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Gr00tClient, (self._address,)
+
+    def infer(self, view: PolicyView, timeout: float) -> list[Array]:
+        """Actions (H, 8 or 10) of each world of ``view``.
+
+        Raises:
+            BasePolicyError: there was no answer within ``timeout`` seconds, or none that makes sense.
+        """
+        try:
+            if self._modalities is None:
+                self._modalities = _modalities(self._call("get_modality_config", None, self._address.timeout))
+            observation = _observation(view, self._modalities)
+            if not self._modalities.named:
+                data = {"observation": observation, "options": None}
+                return list(_actions(self._call("get_action", data, timeout), len(view.worlds)))
+            rows = [{k: v[i] for k, v in observation.items()} for i in range(len(view.worlds))]
+            return [_actions(self._call("get_action", row, timeout), 1)[0] for row in rows]
+        except BaseException:
+            # Whatever went wrong: a socket that waits for an answer sends no other question.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Hang up."""
+        self._modalities = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connect(self) -> zmq.Socket[bytes]:
+        import zmq
+
+        if self._socket is None:
+            self._socket = zmq.Context.instance().socket(zmq.REQ)
+            self._socket.setsockopt(zmq.LINGER, 0)
+            self._socket.setsockopt(zmq.IPV6, ":" in self._address.host)
+            self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_REPLY)
+            # Without a server, sending fails after its timeout in place of storing the question for later.
+            self._socket.setsockopt(zmq.IMMEDIATE, 1)
+            self._socket.setsockopt(zmq.SNDTIMEO, math.ceil(1000 * self._address.timeout))
+            self._socket.connect(f"tcp://{self._address.place}")
+        return self._socket
+
+    def _call(self, endpoint: str, data: dict[str, Any] | None, timeout: float) -> Any:
+        """Answer of one endpoint of the server."""
+        import msgpack
+        import zmq
+
+        request: dict[str, Any] = {"endpoint": endpoint}
+        if data is not None:
+            request["data"] = data
+        if token := os.environ.get("GR00T_API_TOKEN"):
+            request["api_token"] = token
+        try:
+            socket = self._connect()
+            socket.setsockopt(zmq.RCVTIMEO, math.ceil(1000 * timeout))
+            socket.send(msgpack.packb(request, default=_encode))
+        except zmq.ZMQError as error:
+            raise BasePolicyError(
+                f"no GR00T server answers at {self._address.place}: start it, or correct the address"
+            ) from error
+        try:
+            message = socket.recv()
+        except zmq.ZMQError as error:
+            raise BasePolicyError(f"the server at {self._address.place} gave no answer in {timeout:g} s") from error
+        try:
+            reply = msgpack.unpackb(message, object_hook=_decode)
+        except Exception as error:
+            raise BasePolicyError(f"the server's answer cannot be read: {error!r}") from error
+        if isinstance(reply, dict) and "error" in reply:
+            raise BasePolicyError(f"the server reports: {reply['error']}")
+        return reply
+
+
+def _modalities(config: Any) -> Modalities:
+    """Read the answer of ``get_modality_config``."""
+    try:
+        keys = {name: [str(key) for key in config[name]["modality_keys"]] for name in ("video", "state", "language")}
+        steps = {name: len(config[name]["delta_indices"]) for name in ("video", "state")}
+    except (KeyError, TypeError) as error:
+        raise BasePolicyError(f"the server's modality configuration cannot be read: {error!r}") from error
+    named = any(key.startswith("video.") for key in keys["video"])
+    for name, known in {"video": ("shoulder", "wrist"), "state": tuple(COLUMNS)}.items():
+        plain = [key.removeprefix(f"{name}.") for key in keys[name]]
+        if unknown := set(plain) - set(known):
+            raise BasePolicyError(
+                f"the server's model wants the {name} {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+            )
+        if steps[name] != 1:
+            raise BasePolicyError(
+                f"the server's model wants {steps[name]} steps of {name}; there is the present one only"
+            )
+        keys[name] = plain
+    if len(keys["language"]) != 1:
+        raise BasePolicyError(f"the server's model wants {len(keys['language'])} instructions; there is one")
+    return Modalities(tuple(keys["video"]), tuple(keys["state"]), keys["language"][0], named)
+
+
+def _observation(view: PolicyView, modalities: Modalities) -> dict[str, Any]:
+    """What the server is told: arrays (n, 1, ...), the step being the second axis."""
+    images, columns = view.images or {}, state_columns(view)
+    video = {key: images[key][:, None] for key in modalities.video}
+    state = {key: columns[:, None, COLUMNS[key]] for key in modalities.state}
+    language = {modalities.language: [[view.instruction]] * len(view.worlds)}
+    if not modalities.named:
+        return {"video": video, "state": state, "language": language}
+    named = {f"video.{key}": value for key, value in video.items()}
+    return named | {f"state.{key}": value for key, value in state.items()} | language
+
+
+def _actions(reply: Any, count: int) -> Array:
+    """Actions (count, H, 8 or 10) of an answer of ``get_action``: the actions and further information, or (N1.5) the
+    actions alone."""
+    named = isinstance(reply, dict)
+    action = reply if named else reply[0] if isinstance(reply, list) and reply else None
+    if not isinstance(action, dict):
+        raise BasePolicyError(f"the server's answer is {type(action).__name__} where actions by name are wanted")
+    action = {str(key).removeprefix("action."): value for key, value in action.items()}
+    keys = next((keys for keys in _POSES if set(keys) <= set(action)), None)
+    if keys is None or "gripper_position" not in action:
+        raise BasePolicyError(
+            f"the server returned {', '.join(action) or 'nothing'}; wanted are gripper_position and one of "
+            f"{'; '.join(' with '.join(keys) for keys in _POSES)}"
+        )
+    parts = []
+    for key in (*keys, "gripper_position"):
+        width = COLUMNS[key].stop - COLUMNS[key].start
+        try:
+            value = np.asarray(action[key], np.float64)
+            # N1.5 has no batch axis, and drops others of length 1 besides.
+            if named:
+                value = value.reshape(1, -1, width) if value.ndim < 2 else value[None]
+        except (TypeError, ValueError) as error:
+            raise BasePolicyError(f"the server returned {key} that is no array of {width} columns: {error}") from error
+        if value.ndim != 3 or len(value) != count or value.shape[2] != width:
+            raise BasePolicyError(
+                f"the server returned {key} of shape {value.shape}; wanted is ({count}, targets, {width})"
+            )
+        parts.append(value)
+    if len({part.shape[1] for part in parts}) != 1:
+        raise BasePolicyError(f"the server returned actions of {[part.shape[1] for part in parts]} targets: differing")
+    return np.concatenate(parts, axis=-1)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        data = io.BytesIO()
+        np.save(data, value, allow_pickle=False)
+        return {"__ndarray_class__": True, "as_npy": data.getvalue()}
+    raise TypeError(f"{type(value).__name__} has no place in a message")
+
+
+def _decode(value: dict[Any, Any]) -> Any:
+    if "__ndarray_class__" in value:
+        return np.lib.format.read_array(io.BytesIO(value["as_npy"]), allow_pickle=False)
+    if "__ModalityConfig_class__" in value:
+        config = value["as_json"]
+        return json.loads(config) if isinstance(config, str) else config
+    return value

@@ -1,0 +1,250 @@
+"""Base policies that are vision-language-action models on servers: what they see, and how their replies are read.
+
+A model that was fine-tuned on a LeRobot dataset written by ``demos-replay convert`` is asked in that dataset's own
+terms: images of the cameras "shoulder" and "wrist", the columns of ``observation.state``, and the instruction. Its
+actions are absolute targets, in the columns of ``action`` or in some of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from oc_residual_gym.geometry import matrix_from_quat
+from oc_residual_gym.policies.base import BasePolicyError, PolicyView
+from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, MAX_OPENING
+from oc_residual_gym.worlds.base import Array, IntArray
+
+COLUMNS = {
+    "eef_9d": slice(0, 9),
+    "eef_position": slice(0, 3),
+    "eef_rotation_6d": slice(3, 9),
+    "eef_quaternion": slice(9, 13),
+    "joint_position": slice(13, 20),
+    "gripper_position": slice(20, 21),
+}
+"""Columns of a dataset's state and action: m; first two rows of the rotation matrix; xyzw; rad; opening, 0 to 1."""
+WIDTH = 21
+
+TIMEOUT = 10.0
+"""Seconds that a server has for an answer, unless the address says otherwise."""
+WARM_UP = 6
+"""The first answer may take so many times as long: a model that has just been started is compiled by it."""
+LARGEST_REPLY = 2**24
+"""Bytes; a chunk of 50 targets has some thousand."""
+
+_OPTIONS = {"horizon": "targets to execute of each chunk", "timeout": "seconds to wait for an answer"}
+_START_POSE = np.array([0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0])  # tool straight down
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is: ``openpi://host:port?horizon=8&timeout=20``, the options being optional."""
+
+    text: str
+    """As it was given."""
+    host: str
+    port: int
+    horizon: int | None = None
+    """Targets to execute of each chunk; ``None`` for all that the server returns."""
+    timeout: float = TIMEOUT
+    """Seconds."""
+
+    @property
+    def place(self) -> str:
+        """Host and port."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, default_port: int) -> Address:
+    """Read the address of a server.
+
+    Raises:
+        ValueError: it is malformed; the message says where.
+    """
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"the address {text!r} is malformed: {error}") from error
+    form = f"{parts.scheme}://HOST:PORT?horizon=8&timeout=20"
+    if not host or parts.username is not None or parts.path.strip("/") or parts.fragment:
+        raise ValueError(f"the address {text!r} is malformed: write {form}, the options being optional")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for name in options.keys() - _OPTIONS:
+        known = "; ".join(f"{key}, {meaning}" for key, meaning in _OPTIONS.items())
+        raise ValueError(f"the address {text!r} has the unknown option {name!r}; there are: {known}")
+    horizon, timeout = options.get("horizon"), options.get("timeout", str(TIMEOUT))
+    if horizon is not None and not (horizon.isdecimal() and int(horizon) > 0):
+        raise ValueError(f"the address {text!r} has horizon {horizon!r}: give a whole number from 1 on")
+    try:
+        seconds = float(timeout)
+    except ValueError:
+        seconds = math.nan
+    if not 0.01 <= seconds <= 3600.0:
+        raise ValueError(f"the address {text!r} has timeout {timeout!r}: give seconds, from 0.01 to 3600")
+    return Address(text, host, port or default_port, None if horizon is None else int(horizon), seconds)
+
+
+def missing_package(error: ImportError) -> ValueError:
+    """What is raised where the packages of the extra "servers" are not installed."""
+    return ValueError(f'base policies on servers need the extra "servers" ({error}): pip install -e ".[servers]"')
+
+
+class Client(Protocol):
+    """A connection to a server: made when first needed, and again when needed after it was lost. Can be pickled."""
+
+    def infer(self, view: PolicyView, timeout: float) -> list[Array]:
+        """Actions (H, width) of each world of ``view``, in the columns that :func:`targets_from_actions` takes.
+
+        Raises:
+            BasePolicyError: there was no answer within ``timeout`` seconds, or none that makes sense.
+        """
+
+    def close(self) -> None:
+        """Hang up."""
+
+
+class ServerPolicy:
+    """A model on a server as a base policy.
+
+    Making one is cheap: it connects when ``horizon`` is first asked for, as an environment does when it is made. The
+    server is then asked for one chunk for black images, which shows that it is there and what its chunks look like,
+    and has it compile its model before the first episode. Whether results can be repeated is up to the server: most
+    models draw noise that no seed of ours reaches, so that ``hash`` is unknown, too.
+    """
+
+    hash: str | None = None
+    needs = frozenset({"images"})
+
+    def __init__(self, address: Address, client: Client, instruction: str):
+        self.name = address.text
+        self._address, self._client, self._instruction = address, client, instruction
+
+    def __del__(self) -> None:
+        # Nothing else closes the connection, which a thread of its own may keep alive.
+        self.close()
+
+    @cached_property
+    def horizon(self) -> int:
+        """Targets executed of each chunk.
+
+        Raises:
+            ValueError: the server is not to be reached, or its answers are of no use; the message says why.
+        """
+        try:
+            chunk = self._ask(_first_view(self._instruction), WARM_UP * self._address.timeout)[0]
+        except BasePolicyError as error:
+            raise ValueError(f"base policy {self.name!r} cannot be used: {error}") from error
+        if not np.isfinite(chunk).all():
+            raise ValueError(f"base policy {self.name!r} cannot be used: it returns targets that are not finite")
+        horizon = self._address.horizon or len(chunk)
+        if horizon > len(chunk):
+            raise ValueError(
+                f"base policy {self.name!r} returns chunks of {len(chunk)} targets: ask for a horizon of at most that"
+            )
+        return horizon
+
+    def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
+        """Nothing to forget: chunks depend on the present view alone."""
+
+    def predict(self, view: PolicyView) -> Array:
+        chunks = self._ask(view, self._address.timeout)
+        if chunks.shape[1] < self.horizon:
+            raise BasePolicyError(
+                f"the server returned {chunks.shape[1]} targets where {self.horizon} are executed; add "
+                f"?horizon={chunks.shape[1]} to its address if its chunks have become shorter"
+            )
+        return chunks[:, : self.horizon]
+
+    def _ask(self, view: PolicyView, timeout: float) -> Array:
+        """Chunks (n, H, 8) of the server's own length."""
+        actions = self._client.infer(view, timeout)
+        shape = actions[0].shape
+        if len(shape) != 2 or shape[0] == 0 or any(chunk.shape != shape for chunk in actions):
+            shapes = ", ".join(sorted({str(chunk.shape) for chunk in actions}))
+            raise BasePolicyError(f"the server returned actions of shape {shapes}; wanted is (targets, columns)")
+        return targets_from_actions(np.stack(actions))
+
+    def close(self) -> None:
+        """Hang up; the next prediction connects again."""
+        self._client.close()
+
+
+def state_columns(view: PolicyView) -> np.ndarray:
+    """(n, 21) float32, the columns of a dataset's ``observation.state``."""
+    state = np.empty((len(view.worlds), WIDTH), np.float32)
+    quaternion = np.ascontiguousarray(view.tcp_pose[:, 3:])
+    state[:, COLUMNS["eef_position"]] = view.tcp_pose[:, :3]
+    state[:, COLUMNS["eef_rotation_6d"]] = matrix_from_quat(quaternion)[:, :2].reshape(-1, 6)
+    # Of the two signs the dataset's: a tool that points straight down is (1, 0, 0, 0).
+    state[:, COLUMNS["eef_quaternion"]] = np.copysign(1.0, quaternion[:, :1]) * quaternion
+    state[:, COLUMNS["joint_position"]] = view.joint_positions
+    state[:, COLUMNS["gripper_position"]] = view.gripper_width[:, None] / MAX_OPENING
+    return state
+
+
+def targets_from_actions(actions: Array) -> Array:
+    """Targets (n, H, 8) of actions (n, H, width), position first and gripper opening last.
+
+    The width says what they are: 8 with a quaternion xyzw, 10 with the first two rows of the rotation matrix, 21 all
+    columns of a dataset's action. There the matrix rows are taken, which models predict better than quaternions
+    (Zhou et al., CVPR 2019). Targets that are not finite stay so.
+
+    Raises:
+        BasePolicyError: another width, or rotations that are none.
+    """
+    width = actions.shape[-1]
+    if width not in (8, 10, WIDTH):
+        raise BasePolicyError(
+            f"the server returned actions with {width} columns (shape {actions.shape[1:]}); wanted are absolute "
+            f"targets with 8 (position, quaternion xyzw, opening), 10 (position, 6-D rotation, opening) or {WIDTH} "
+            "(all columns of the exported dataset)"
+        )
+    rotation = actions[..., COLUMNS["eef_rotation_6d"]] if width == WIDTH else actions[..., 3:-1]
+    lengths = np.linalg.norm(rotation.reshape(*actions.shape[:2], -1, 4 if width == 8 else 3), axis=-1)
+    # What a model has learnt is near 1; joint positions or velocities with an opening, 8 columns as well, are not.
+    if (np.isfinite(lengths) & ((lengths < 0.5) | (lengths > 2.0))).any():
+        raise BasePolicyError(
+            "the server returned rotations that are far from unit length: its actions must be absolute TCP poses in "
+            "the base frame, not joint positions, velocities or differences"
+        )
+    quaternion = rotation if width == 8 else _quat_from_rot6d(rotation)
+    return np.concatenate([actions[..., :3], quaternion, actions[..., -1:]], axis=-1)
+
+
+def _quat_from_rot6d(rot6d: Array) -> Array:
+    """Quaternions (n, H, 4) of two rows of rotation matrices, made orthogonal; NaN where they cannot be."""
+    with np.errstate(invalid="ignore"):
+        first = rot6d[..., :3] / np.linalg.norm(rot6d[..., :3], axis=-1, keepdims=True)
+        second = rot6d[..., 3:] - np.sum(first * rot6d[..., 3:], axis=-1, keepdims=True) * first
+        length = np.linalg.norm(second, axis=-1, keepdims=True)
+    quaternions = np.full((*rot6d.shape[:-1], 4), np.nan)
+    good = length[..., 0] > 1e-3
+    if good.any():
+        x, y = first[good], (second / length)[good]
+        quaternions[good] = Rotation.from_matrix(np.stack([x, y, np.cross(x, y)], axis=-2)).as_quat()
+    return quaternions
+
+
+def _first_view(instruction: str) -> PolicyView:
+    """One world at the start pose, with black images."""
+    black = np.zeros((1, 128, 128, 3), np.uint8)
+    return PolicyView(
+        worlds=np.zeros(1, np.int64),
+        instruction=instruction,
+        tcp_pose=_START_POSE[None],
+        joint_positions=HOME_JOINT_POSITIONS[None],
+        gripper_width=np.array([MAX_OPENING]),
+        gripper_closed=np.zeros(1, bool),
+        wrench=np.zeros((1, 6)),
+        previous_target=np.append(_START_POSE, 1.0)[None],
+        images={"shoulder": black, "wrist": black},
+    )
