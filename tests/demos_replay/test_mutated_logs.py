@@ -98,7 +98,8 @@ VALUES: dict[str, Callable[[np.ndarray], Any]] = {
     "far more rows than it can have": lambda values: None,
 }
 TEXTS: list[Any] = [
-    "", "{}", "[]", "null", "{" * 3000, np.bytes_(b"model\x00.xml"), "../../etc/passwd", "<mujoco", "<mujoco/>", "<!DOCTYPE a><mujoco/>",
+    "", "{}", "[]", "null", "{" * 3000, np.bytes_(b"model\x00.xml"), "../../etc/passwd",
+    "<mujoco", "<mujoco/>", "<!DOCTYPE a><mujoco/>",
     "<mujoco><worldbody><body/></worldbody></mujoco>", b"\xff\xfe", h5py.Empty("S1"),
     7, -1.5, np.nan, True, np.zeros(3),
 ]  # fmt: skip

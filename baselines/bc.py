@@ -1,0 +1,197 @@
+"""The base policy "bc": action chunks from object poses, one network a task, cloned from replayed demonstrations."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.chunk_head import ChunkHead, chunk_loss, targets
+from baselines.chunks import FloatArray, samples_of
+from baselines.rotations import axes_of, dot, quat_from_rotvec, quat_multiply, turned, within
+from baselines.training import Schedule
+from demos_replay.demo import Demo
+from oc_residual_gym.envs.core import NEAR_FINGERS
+from oc_residual_gym.perception.errors import PoseErrors
+from oc_residual_gym.perception.filter import PoseFilter
+from oc_residual_gym.policies.base import HORIZON
+from oc_residual_gym.tasks.base import ObservedObject, Task
+
+SCHEDULE = Schedule(steps=4_000, batch=512, learning_rate=1e-3)
+HIDDEN = 384
+NOISE_DRAWS = {"paper": 20, "tracker": 12}
+"""Times that each demonstration is seen through each pose error model and the filter."""
+MOVED_POSITION, MOVED_ROTATION = 0.006, 0.03
+"""Metres and radians, standard deviation on each axis: how far off the demonstrated path the hand is put."""
+HELD_SHARE = 0.3
+"""Of that, while the hand is closed."""
+RETURN_STEPS = 6
+"""Rows within which the targets lead back from there."""
+TURNED = 0.4
+"""Radians: half the range of angles about the vertical by which a whole scene is turned."""
+NEAR, NEARER = 0.04, 0.01
+"""Metres at which features of distances saturate, besides the plain ones."""
+
+
+class BcPolicy(nn.Module):
+    """Raw inputs of one task to chunks (n, 16, 8).
+
+    Inputs: gripper_width (n, 1), gripper_closed (n, 1), previous_target (n, 8), then a filtered pose (n, 7) of each
+    object. Everything is seen from the last executed target: a network that also saw how far the arm lags behind it
+    would read its own speed there, and learn to go on as before, or never to start. Nor does it see where on the table
+    things are: 50 demonstrations are few enough to be known by their places.
+    """
+
+    def __init__(self, objects: Sequence[ObservedObject]):
+        super().__init__()
+        self.symmetries = [o.symmetry for o in objects]
+        inputs = [torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 8), *[torch.ones(1, 7) for _ in objects]]
+        width = self.features(*inputs).shape[1]
+        self.body = nn.Sequential(
+            *(nn.Linear(width, HIDDEN), nn.LayerNorm(HIDDEN), nn.SiLU()),
+            *(nn.Linear(HIDDEN, HIDDEN), nn.LayerNorm(HIDDEN), nn.SiLU()),
+            *(nn.Linear(HIDDEN, HIDDEN), nn.LayerNorm(HIDDEN), nn.SiLU()),
+        )
+        self.head = ChunkHead(HIDDEN)
+
+    def features(self, width: Tensor, closed: Tensor, previous: Tensor, *objects: Tensor) -> Tensor:
+        """(n, F) entries of order one."""
+        position, tool = previous[:, :3], axes_of(previous[:, 3:7])
+        parts = [_near(position[:, 2:]), tool[0], tool[2]]
+        parts += [width * 25.0 - 1.0, closed * 2.0 - 1.0, previous[:, 7:]]
+        for pose, symmetry in zip(objects, self.symmetries, strict=True):
+            away = pose[:, :3] - position
+            parts += [_near(pose[:, 2:3]), _near(away), _near(within(away, tool))]
+            for axis in _visible_axes(pose[:, 3:], symmetry, tool):
+                parts += [axis, within(axis, tool)]
+        for a, b in itertools.pairwise(objects):
+            parts.append(_near(b[:, :3] - a[:, :3]))
+        return torch.cat(parts, dim=1)
+
+    def raw(self, width: Tensor, closed: Tensor, previous: Tensor, *objects: Tensor) -> Tensor:
+        """(n, 16, 7), see :class:`ChunkHead`."""
+        return self.head(self.body(self.features(width, closed, previous, *objects)))
+
+    def forward(self, width: Tensor, closed: Tensor, previous: Tensor, *objects: Tensor) -> Tensor:
+        return targets(previous, self.raw(width, closed, previous, *objects))
+
+
+def input_names(objects: Iterable[str]) -> list[str]:
+    """Names of the policy's inputs in a file, in order."""
+    return ["gripper_width", "gripper_closed", "previous_target", *(f"object/{name}" for name in objects)]
+
+
+def _near(vector: Tensor) -> Tensor:
+    """``vector`` in metres at three scales: MLPs see millimetres badly in a range of half a metre."""
+    size = vector.abs()
+    return torch.cat([vector * 8.0, vector / (NEAR + size), vector / (NEARER + size)], dim=1)
+
+
+def _visible_axes(quat: Tensor, symmetry: str, tool: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    """The object's z axis and, unless it is round, that of its equal x axes which is nearest to the tool's."""
+    x, y, z = axes_of(quat)
+    if symmetry == "axis_z":
+        return [z]
+    if symmetry == "none":
+        return [x, z]
+    along, across = dot(x, tool[0]), dot(y, tool[0])
+    nearest = x * torch.where(along < 0.0, -1.0, 1.0)
+    if symmetry == "yaw_90":
+        nearest = torch.where(along.abs() < across.abs(), y * torch.where(across < 0.0, -1.0, 1.0), nearest)
+    return [nearest, z]
+
+
+class BcBatches:
+    """Batches of one task's samples, its objects seen through errors and filter, its hand off the path.
+
+    Args:
+        demos: of the task.
+        task: whose objects are observed.
+        seed: of errors.
+    """
+
+    def __init__(self, demos: Sequence[Demo], task: Task, seed: int):
+        self.samples = samples = samples_of(demos)
+        draws = [
+            seen_through(model, demos, task, [seed, zlib.crc32(model.encode()), draw])
+            for model, count in NOISE_DRAWS.items()
+            for draw in range(count)
+        ]
+        poses = np.stack([draw[samples.demo, samples.row] for draw in draws])
+        self.seen = {o.name: np.ascontiguousarray(poses[:, :, i]) for i, o in enumerate(task.objects)}
+        """(D, R, 7) filtered poses by object in each of D draws."""
+        self.held_out = np.flatnonzero(samples.is_held_out)
+        """Rows that are not trained on."""
+        self._training = np.flatnonzero(~samples.is_held_out)
+
+    def loss(self, model: BcPolicy, rows: np.ndarray, draws: np.ndarray, generator: torch.Generator | None) -> Tensor:
+        """Loss of ``model`` on samples ``rows`` (B,) in ``draws`` (B,); without a generator nothing is moved."""
+        width, closed, previous, chunk, slack = (
+            torch.from_numpy(getattr(self.samples, name)[rows])
+            for name in ("gripper_width", "gripper_closed", "previous_target", "chunk", "slack")
+        )
+        objects = {name: torch.from_numpy(poses[draws, rows]) for name, poses in self.seen.items()}
+        if generator is not None:
+            yaw = torch.zeros(len(rows), 3)
+            yaw[:, 2] = (2.0 * torch.rand(len(rows), generator=generator) - 1.0) * TURNED
+            spin = quat_from_rotvec(yaw)
+            previous, chunk = turned(spin, previous), turned(spin[:, None].expand(-1, HORIZON, -1), chunk)
+            objects = {name: turned(spin, pose) for name, pose in objects.items()}
+            size = slack * (1.0 - (1.0 - HELD_SHARE) * closed)
+            offset = torch.randn(len(rows), 3, generator=generator) * MOVED_POSITION * size
+            turn = torch.randn(len(rows), 3, generator=generator) * MOVED_ROTATION * size
+            previous = torch.cat(
+                [previous[:, :3] + offset, quat_multiply(previous[:, 3:7], quat_from_rotvec(turn)), previous[:, 7:]], 1
+            )
+            for name, pose in objects.items():
+                carried = torch.from_numpy(self.samples.carried[name][rows])
+                objects[name] = torch.cat([pose[:, :3] + carried * offset, pose[:, 3:]], dim=1)
+            left = (1.0 - torch.arange(1, HORIZON + 1) / RETURN_STEPS).clamp_min(0.0)[:, None]
+            chunk = torch.cat([chunk[..., :3] + left * offset[:, None], chunk[..., 3:]], dim=-1)
+        raw = model.raw(width, closed, previous, *objects.values())
+        return chunk_loss(model.head, raw, previous, chunk)
+
+    def training_loss(self, model: BcPolicy, step: int, batch: int, seed: int) -> Tensor:
+        """Loss on the batch of a step, which is a function of ``step`` and ``seed``."""
+        rng = np.random.default_rng([seed, step])
+        rows = rng.choice(self._training, batch)
+        draws = rng.integers(sum(NOISE_DRAWS.values()), size=batch)
+        return self.loss(model, rows, draws, torch.Generator().manual_seed(int(rng.integers(2**62))))
+
+    def held_out_loss(self, model: BcPolicy) -> float:
+        """Loss on the samples that are not trained on."""
+        with torch.no_grad():
+            draws = np.arange(len(self.held_out)) % sum(NOISE_DRAWS.values())
+            return self.loss(model.eval(), self.held_out, draws, None).item()
+
+    def examples(self, count: int) -> dict[str, Tensor]:
+        """Inputs of some samples by their names in a file."""
+        samples, rows = self.samples, np.linspace(0, len(self.samples.row) - 1, count).astype(np.int64)
+        values = [samples.gripper_width[rows], samples.gripper_closed[rows], samples.previous_target[rows]]
+        values += [poses[0, rows] for poses in self.seen.values()]
+        return {name: torch.from_numpy(value) for name, value in zip(input_names(self.seen), values, strict=True)}
+
+
+def seen_through(model: str, demos: Sequence[Demo], task: Task, seed: Sequence[int]) -> FloatArray:
+    """(demos, T, objects, 7) filtered poses as a policy would have seen them; zeros after a demonstration's end."""
+    count, longest = len(demos), max(len(demo.target) for demo in demos)
+    true = np.zeros((count, longest, len(task.objects), 7))
+    true[..., 6] = 1.0
+    near = np.zeros((count, longest, len(task.objects)), bool)
+    for n, demo in enumerate(demos):
+        rows = len(demo.target)
+        true[n, :rows] = np.stack([demo.objects[o.name][:rows] for o in task.objects], axis=1)
+        distance = np.linalg.norm(true[n, :rows, :, :3] - demo.tcp_pose[:rows, None, :3], axis=-1)
+        near[n, :rows] = (distance < NEAR_FINGERS) & demo.gripper_closed[:rows, None]
+    errors = PoseErrors(model, count, len(task.objects))
+    pose_filter = PoseFilter([o.symmetry for o in task.objects], count)
+    errors.reset(np.arange(count), [np.random.default_rng([*seed, n]) for n in range(count)])
+    result = np.zeros(true.shape, np.float32)
+    for row in range(longest):
+        pose_filter.update(*errors.observe(np.ascontiguousarray(true[:, row]), np.ascontiguousarray(near[:, row])))
+        result[:, row] = pose_filter.poses
+    return result

@@ -1,0 +1,168 @@
+"""Demonstrations from files, and the samples of the multi-task policy, whose images stay on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from baselines import BaselineError, chunks
+from baselines.chunks import FloatArray, Samples, samples_of
+from demos_replay.demo import Demo
+from demos_replay.writers.robomimic import read_demos
+from oc_residual_gym.evaluation.results import read_json, write_json
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.base import IntArray
+from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
+
+INSTRUCTION_BYTES = 64
+ROW_STRIDE = 2
+"""Every second row starts a chunk of the multi-task policy (10 Hz): neighbours look alike."""
+MAX_OBJECTS = 2
+_IMAGE_SHAPE = (len(POLICY_CAMERAS), *POLICY_IMAGE_SIZE, 3)
+
+
+def file_hashes(files: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 by file name.
+
+    Raises:
+        BaselineError: a file does not exist, or two have one name.
+    """
+    if not files:
+        raise BaselineError("no demonstrations: give files that demos-replay wrote as --data FILE...")
+    hashes: dict[str, str] = {}
+    for file in files:
+        if not file.is_file():
+            raise BaselineError(f"there is no file {file}: give files that demos-replay wrote as --data FILE...")
+        if file.name in hashes:
+            raise BaselineError(f"two data files are called {file.name}: rename one")
+        with open(file, "rb") as content:
+            hashes[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return hashes
+
+
+class DemoFiles:
+    """Demonstrations of some tasks in files; counts what it passes over.
+
+    Raises:
+        BaselineError: a file does not exist.
+    """
+
+    def __init__(self, files: Sequence[Path], tasks: Sequence[str]):
+        self.files, self.tasks = list(files), list(tasks)
+        self.hashes = file_hashes(self.files)
+        self.used: Counter[str] = Counter()
+        """Demonstrations by task."""
+        self.rows: Counter[str] = Counter()
+        """Their control steps, by task."""
+        self.failed: Counter[str] = Counter()
+        """Replays without success, left out, by task."""
+
+    def read(self, images: bool) -> Iterator[Demo]:
+        """The successful ones.
+
+        Raises:
+            BaselineError: a task has none, or they have no images.
+        """
+        for counter in (self.used, self.rows, self.failed):
+            counter.clear()
+        for file in self.files:
+            for demo in read_demos(file, images):
+                if demo.task not in self.tasks:
+                    continue
+                if not demo.success:
+                    self.failed[demo.task] += 1
+                    continue
+                if images and set(demo.images) != set(POLICY_CAMERAS):
+                    raise BaselineError(f"{file}: {demo.name} has no images: replay with images for this policy")
+                self.used[demo.task] += 1
+                self.rows[demo.task] += len(demo.target)
+                yield demo
+        missing = [task for task in self.tasks if not self.used[task]]
+        if missing:
+            names = ", ".join(map(str, self.files))
+            raise BaselineError(f"no successful demonstration of {', '.join(missing)} in {names}")
+
+
+@dataclass(frozen=True)
+class VisualSamples:
+    """Samples of all tasks for the multi-task policy."""
+
+    samples: Samples
+    """``demo`` counts through all tasks."""
+    task: IntArray
+    """(R,) number of the task."""
+    instruction: np.ndarray
+    """(R, 64) uint8."""
+    objects: FloatArray
+    """(R, 2, 3) true positions of the task's objects in the base frame; NaN where it has fewer."""
+    images: np.ndarray
+    """(R, 2, 128, 128, 3) uint8, mapped from disk."""
+
+
+def visual_samples(source: DemoFiles, folder: Path) -> VisualSamples:
+    """The samples of ``source``, unpacked into ``folder`` unless they are there already."""
+    wanted = {
+        "files": source.hashes,
+        "tasks": source.tasks,
+        "stride": ROW_STRIDE,
+        "code": [code_hash(Path(chunks.__file__)), code_hash(Path(__file__))],
+    }
+    marker = folder / "unpacked.json"
+    if not (marker.exists() and read_json(marker)["from"] == wanted):
+        marker.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _unpack(source, folder)
+        counts = {name: dict(getattr(source, name)) for name in ("used", "rows", "failed")}
+        write_json(marker, {"from": wanted, **counts})
+    found = read_json(marker)
+    for name in ("used", "rows", "failed"):
+        counter = getattr(source, name)
+        counter.clear()
+        counter.update(found[name])
+    with np.load(folder / "samples.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    images = np.memmap(folder / "images.u8", np.uint8, "r").reshape(-1, *_IMAGE_SHAPE)
+    rest = {name: arrays.pop(name) for name in ("task", "instruction", "objects")}
+    return VisualSamples(Samples(**arrays, carried={}), **rest, images=images)
+
+
+def _unpack(source: DemoFiles, folder: Path) -> None:
+    parts: list[dict[str, np.ndarray]] = []
+    with open(folder / "images.u8", "wb") as file:
+        demos = tqdm(source.read(images=True), desc="unpacking images", unit="demo", disable=None)
+        for number, demo in enumerate(demos):
+            samples = samples_of([demo])
+            part = {name: values[::ROW_STRIDE] for name, values in samples.arrays.items()}
+            rows = part["row"]
+            part["demo"] = np.full(len(rows), number)
+            part["task"] = np.full(len(rows), source.tasks.index(demo.task))
+            part["instruction"] = np.repeat(instruction_bytes(demo.instruction)[None], len(rows), axis=0)
+            part["objects"] = np.full((len(rows), MAX_OBJECTS, 3), np.nan, np.float32)
+            for i, item in enumerate(TASKS[demo.task].objects):
+                part["objects"][:, i] = demo.objects[item.name][rows, :3]
+            file.write(np.stack([demo.images[camera][rows] for camera in POLICY_CAMERAS], axis=1).tobytes())
+            parts.append(part)
+    np.savez(folder / "samples.npz", **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def code_hash(file: Path) -> str:
+    """SHA-256 of a source file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def instruction_bytes(text: str) -> np.ndarray:
+    """(64,) UTF-8, zero-padded.
+
+    Raises:
+        BaselineError: it is longer.
+    """
+    data = text.encode()
+    if len(data) > INSTRUCTION_BYTES:
+        raise BaselineError(f"instruction {text!r} is longer than {INSTRUCTION_BYTES} bytes: shorten it")
+    return np.frombuffer(data.ljust(INSTRUCTION_BYTES, b"\0"), np.uint8)

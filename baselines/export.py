@@ -1,0 +1,81 @@
+"""Trained networks as ONNX files, checked against PyTorch and for equal bits at any batch size."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines import BaselineError
+from oc_residual_gym.policies.onnx_policy import OnnxFile
+
+OPSET = 17
+TOLERANCE = 1e-5
+"""Largest difference between PyTorch and ONNX Runtime: metres, quaternion entries, opening."""
+BATCHES = (1, 3)
+"""Sizes of batches that must give the bits of the whole."""
+
+
+def export_policy(model: nn.Module, inputs: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any]) -> float:
+    """Write ``model``, which maps ``inputs`` to targets, to ``path``.
+
+    Args:
+        model: takes the values of ``inputs`` in order, gives (n, 16, 8).
+        inputs: example values (n, ...) by input name, n at least 4.
+        path: the file; replaced when complete and checked.
+        metadata: strings and JSON values that the file carries.
+
+    Returns:
+        The largest difference from PyTorch's output on ``inputs``.
+
+    Raises:
+        BaselineError: the file does not give what the model gives.
+    """
+    import onnx
+
+    model.eval()
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # The exporter that traces needs no further package; it warns of its successor, and of constant shapes.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            tuple(inputs.values()),
+            buffer,  # type: ignore[arg-type]
+            input_names=list(inputs),
+            output_names=["targets"],
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, "targets")},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    content = onnx.load_from_string(buffer.getvalue())
+    texts = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in metadata.items()}
+    onnx.helper.set_model_props(content, texts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content.SerializeToString())
+    difference = _check(model, inputs, temporary)
+    temporary.replace(path)
+    return difference
+
+
+def _check(model: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> float:
+    file, arrays = OnnxFile(path), {name: value.numpy() for name, value in inputs.items()}
+    together = file.run(arrays)
+    with torch.no_grad():
+        difference = float(np.abs(together - model(*inputs.values()).numpy()).max())
+    if not difference < TOLERANCE:
+        raise BaselineError(f"{path} differs from the trained network by {difference:.1e}; it was not put in place")
+    for size in BATCHES:
+        for start in range(0, len(together) - size + 1, size):
+            part = file.run({name: value[start : start + size] for name, value in arrays.items()})
+            if not np.array_equal(part, together[start : start + size]):
+                raise BaselineError(f"{path} gives other bits in batches of {size}; it was not put in place")
+    return difference

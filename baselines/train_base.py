@@ -1,0 +1,149 @@
+"""``train-base``: from demonstration files to ONNX files with their reports and card."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from baselines import BaselineError, bc, chunk_head, chunks, data, rotations, training, vla
+from baselines.cards import write_card
+from baselines.data import DemoFiles, code_hash, visual_samples
+from baselines.export import export_policy
+from baselines.training import Schedule, Trained, train
+from oc_residual_gym.evaluation import results
+from oc_residual_gym.tasks import TASKS
+
+POLICY_VERSION = "v0"
+EXAMPLES = 64
+"""Samples on which a file is compared with its network."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``train-base`` was asked for."""
+
+    base: str
+    """"bc" or "vla"."""
+    tasks: tuple[str, ...]
+    files: tuple[Path, ...]
+    out: Path
+    seed: int
+    command: str
+    steps: int | None = None
+    """Instead of the schedule's own."""
+    threads: int = 1
+
+
+def train_base(request: Request) -> list[Path]:
+    """Train what ``request`` asks for, going on where an interrupted run of it stopped; returns the ONNX files.
+
+    Raises:
+        BaselineError: data are missing, or the folder holds another training.
+    """
+    torch.set_num_threads(request.threads)
+    _claim(request.out, request.base)
+    files = [_train_vla(request)] if request.base == "vla" else [_train_bc(request, task) for task in request.tasks]
+    write_card(request.out)
+    return files
+
+
+def _train_bc(request: Request, task: str) -> Path:
+    source = DemoFiles(request.files, [task])
+    batches = bc.BcBatches(list(source.read(images=False)), TASKS[task], request.seed)
+    torch.manual_seed(request.seed)
+    model = bc.BcPolicy(TASKS[task].objects)
+    schedule = _schedule(request, bc.SCHEDULE)
+    identity = _identity(request, source, schedule, bc)
+    trained = train(
+        model,
+        lambda step: batches.training_loss(model, step, schedule.batch, request.seed),
+        batches.held_out_loss if len(batches.held_out) else None,
+        schedule,
+        request.out / task,
+        identity,
+        task,
+    )
+    return _finish(request, task, source, identity, trained, batches.examples(EXAMPLES))
+
+
+def _train_vla(request: Request) -> Path:
+    source = DemoFiles(request.files, request.tasks)
+    batches = vla.VlaBatches(visual_samples(source, request.out / "unpacked"))
+    torch.manual_seed(request.seed)
+    model = vla.VlaPolicy().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    schedule = _schedule(request, vla.SCHEDULE)
+    identity = _identity(request, source, schedule, vla)
+    trained = train(
+        model,
+        lambda step: batches.training_loss(model, step, schedule.batch, request.seed),
+        batches.held_out_loss if len(batches.held_out) else None,
+        schedule,
+        request.out / "vla",
+        identity,
+        "vla",
+    )
+    return _finish(request, "vla", source, identity, trained, batches.examples(EXAMPLES))
+
+
+def _schedule(request: Request, schedule: Schedule) -> Schedule:
+    return schedule if request.steps is None else replace(schedule, steps=request.steps)
+
+
+def _identity(request: Request, source: DemoFiles, schedule: Schedule, module: Any) -> dict[str, Any]:
+    """What the trained weights depend on, but for the machine."""
+    code = (module, chunks, chunk_head, data, rotations, training)
+    return {
+        "base": request.base,
+        "tasks": source.tasks,
+        "seed": request.seed,
+        "data": source.hashes,
+        "schedule": asdict(schedule),
+        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in code},
+        "torch": torch.__version__,
+        "threads": request.threads,
+    }
+
+
+def _finish(
+    request: Request,
+    name: str,
+    source: DemoFiles,
+    identity: dict[str, Any],
+    trained: Trained,
+    examples: dict[str, torch.Tensor],
+) -> Path:
+    """Write the ONNX file and the report that the card is made of."""
+    path = request.out / f"{name}.onnx"
+    metadata = {"policy": f"{request.base}-{POLICY_VERSION}", "command": request.command, **identity}
+    difference = export_policy(trained.model, examples, path, metadata)
+    report = {
+        "name": name,
+        "policy": f"{request.base}-{POLICY_VERSION}",
+        "sha256": code_hash(path),
+        "bytes": path.stat().st_size,
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "minutes": round(trained.minutes, 2),
+        "loss": trained.loss,
+        "held_out_loss": trained.held_out,
+        "onnx_difference": difference,
+        "demonstrations": dict(source.used),
+        "rows": dict(source.rows),
+        "failed_replays": dict(source.failed),
+        "command": request.command,
+        "machine": results.machine(),
+        "commit": results.commit(),
+        **identity,
+    }
+    results.write_json(request.out / f"{name}.json", report)
+    return path
+
+
+def _claim(out: Path, base: str) -> None:
+    """Keep ``out`` for one kind of policy. Raises ``BaselineError`` where it holds the other."""
+    marker = out / "base.txt"
+    if marker.exists() and marker.read_text(encoding="utf-8").strip() != base:
+        raise BaselineError(f"{out} holds policies of another kind (base.txt); choose another --out")
+    results.write_text(marker, base + "\n")

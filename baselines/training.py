@@ -1,0 +1,178 @@
+"""The loop that trains a network: fixed steps, averaged weights, checkpoints, and the same result after a kill."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from baselines import BaselineError
+
+CHECKPOINT_SECONDS = 60.0
+LOG_STEPS = 100
+"""Steps whose mean loss makes one line of loss.csv."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a network learns; the same on any machine."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int = 200
+    """Steps of rising learning rate; it then falls as a cosine to zero."""
+    weight_decay: float = 1e-4
+    average: float = 0.999
+    """Share of the averaged weights that a step keeps; the averaged weights are what is exported."""
+    clip: float = 5.0
+    """Largest norm of the gradient."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        fraction = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.learning_rate * min((step + 1) / self.warmup, 0.5 * (1.0 + math.cos(math.pi * max(fraction, 0.0))))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training says of itself."""
+
+    model: nn.Module
+    """With the averaged weights."""
+    minutes: float
+    loss: float
+    """Mean training loss of the last steps."""
+    held_out: float | None
+    """Loss on demonstrations that were held out, of the averaged weights."""
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[int], Tensor],
+    held_out: Callable[[Any], float] | None,
+    schedule: Schedule,
+    folder: Path,
+    identity: dict[str, Any],
+    label: str,
+) -> Trained:
+    """Minimise ``loss``, going on from the checkpoint in ``folder`` where there is one.
+
+    Args:
+        model: the network; its weights are changed.
+        loss: loss of ``model`` on the batch of a step, which must depend on the step and ``model`` alone.
+        held_out: loss of a network on held-out samples.
+        schedule: steps and rates.
+        folder: of checkpoint.pt, loss.csv and loss.png.
+        identity: what the training depends on; a checkpoint of another one is refused.
+        label: what the progress bar calls it.
+
+    Raises:
+        BaselineError: ``folder`` holds the checkpoint of another training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=schedule.weight_decay)
+    average = copy.deepcopy(model).requires_grad_(False)
+    state = _Progress(folder, identity, model, average, optimiser)
+    first = state.load()
+    began = saved = time.monotonic()
+    spent = state.seconds
+    recent: list[float] = []
+    with tqdm(total=schedule.steps, initial=first, unit="step", desc=label, disable=None) as bar:
+        for step in range(first, schedule.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.rate(step)
+            optimiser.zero_grad(set_to_none=True)
+            value = loss(step)
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            optimiser.step()
+            _follow(average, model, min(schedule.average, (1 + step) / (10 + step)))
+            recent.append(value.item())
+            last = step + 1 == schedule.steps
+            if len(recent) == LOG_STEPS or last:
+                mean = sum(recent) / len(recent)
+                test = (
+                    held_out(average) if held_out is not None and (last or (step + 1) % (10 * LOG_STEPS) == 0) else None
+                )
+                state.log.append((step + 1, mean, test))
+                recent = []
+                bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
+            bar.update()
+            now = time.monotonic()
+            if last or (not recent and now - saved > CHECKPOINT_SECONDS):
+                saved, state.seconds = now, spent + now - began
+                state.save(step + 1)
+                write_curve(folder, state.log)
+    _, mean, test = state.log[-1]
+    return Trained(average, state.seconds / 60.0, mean, test)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, share: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - share)
+
+
+class _Progress:
+    """A training's state on disk."""
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], model: nn.Module, average: nn.Module, optimiser: torch.optim.AdamW
+    ):
+        self._path, self._identity = folder / "checkpoint.pt", json.dumps(identity, sort_keys=True)
+        self._parts: dict[str, Any] = {"model": model, "average": average, "optimiser": optimiser}
+        self.seconds = 0.0
+        self.log: list[tuple[int, float, float | None]] = []
+
+    def load(self) -> int:
+        """Steps that were done."""
+        if not self._path.exists():
+            return 0
+        stored = torch.load(self._path, weights_only=True)
+        if stored["identity"] != self._identity:
+            ours, theirs = json.loads(self._identity), json.loads(stored["identity"])
+            differing = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+            lines = [f"  {key}: {theirs.get(key)} there, {ours.get(key)} now" for key in sorted(differing)]
+            raise BaselineError(
+                f"{self._path} is from another training; choose another --out or remove it\n" + "\n".join(lines)
+            )
+        for name, part in self._parts.items():
+            part.load_state_dict(stored[name])
+        self.seconds, self.log = stored["seconds"], stored["log"]
+        return int(stored["step"])
+
+    def save(self, step: int) -> None:
+        content = {name: part.state_dict() for name, part in self._parts.items()}
+        content |= {"identity": self._identity, "seconds": self.seconds, "log": self.log, "step": step}
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        torch.save(content, temporary)
+        temporary.replace(self._path)
+
+
+def write_curve(folder: Path, log: list[tuple[int, float, float | None]]) -> None:
+    """loss.csv, and loss.png drawn from it."""
+    from matplotlib.figure import Figure
+
+    with open(folder / "loss.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "loss", "held_out_loss"])
+        writer.writerows((step, f"{mean:.6f}", "" if test is None else f"{test:.6f}") for step, mean, test in log)
+    figure = Figure(figsize=(6.0, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([step for step, *_ in log], [mean for _, mean, _ in log], label="training")
+    tests = [(step, test) for step, _, test in log if test is not None]
+    axes.plot([step for step, _ in tests], [test for _, test in tests], ".-", label="held-out demonstrations")
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.legend()
+    figure.savefig(folder / "loss.png", dpi=120)
