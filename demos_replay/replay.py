@@ -19,6 +19,8 @@ from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, IntArray
 from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
 
+MAX_LAG = 6
+"""Control steps, 0.3 s, by which robots may follow their targets sooner or later than ours does."""
 SETTLING = 40
 """Control steps, 2 s, that success has to come about after the last target."""
 
@@ -169,8 +171,8 @@ class Replayer:
         rows = np.maximum(np.round(path.rows[:steps]).astype(int), 0)
         along = path.rows[:steps] >= 0.0
         reached, recorded = tcp[1 : steps + 1][along], log.tcp_pose[rows][along]
-        off = norm(reached[:, :3] - recorded[:, :3] - placement.shift[rows][along])
-        turned = norm(rotation_between(recorded[:, 3:], reached[:, 3:]))
+        recorded[:, :3] += placement.shift[rows][along]
+        ahead, off, turned = _drift(reached, recorded)
         report: dict[str, Any] = {
             "file": log.file,
             "demo": log.name,
@@ -181,6 +183,7 @@ class Replayer:
             "seconds": (len(tcp) - 1) / CONTROL_FREQUENCY,
             "stretched": round(path.stretched, 4),
             "within_time_limit": len(tcp) - 1 <= self.task.max_episode_steps,
+            "ahead_steps": ahead,
             "tcp_drift_mm": _spread(1000.0 * off),
             "tcp_drift_degrees": _spread(np.degrees(turned)),
             "peak_contact_force": round(run.peak_force, 1),
@@ -210,6 +213,25 @@ class _Run:
 
     def see(self, state: dict[str, np.ndarray]) -> None:
         self.states.append(state)
+
+
+def _drift(reached: Array, recorded: Array) -> tuple[int, Array, Array]:
+    """Distances (m) and angles (rad) between two paths (n, 7), once the one that is late is moved in time.
+
+    Returns:
+        Control steps by which ``reached`` is ahead of ``recorded``, where they are nearest; then distances and angles.
+    """
+    results = []
+    for ahead in range(-MAX_LAG, MAX_LAG + 1):
+        late, early = max(ahead, 0), max(-ahead, 0)
+        one, other = reached[early : len(reached) - late], recorded[late : len(recorded) - early]
+        if len(one):
+            off = norm(one[:, :3] - other[:, :3])
+            results.append((float(off.mean()), ahead, off, norm(rotation_between(other[:, 3:], one[:, 3:]))))
+    if not results:
+        return 0, np.zeros(0), np.zeros(0)
+    _, ahead, off, turned = min(results, key=lambda result: result[0])
+    return ahead, off, turned
 
 
 def _spread(values: Array) -> dict[str, float]:

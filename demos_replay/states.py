@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -45,7 +46,7 @@ def show_states(log: Log, task: Task, out: Path) -> int:
         world.close()
     scene = world.scene
     arm = [scene.model.jnt_qposadr[scene.model.joint(f"robot0_joint{i}").id] for i in range(1, 8)]
-    view = SimpleNamespace(physics=[EpisodePhysics()], physics_state=lambda _: (qpos, positions, quats))
+    view: Any = SimpleNamespace(physics=[EpisodePhysics()], physics_state=lambda _: (qpos, positions, quats))
     renderer = shared_renderer(task, "full", SIZE)
     rows = np.arange(0.0, log.time[-1], 1.0 / CONTROL_FREQUENCY)
     rows = np.searchsorted(log.time, rows, side="right") - 1

@@ -31,6 +31,10 @@ BLOCKS, STEPS, STEPS_OF_WORLDS = 10, 60, 6
 """Blocks of each measurement; control steps a block of one world and of 64."""
 ROBOSUITE_STEPS = 15
 """Control steps a block of robosuite's environment."""
+BASES = ("bc", "vla")
+"""Base policies whose cost is measured."""
+BASE_BLOCKS, CHUNKS = 3, 2
+"""Blocks of each, and chunks a block: every step counts there, the one with the inference as much as the others."""
 FRESH_PROCESSES = 5
 """Starts of Python for each figure that needs a fresh process."""
 
@@ -70,6 +74,8 @@ def bench(tasks: Sequence[str]) -> Record:
         - ``overhead_us_n64``: the same with 64 worlds, per world, where the physics are a bare ``mujoco.rollout`` of
           these worlds on as many threads;
         - ``reset_ms``; ``image_ms``, of 128 x 128 pixels with light visuals;
+        - ``bc``, ``bc_n64``, ``vla``, ``vla_n64``: steps per second with these base policies, inference and images
+          included, of one world and of 64 together;
 
         and ``robosuite_ratio``, our Lift's steps per second over those of robosuite's Lift with its Panda at 20 Hz;
         ``import_seconds`` and ``gymnasium_import_seconds``; ``make_seconds``, the slowest task's ``gym.make`` and
@@ -98,6 +104,7 @@ def _bench_task(task: str) -> Record:
         together += _block(many, seed, rng, (STEPS_OF_WORLDS, WORLDS, 7))
     single.close()
     many.close()
+    rates = {base: _base_rates(task, base) for base in BASES}
     return {
         "task": task,
         "steps_per_second": 1.0 / median(step for step, _ in alone),
@@ -107,7 +114,27 @@ def _bench_task(task: str) -> Record:
         "overhead_us_n64": 1e6 / WORLDS * median(step - physics for step, physics in together),
         "reset_ms": 1e3 * median(resets),
         "image_ms": 1e3 * median(images),
+        **{name: rate for base in BASES for name, rate in rates[base].items()},
     }
+
+
+def _base_rates(task: str, base: str) -> dict[str, float]:
+    """Steps per second with a base policy, through ``gym.make`` and of 64 worlds through ``gym.make_vec``."""
+    rates = {}
+    environments: dict[str, tuple[int, Any]] = {
+        base: (1, gym.make(env_id(task), base_policy=base)),
+        f"{base}_n64": (WORLDS, gym.make_vec(env_id(task), num_envs=WORLDS, base_policy=base)),
+    }
+    for name, (count, env) in environments.items():
+        steps = CHUNKS * env.unwrapped.core.base_policy.horizon
+        actions = np.zeros(env.action_space.shape, np.float32)
+        seconds = []
+        for seed in range(BASE_BLOCKS):
+            env.reset(seed=seed)
+            seconds.append(sum(_seconds(env.step, actions) for _ in range(steps)))
+        env.close()
+        rates[name] = count * steps / median(seconds)
+    return rates
 
 
 def _block(env: Any, seed: int, rng: np.random.Generator, shape: tuple[int, ...]) -> list[tuple[float, float]]:

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_policy_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", default="hold", help='"bc", "vla", "hold", "expert" or an .onnx file')
+    parser.add_argument("--base", default="bc", help='"bc", "vla", "hold", "expert" or an .onnx file')
     parser.add_argument("--residual", default="zero", help='residual policy: "zero", "oracle" or a .onnx file')
     parser.add_argument("--domain", default="nominal", help='physics: "nominal" or "twin"')
     parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper" or "tracker"')

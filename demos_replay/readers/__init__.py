@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import h5py
 
 from demos_replay.log import Log, LogError, check_log
 from demos_replay.readers import act, droid, libero, robomimic, robosuite, teleop
 from demos_replay.readers.content import DAMAGE
+from demos_replay.readers.probe import try_first
 
 
 class Reader(Protocol):
@@ -70,6 +71,7 @@ def open_log(path: str | Path) -> Iterator[tuple[h5py.File, Reader]]:
         raise LogError(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise LogError(f"{path} is empty")
+    try_first(path)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -138,25 +140,32 @@ def _detect(file: h5py.File, path: Path) -> Reader:
 
 def _refuse_references(file: h5py.File, path: Path) -> None:
     """Nothing in the file may lead out of it, or nowhere."""
-
-    def check(name: str, link: Any) -> str | None:
-        if isinstance(link, h5py.ExternalLink):
-            return f"/{name} is an external link to {link.filename}"
-        if isinstance(link, h5py.SoftLink):
-            return (
-                None if name in file else f"/{name} is a soft link to {link.path}, which leads nowhere or in a circle"
-            )
-        item = file[name]
-        if isinstance(item, h5py.Dataset):
-            if item.external:
-                return f"/{name} has its data in another file, {item.external[0][0]}"
-            if item.is_virtual and any(source.file_name != "." for source in item.virtual_sources()):
-                return f"/{name} is a virtual dataset of other files"
-        return None
-
+    # By h5py's low-level functions, as a file may have tens of thousands of links. Collected before any is followed:
+    # h5py cannot bear an error in the midst of a visit.
+    links: list[tuple[bytes, int]] = []
     try:
-        problem = file.visititems_links(check)
+        file.id.links.visit(lambda name, info: links.append((name, info.type)), info=True)
+        problem = next(filter(None, (_problem(file, name, kind) for name, kind in links)), None)
     except DAMAGE as error:
         raise LogError(f"{path} is damaged ({type(error).__name__}: {error})") from error
     if problem is not None:
         raise LogError(f"{path}: {problem}; only logs that are complete in themselves are read")
+
+
+def _problem(file: h5py.File, name: bytes, kind: int) -> str | None:
+    link = f"/{name.decode('utf-8', 'replace')}"
+    if kind not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
+        return f"{link} is an external link"
+    try:
+        item = h5py.h5o.open(file.id, name)
+    except DAMAGE:
+        if kind == h5py.h5l.TYPE_SOFT:
+            return f"{link} is a soft link that leads nowhere or in a circle"
+        raise
+    if isinstance(item, h5py.h5d.DatasetID):
+        storage = item.get_create_plist()
+        if storage.get_external_count() > 0:
+            return f"{link} has its data in another file"
+        if storage.get_layout() == h5py.h5d.VIRTUAL:
+            return f"{link} is a virtual dataset, which may be of other files"
+    return None

@@ -45,7 +45,7 @@ def numbers(
     if shape[0] > MAX_ROWS or any(n > MAX_COLUMNS for n in shape[1:]):
         raise LogError(f"{where} has shape {shape}: more than can be a demonstration")
     values = np.asarray(dataset[()], dtype=np.float64)
-    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if bad.any() and not gaps:
         raise LogError(f"{where} is not finite in {bad.sum()} of {len(values)} rows, first in row {bad.argmax()}")
     return values

@@ -21,6 +21,8 @@ NAME = "robosuite"
 LOOKED_FOR = "a group data with demonstrations that hold states and have an attribute model_file"
 
 _MAX_MODEL_BYTES = 10_000_000
+_RATES = (1.0, 1000.0)
+"""Hz at which robosuite's controllers are run."""
 _PLAUSIBLE_ERROR = 0.1
 """m between an absolute target and the measured pose, beyond which it is in another frame than was thought."""
 
@@ -182,8 +184,8 @@ def _rate(time: Array) -> tuple[float, str]:
     """Rows per second, and a sentence about them."""
     steps = np.diff(time)
     step = float(np.median(steps))
-    if step <= 0.0:
-        raise LogError("its time does not increase from row to row")
+    if not 1.0 / _RATES[1] <= step <= 1.0 / _RATES[0]:
+        raise LogError(f"its rows are {step:g} s apart: no rate at which an arm is controlled")
     longer = steps > 1.5 * step
     sentence = f"Rows are {1000 * step:.1f} ms apart"
     if longer.any():

@@ -79,6 +79,8 @@ def read_scene(xml: str, states: Array) -> Scene:
     base = _pose_of_body(model, qpos[0], robot.base)
     grip_site = _finite(pose_relative(base, sites))
     tcp, joints, finger_width, facts, assumptions = _tool(model, qpos, robot, base, grip_site)
+    if np.linalg.norm(tcp[:, :3], axis=1).max() > REACH:
+        raise LogError(f"its arm would reach more than {REACH:g} m: states and model do not belong together")
     tcp_in_grip_site = pose_relative(grip_site[0], tcp[0])
 
     objects = {
@@ -110,7 +112,7 @@ def read_scene(xml: str, states: Array) -> Scene:
 
 
 REACH = 2.0
-"""m from the base: robosuite parks objects that a task does not use some ten metres away."""
+"""m from the base: no arm gets that far, and robosuite parks objects that a task does not use further away."""
 
 
 def _find_robot(model: mujoco.MjModel) -> _Robot:

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 
 from demos_replay.log import Log, LogError, LogObject
-from demos_replay.readers.arms import find_lag
+from demos_replay.readers.arms import check_reach, find_lag
 from demos_replay.readers.content import natural_order, number, numbers, poses, subgroup, text
 from demos_replay.schema import SCHEMA, VERSION
 from oc_residual_gym.geometry import Array
@@ -38,10 +38,12 @@ def read(file: h5py.File, name: str) -> Log:
     if rows == 0:
         raise LogError("it has no rows")
     rate = number(demo, "rate")
-    if rate is None or rate <= 0.0:
-        raise LogError("its attribute rate is missing or not above 0 Hz")
+    if rate is None or not 1.0 <= rate <= 1000.0:
+        raise LogError("its attribute rate is missing, or not between 1 and 1000 Hz")
     target = numbers(demo, "target", (8,), rows)
     tcp_pose = poses(demo, "tcp_pose", rows)
+    check_reach(tcp_pose[:, :3], "tcp_pose")
+    check_reach(target[:, :3], "target")
     delay = find_lag(target[:, :3], tcp_pose[:, :3])
     lag = (delay[0] if delay else 0) / rate
     task, height, source = text(demo, "task"), number(demo, "table_height"), text(demo, "pose_source")

@@ -53,7 +53,7 @@ class ResidualWorlds:
         task: str,
         num_worlds: int,
         *,
-        base_policy: Any = "hold",
+        base_policy: Any = "bc",
         domain: str = "nominal",
         errors: str = "paper",
         split: str = "train",

@@ -59,7 +59,7 @@ class ResidualEnv(gym.Env, EzPickle):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | `base_policy` | `"hold"` | "hold", "expert", "expert-offset" (10 mm off), an `.onnx` file, a callable |
+    | `base_policy` | `"bc"` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
     | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests |
     | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker" |
     | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
@@ -78,7 +78,7 @@ class ResidualEnv(gym.Env, EzPickle):
     def __init__(
         self,
         task: str,
-        base_policy: Any = "hold",
+        base_policy: Any = "bc",
         domain: str = "nominal",
         errors: str = "paper",
         split: str = "train",

@@ -40,7 +40,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         self,
         num_envs: int,
         task: str,
-        base_policy: Any = "hold",
+        base_policy: Any = "bc",
         domain: str = "nominal",
         errors: str = "paper",
         split: str = "train",

@@ -50,7 +50,7 @@ class EvaluationSettings:
     """
 
     tasks: tuple[str, ...]
-    base: str = "hold"
+    base: str = "bc"
     residual: str = "zero"
     domain: str = "nominal"
     errors: str = "paper"

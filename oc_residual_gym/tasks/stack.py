@@ -22,7 +22,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import (
     PRESS,
-    heading,
     is_holding,
     nearest_yaw,
     pick,

@@ -19,9 +19,15 @@ from log_files import WRITERS
 
 from demos_replay.inspect import validate
 from demos_replay.log import Log, LogError
-from demos_replay.readers import Skipped, read_logs
+from demos_replay.readers import Skipped, probe, read_logs
 
 EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(autouse=True)
+def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The HDF5 library is never done with some of these files."""
+    monkeypatch.setattr(probe, "PATIENCE", 3.0)
 
 
 @cache

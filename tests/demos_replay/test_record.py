@@ -1,6 +1,5 @@
 """Recording: the scripted operator's logs, and a person's at a device."""
 
-
 import sys
 from types import SimpleNamespace
 

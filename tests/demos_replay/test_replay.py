@@ -82,7 +82,7 @@ def test_a_demonstration_does_not_depend_on_those_beside_it():
 def test_an_object_that_is_elsewhere_is_not_lifted():
     log = shipped("Lift", 1)[0]
     block = log.objects["block"]
-    aside = replace(block, poses=block.poses + [0.0, 0.12, 0.0, 0.0, 0.0, 0.0, 0.0])
+    aside = replace(block, poses=block.poses + 0.12 * np.eye(7)[1])
     replayer = Replayer(TASKS["Lift"], 1)
     ((_, demo),) = replayer.run([replace(log, objects={"block": aside})])
     replayer.close()

@@ -1,0 +1,75 @@
+"""Trying a file in another process first: libhdf5 can crash, or go on for ever, on files with damaged structure."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+from demos_replay.log import LogError
+from demos_replay.readers import probe_worker
+
+PATIENCE = 30.0
+"""Seconds that a file may take. A gigabyte of numbers takes a few."""
+
+_lock = Lock()
+_workers: dict[int, subprocess.Popen[str]] = {}
+"""By number of the process that started it: processes that were forked from one another must not share a worker."""
+
+
+def try_first(path: Path) -> None:
+    """
+    Raises:
+        LogError: reading the file at ``path`` would kill this process, or never end.
+    """
+    with _lock:
+        worker = _worker()
+        assert worker.stdin is not None and worker.stdout is not None
+        try:
+            worker.stdin.write(json.dumps(str(path.absolute())) + "\n")
+            worker.stdin.flush()
+            ready, _, _ = select.select([worker.stdout], [], [], PATIENCE)
+            answered = bool(ready) and bool(worker.stdout.readline())
+        except BrokenPipeError:
+            ready, answered = [worker.stdout], False
+        if answered:
+            return  # What h5py itself reports is found again, and told, where it matters.
+        _stop(_workers.pop(os.getpid()))
+    if ready:
+        raise LogError(f"{path} is damaged: the HDF5 library crashes on it")
+    raise LogError(f"{path} is damaged: the HDF5 library is not done with it after {PATIENCE:.0f} s")
+
+
+def _worker() -> subprocess.Popen[str]:
+    worker = _workers.get(os.getpid())
+    if worker is None or worker.poll() is not None:
+        # Without the folder of the program in its path: readers are named as the packages whose files they read.
+        command = [sys.executable, "-P", probe_worker.__file__]
+        worker = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        if not _workers:
+            atexit.register(_stop_own)
+        _workers[os.getpid()] = worker
+    return worker
+
+
+def _stop_own() -> None:
+    worker = _workers.pop(os.getpid(), None)
+    if worker is not None:
+        _stop(worker)
+
+
+def _stop(worker: subprocess.Popen[str]) -> None:
+    worker.kill()
+    worker.wait()
+    for stream in (worker.stdin, worker.stdout):
+        if stream is not None:
+            with suppress(BrokenPipeError):
+                stream.close()

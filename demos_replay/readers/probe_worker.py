@@ -1,0 +1,47 @@
+"""Program that opens HDF5 files on behalf of :mod:`.probe`, in a process of its own that may die of them.
+
+Reads one JSON string a line from standard input, a path, and answers each with a line of JSON: null, or what is wrong.
+"""
+
+import json
+import sys
+
+import h5py
+
+MOST_BYTES = 1_000_000_000
+"""Of a dataset or attribute; readers refuse far less."""
+
+
+def touch(path: str) -> None:
+    """Everything that a reader may look at: links, objects, attributes, and numbers with one or two axes."""
+    with h5py.File(path, "r", locking=False) as file:
+        names: list[bytes] = []
+        file.id.links.visit(names.append, info=False)
+        for name in [b".", *names]:
+            try:
+                item = h5py.h5o.open(file.id, name)
+            except (KeyError, RuntimeError, OSError):
+                continue  # A link that leads nowhere.
+            for i in range(h5py.h5a.get_num_attrs(item)):
+                attribute = h5py.h5a.open(item, index=i)
+                if attribute.get_storage_size() < MOST_BYTES:
+                    file[name].attrs.get(attribute.name)
+            if isinstance(item, h5py.h5d.DatasetID):
+                size = item.dtype.itemsize * item.get_space().get_simple_extent_npoints()
+                if item.rank <= 2 and size < MOST_BYTES and item.dtype.kind in "fiub":
+                    h5py.Dataset(item)[()]
+
+
+def main() -> None:
+    for line in sys.stdin:
+        try:
+            touch(json.loads(line))
+            answer = None
+        except Exception as error:
+            # Whatever h5py raises is an answer: only a crash is not.
+            answer = f"{type(error).__name__}: {error}"
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
