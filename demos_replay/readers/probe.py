@@ -55,12 +55,13 @@ def _worker() -> subprocess.Popen[str]:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         if not _workers:
-            atexit.register(_stop_own)
+            atexit.register(stop)
         _workers[os.getpid()] = worker
     return worker
 
 
-def _stop_own() -> None:
+def stop() -> None:
+    """End this process's worker; the next file starts another."""
     worker = _workers.pop(os.getpid(), None)
     if worker is not None:
         _stop(worker)

@@ -177,7 +177,7 @@ def write_robosuite(
 
 
 def write_robosuite_1_0(path: Path, m: Motion | None = None, place: str = "models/model_1.xml") -> None:
-    """A raw file of version 1.0, its model at ``place`` beside it; None leaves it out."""
+    """A raw file of version 1.0, its model at ``place`` beside it."""
     m = m or motion()
     file_of_model = path.parent / place
     file_of_model.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from demos_replay.inspect import describe, validate
 from demos_replay.log import Log, LogError
-from demos_replay.readers import READERS, Skipped, open_log, read_logs
+from demos_replay.readers import READERS, Skipped, open_log, probe, probe_worker, read_logs
 from oc_residual_gym.geometry import norm, pose_multiply, rotation_between
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "robosuite" / "panda_lift.hdf5"
@@ -115,6 +115,28 @@ def test_a_file_that_leads_elsewhere_is_refused(add: Callable[[h5py.File], None]
         add(file)
     with pytest.raises(LogError, match="/data/demo_1/other"), open_log(path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("import os, sys; sys.stdin.readline(); os.abort()", "the HDF5 library crashes on it"),
+        ("import time; time.sleep(60)", "the HDF5 library is not done with it after 1 s"),
+    ],
+)
+def test_a_file_on_which_the_library_dies_or_hangs_is_refused(
+    program: str, message: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_files.write_robosuite(path)
+    worker = path.with_name("worker.py")
+    worker.write_text(program)
+    with monkeypatch.context() as patch:
+        patch.setattr(probe_worker, "__file__", str(worker))
+        patch.setattr(probe, "PATIENCE", 1.0)
+        probe.stop()
+        with pytest.raises(LogError, match=message), open_log(path):
+            pass
+    assert read(path).format == "robosuite"
 
 
 def test_a_log_without_demonstrations_is_refused(path: Path) -> None:
