@@ -21,11 +21,12 @@ lint: .venv/developer.stamp
 bench: .venv/package.stamp
 	$(BIN)/oc-residual bench --json results/bench.json
 
-# Scripted experts against the base policy that holds still, paired on the same episodes.
+# The base policy "bc" alone and under the oracle residual, in the shifted world, paired on the same episodes.
+COMPARED := --base bc --domain twin --errors tracker --episodes $(EPISODES)
 compare: .venv/package.stamp
-	$(BIN)/oc-residual evaluate --base hold --episodes $(EPISODES) --out results/compare/hold-$(EPISODES)
-	$(BIN)/oc-residual evaluate --base expert --episodes $(EPISODES) --out results/compare/expert-$(EPISODES)
-	$(BIN)/oc-residual compare results/compare/hold-$(EPISODES) results/compare/expert-$(EPISODES) --out results/compare
+	$(BIN)/oc-residual evaluate $(COMPARED) --residual zero --out results/compare/bc-$(EPISODES)
+	$(BIN)/oc-residual evaluate $(COMPARED) --residual oracle --out results/compare/oracle-$(EPISODES)
+	$(BIN)/oc-residual compare results/compare/bc-$(EPISODES) results/compare/oracle-$(EPISODES) --out results/compare
 
 check: .venv/package.stamp
 	$(BIN)/oc-residual check

@@ -39,19 +39,19 @@ def make_path(log: Log, shift: Array, start: Array) -> Path:
     wanted[:, :3] += shift
     count = int(np.floor(log.time[-1] * CONTROL_FREQUENCY + 1e-6)) + 1
     rows = np.interp(np.arange(count) / CONTROL_FREQUENCY, log.time, np.arange(len(log.time)))
-    poses = _at(wanted, rows)
+    poses = poses_at(wanted, rows)
     closed = log.gripper_closed[np.floor(rows + 1e-6).astype(int)]
     # The way from where our robot starts.
     poses, rows, closed = np.vstack([start, poses]), np.append(-1.0, rows), np.append(closed[0], closed)
     keys = _stretch(poses)
     keys = _wait_for_fingers(keys, poses, closed)
     targets = np.empty((len(keys), 8))
-    targets[:, :7] = _at(poses, keys)
+    targets[:, :7] = poses_at(poses, keys)
     targets[:, 7] = ~closed[np.floor(keys + 1e-9).astype(int)]
     return Path(targets[1:], np.interp(keys, np.arange(len(rows)), rows)[1:], (len(keys) - 1) / count - 1.0)
 
 
-def _at(poses: Array, rows: Array) -> Array:
+def poses_at(poses: Array, rows: Array) -> Array:
     """(P, 7) poses at fractional rows (P,) of ``poses`` (T, 7)."""
     every = np.arange(len(poses))
     positions = np.stack([np.interp(rows, every, poses[:, i]) for i in range(3)], axis=1)
@@ -71,7 +71,7 @@ def _stretch(poses: Array) -> Array:
 def _wait_for_fingers(keys: Array, poses: Array, closed: np.ndarray) -> Array:
     """``keys`` with repetitions after each switch of the gripper, where the log moves on before our fingers can."""
     states = closed[np.floor(keys + 1e-9).astype(int)]
-    places = _at(poses, keys)[:, :3]
+    places = poses_at(poses, keys)[:, :3]
     pieces, done = [], 0
     for switch in np.flatnonzero(np.diff(states.astype(int))) + 1:
         needed = GRASP_WAIT if states[switch] else RELEASE_WAIT

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from demos_replay.demo import Demo
 from demos_replay.log import Log, LogError
-from demos_replay.path import Path, make_path
+from demos_replay.path import Path, make_path, poses_at
 from demos_replay.transfer import Placement, place
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.geometry import norm, rotation_between
@@ -73,39 +73,40 @@ class Replayer:
         return self._core.world.robot.tcp_pose[0].copy()
 
     def run(
-        self, logs: Iterable[Log], poses: Mapping[str, Mapping[str, Array]] | None = None
-    ) -> Iterator[tuple[Log, Demo | LogError]]:
-        """Replay ``logs``; yield each with its demonstration, or with why it cannot be replayed.
+        self, logs: Iterable[tuple[str, Log]], poses: Mapping[str, Mapping[str, Array]] | None = None
+    ) -> Iterator[tuple[str, Demo | LogError]]:
+        """Replay ``logs``; yield the name of each with its demonstration, or with why it cannot be replayed.
 
         Args:
-            logs: any number.
-            poses: by demonstration and object, start poses (7,) from a sidecar file.
+            logs: any number, each with the name that its demonstration gets.
+            poses: by that name and by object, start poses (7,) from a sidecar file.
         """
         waiting = iter(logs)
         running: dict[int, _Run] = {}
         idle = list(range(self._core.num_worlds))
         while True:
             while idle:
-                log = next(waiting, None)
+                name, log = next(waiting, ("", None))
                 if log is None:
                     break
                 try:
-                    placement = place(log, self.task, None if poses is None else poses.get(log.name))
+                    placement = place(log, self.task, None if poses is None else poses.get(name))
                     path = make_path(log, placement.shift, self._home)
                 except LogError as error:
-                    yield log, error
+                    yield name, error
                     continue
                 world = idle.pop()
                 self._policy.targets[world] = path.targets
-                # The seed only numbers the episode: nothing is drawn in replay.
-                self._core.reset(np.array([world]), [0], [placement.start])
-                running[world] = _Run(log, placement, path)
+                # All that is drawn of it is the physics of a shifted domain.
+                seed = zlib.crc32(name.encode())
+                self._core.reset(np.array([world]), [seed], [placement.start])
+                running[world] = _Run(name, log, placement, path, seed)
             if not running:
                 return
             for world in self._step(running):
                 run = running.pop(world)
                 idle.append(world)
-                yield run.log, self._demo(run, world)
+                yield run.name, self._demo(run, world)
 
     def _step(self, running: Mapping[int, _Run]) -> list[int]:
         """One control step in the running worlds; returns those that are over."""
@@ -151,7 +152,7 @@ class Replayer:
             groups[group][member] = states.pop(name)
         success = bool(self._core.success[world])
         return Demo(
-            name=demo_name(run.log.file, run.log.name),
+            name=run.name,
             task=self.task.name,
             instruction=self.task.instruction,
             success=success,
@@ -168,15 +169,17 @@ class Replayer:
         log, placement, path = run.log, run.placement, run.path
         # State t + 1 is where target t has led; the path may be cut short by success.
         steps = min(len(tcp) - 1, len(path.targets))
-        rows = np.maximum(np.round(path.rows[:steps]).astype(int), 0)
         along = path.rows[:steps] >= 0.0
-        reached, recorded = tcp[1 : steps + 1][along], log.tcp_pose[rows][along]
-        recorded[:, :3] += placement.shift[rows][along]
-        ahead, off, turned = _drift(reached, recorded)
+        rows = path.rows[:steps][along]
+        recorded = log.tcp_pose.copy()
+        recorded[:, :3] += placement.shift
+        ahead, off, turned = _drift(tcp[1 : steps + 1][along], poses_at(recorded, rows))
         report: dict[str, Any] = {
             "file": log.file,
             "demo": log.name,
             "format": log.format,
+            "domain": self._core.domain,
+            "seed": run.seed,
             "synthetic": log.synthetic,
             "steps": len(tcp) - 1,
             "seconds_in_log": round(float(log.time[-1]), 3),
@@ -192,7 +195,7 @@ class Replayer:
             "assumptions": [*log.assumptions, *placement.assumptions],
         }
         for name, poses in placement.objects.items():
-            away = norm(objects[name][1 : steps + 1][along][:, :3] - poses[rows][along][:, :3])
+            _, away, _ = _drift(objects[name][1 : steps + 1][along], poses_at(poses, rows), ahead)
             report["object_drift_mm"][name] = _spread(1000.0 * away)
         return report
 
@@ -204,8 +207,8 @@ class Replayer:
 class _Run:
     """One log on its way through a world."""
 
-    def __init__(self, log: Log, placement: Placement, path: Path):
-        self.log, self.placement, self.path = log, placement, path
+    def __init__(self, name: str, log: Log, placement: Placement, path: Path, seed: int):
+        self.name, self.log, self.placement, self.path, self.seed = name, log, placement, path, seed
         self.states: list[dict[str, np.ndarray]] = []
         self.targets: list[Array] = []
         self.rewards: list[float] = []
@@ -215,14 +218,15 @@ class _Run:
         self.states.append(state)
 
 
-def _drift(reached: Array, recorded: Array) -> tuple[int, Array, Array]:
+def _drift(reached: Array, recorded: Array, known: int | None = None) -> tuple[int, Array, Array]:
     """Distances (m) and angles (rad) between two paths (n, 7), once the one that is late is moved in time.
 
     Returns:
-        Control steps by which ``reached`` is ahead of ``recorded``, where they are nearest; then distances and angles.
+        Control steps by which ``reached`` is ahead of ``recorded``, ``known`` or where they are nearest; distances;
+        angles.
     """
     results = []
-    for ahead in range(-MAX_LAG, MAX_LAG + 1):
+    for ahead in range(-MAX_LAG, MAX_LAG + 1) if known is None else (known,):
         late, early = max(ahead, 0), max(-ahead, 0)
         one, other = reached[early : len(reached) - late], recorded[late : len(recorded) - early]
         if len(one):
@@ -239,8 +243,3 @@ def _spread(values: Array) -> dict[str, float]:
     if not len(values):
         return {}
     return {k: round(float(v), 2) for k, v in (("mean", values.mean()), ("max", values.max()), ("end", values[-1]))}
-
-
-def demo_name(file: str, name: str) -> str:
-    """Name of the demonstration that comes of the log ``name`` in ``file``."""
-    return f"{PurePath(file).stem}/{name}"

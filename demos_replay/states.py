@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from demos_replay.log import Log, LogError
 from demos_replay.transfer import place
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
 from oc_residual_gym.worlds.domains import EpisodePhysics
 from oc_residual_gym.worlds.render import shared_renderer
 from oc_residual_gym.worlds.sim import SimWorld
@@ -23,10 +24,10 @@ SIZE = (480, 640)
 _WXYZ = [3, 0, 1, 2]
 
 
-def show_states(log: Log, task: Task, out: Path) -> int:
-    """Write a video of ``log`` in the scene of ``task``: arm, fingers and objects where the log has them.
+def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | None = None) -> int:
+    """Write a video of ``log`` in the scene of ``task``: arm, fingers, table and objects where the log has them.
 
-    Objects that the log does not follow stay where they start.
+    Objects that the log does not follow stay where they start, or from ``poses`` (7,), as :func:`place` has it.
 
     Returns:
         Number of pictures.
@@ -37,7 +38,7 @@ def show_states(log: Log, task: Task, out: Path) -> int:
     """
     if log.joint_positions is None:
         raise LogError("it has no joint positions of a Franka arm: replay it dynamically to see it")
-    placement = place(log, task)
+    placement = place(log, task, poses)
     world = SimWorld(task, 1)
     try:
         world.reset(np.array([0]), [placement.start], [EpisodePhysics()])
@@ -45,8 +46,11 @@ def show_states(log: Log, task: Task, out: Path) -> int:
     finally:
         world.close()
     scene = world.scene
+    # The arm is where its joints were; so that all else is seen from there, the way into our scene is taken back.
+    positions -= placement.shift[-1]
+    physics = EpisodePhysics(table_height=-placement.shift[0, 2])
     arm = [scene.model.jnt_qposadr[scene.model.joint(f"robot0_joint{i}").id] for i in range(1, 8)]
-    view: Any = SimpleNamespace(physics=[EpisodePhysics()], physics_state=lambda _: (qpos, positions, quats))
+    view: Any = SimpleNamespace(physics=[physics], physics_state=lambda _: (qpos, positions, quats))
     renderer = shared_renderer(task, "full", SIZE)
     rows = np.arange(0.0, log.time[-1], 1.0 / CONTROL_FREQUENCY)
     rows = np.searchsorted(log.time, rows, side="right") - 1
@@ -60,7 +64,11 @@ def show_states(log: Log, task: Task, out: Path) -> int:
         for name, address in scene.free_qpos.items():
             if name in placement.objects:
                 pose = placement.objects[name][row]
-                qpos[address : address + 7] = np.concatenate([pose[:3], pose[3:][_WXYZ]])
+                qpos[address : address + 7] = np.concatenate([pose[:3] - placement.shift[row], pose[3:][_WXYZ]])
+        if len(placement.objects) == len(task.objects):
+            slides = task.start_at({name: path[row] for name, path in placement.objects.items()}).slides
+            for name, opening in slides.items():
+                qpos[scene.slide_qpos[name]] = opening
         pictures.append(renderer.image(view, 0, "person"))
     partial = out.with_name(f"{out.stem}.partial{out.suffix}")
     imageio.imwrite(partial, pictures, fps=CONTROL_FREQUENCY, macro_block_size=2)

@@ -19,24 +19,42 @@ from oc_residual_gym.worlds.base import Array
 
 GRASPED: Mapping[str, str] = {"Lift": "block", "PickPlace": "block", "Stack": "white", "PegInsert": "peg"}
 """By task, the object whose place follows from where the hand closes. In the other tasks it does not."""
-GOALS: Mapping[str, tuple[str, float]] = {
-    "PickPlace": ("plate", 0.01),
-    "Stack": ("green", 0.04),
-    "PegInsert": ("hole", 0.04),
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the grasped object is brought to."""
+
+    name: str
+    top: float
+    """Height of its upper side in metres."""
+    distance: float
+    """Metres from the grasped object at the start, below which the two would touch."""
+
+
+GOALS: Mapping[str, Goal] = {
+    "PickPlace": Goal("plate", 0.01, 0.12),
+    "Stack": Goal("green", 0.04, 0.05),
+    "PegInsert": Goal("hole", 0.04, 0.08),
 }
-"""By task, the object that the grasped one is brought to, and the height of its top in metres."""
 HALF_SIZES: Mapping[str, Array] = {
     "Lift": np.array([0.06, 0.02, 0.02]),
     "PickPlace": np.array([0.04, 0.02, 0.02]),
     "Stack": np.array([0.02, 0.02, 0.02]),
 }
 """Metres, of the grasped object along its axes, for the tasks into which other scenes are brought."""
+AREA = np.array([[0.30, -0.40], [0.70, 0.40]])
+"""Metres in the plane, lower and upper ends: where a scene from elsewhere is moved to, well inside the workspace."""
+TABLE = np.array([[0.15, -0.45], [0.85, 0.45]])
+"""Metres in the plane: the part of the table before the robot, where objects of one of our scenes may be."""
 FINGER_MARGIN = 0.012
 """Metres from the TCP to the object's ends that a grasp keeps: fingertips reach 9 mm below the TCP."""
 HELD_WIDTH = 0.003
 """Metres between closed fingers from which there is something between them."""
-MOVED = 0.015
-"""Metres by which an object moves at least when it was manipulated."""
+HELD_DISTANCE = 0.10
+"""Metres from the TCP to the centre of an object in the hand at most."""
+RAISED = 0.01
+"""Metres by which a closed hand lifts what it holds; what it pushes stays down."""
 GOAL_DISTANCE = 0.06
 """Metres in the plane within which the manipulated object comes to rest on another one."""
 MAX_DROP = 0.02
@@ -67,6 +85,8 @@ def place(log: Log, task: Task, poses: Mapping[str, Array] | None = None) -> Pla
         LogError: it does not tell where the task's objects are, and neither can it be inferred.
     """
     names = [item.name for item in task.objects]
+    if task.name != "CloseDrawer" and not log.gripper_closed.any():
+        raise LogError("the gripper never closes, and the task is to grasp something")
     if poses is not None:
         missing = [name for name in names if name not in poses]
         if missing:
@@ -89,6 +109,9 @@ def place(log: Log, task: Task, poses: Mapping[str, Array] | None = None) -> Pla
 def _in_place(
     log: Log, task: Task, starts: Mapping[str, Array], tracked: Mapping[str, Array], assumptions: tuple[str, ...]
 ) -> Placement:
+    for name, pose in starts.items():
+        if not (np.all(pose[:2] >= TABLE[0]) and np.all(pose[:2] <= TABLE[1])):
+            raise LogError(f"the {name} starts at x = {pose[0]:.3f}, y = {pose[1]:.3f} m, which is not on our table")
     shift = np.zeros((len(log.time), 3))
     shift[:, 2] = -log.table_height
     down = np.array([0.0, 0.0, log.table_height, 0.0, 0.0, 0.0, 0.0])
@@ -99,103 +122,160 @@ def _in_place(
 
 def _relative_to_objects(log: Log, task: Task) -> Placement:
     """Our object where the hand grasps, our goal where it lets go."""
-    source, grasp, release = find_grasp(log)
-    rows = len(log.time)
-    tcp = log.tcp_pose
-    if source is None:
-        moved = np.concatenate([tcp[grasp, :2], [log.table_height], tcp[grasp, 3:]])
-        item = LogObject(np.tile(moved, (rows, 1)), tracked=False)
-        notes = [
-            f"The {GRASPED[task.name]}'s start pose is estimated: under the hand where it closes, turned as the hand."
-        ]
-    else:
-        item = log.objects[source]
-        notes = [
-            f"The log's {source!r} stands for our {GRASPED[task.name]}, turned such that the fingers close across it."
-        ]
+    found = find_grasp(log)
+    grasp, release = found.grasp, found.release
+    rows, tcp, ours = len(log.time), log.tcp_pose, GRASPED[task.name]
     half = HALF_SIZES.get(task.name)
-    hand = Rotation.from_quat(tcp[grasp, 3:])
     yaw = heading(tcp[grasp, 3:])
-    along = np.array([np.cos(yaw), np.sin(yaw)])
-    offset = item.poses[grasp, :2] - tcp[grasp, :2]
-    height = 0.0
-    if half is not None:
-        # Along the object as far from the hand as in the log, if that is still on ours; the fingers centre it across.
-        reach = half[0] - FINGER_MARGIN
-        offset = np.clip(offset @ along, -reach, reach) * along
-        room = half[2] - FINGER_MARGIN
-        height = float(np.clip(tcp[grasp, 2] - item.poses[grasp, 2], -room, room)) if item.tracked else 0.0
+    if found.name is None:
+        item = LogObject(np.tile([*tcp[grasp, :2], log.table_height, *tcp[grasp, 3:]], (rows, 1)), tracked=False)
+        notes = [f"The {ours}'s start pose is estimated: under the hand where it closes, turned as the hand."]
+    else:
+        item = log.objects[found.name]
+        notes = [f"The log's {found.name!r} stands for our {ours}, turned such that the fingers close across it."]
+    notes += found.notes
+    offset, height = _in_hand(item, tcp[grasp], grasp, yaw, half)
     center = tcp[grasp, :2] + offset
     # Should the hand push the object before it takes it, it does so in our scene too.
-    begin = center + item.poses[0, :2] - item.poses[grasp, :2]
-    starts = {GRASPED[task.name]: np.array([*begin, 0.0, 0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])}
-    at_grasp = -log.table_height if half is None else half[2] + height - tcp[grasp, 2]
-    at_release = at_grasp
+    begin = center if found.grasps > 1 else center + item.poses[0, :2] - item.poses[grasp, :2]
+    starts = {ours: _standing(begin, yaw)}
+    at_grasp = at_release = -log.table_height if half is None else half[2] + height - tcp[grasp, 2]
     if task.name in GOALS:
-        goal, top = GOALS[task.name]
-        turn = Rotation.from_quat(tcp[release, 3:]) * hand.inv()
+        goal = GOALS[task.name]
+        turn = Rotation.from_quat(tcp[release, 3:]) * Rotation.from_quat(tcp[grasp, 3:]).inv()
         end = tcp[release, :2] + turn.apply([*offset, 0.0])[:2]
-        other = _resting_on(log, source)
+        other = _resting_on(log, found.name)
         yaw = heading(tcp[release, 3:])
         if other is None:
-            notes.append(f"The {goal} is estimated: where the hand lets go.")
+            notes.append(f"The {goal.name}'s pose is estimated: where the hand lets go.")
         else:
-            notes.append(f"The log's {other!r} stands for our {goal}.")
+            notes.append(f"The log's {other!r} stands for our {goal.name}.")
             # As far off the goal's centre as in the log.
             end += log.objects[other].poses[-1, :2] - item.poses[-1, :2]
             yaw = heading(log.objects[other].poses[-1, 3:])
-        starts[goal] = np.array([*end, 0.0, 0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
+        starts[goal.name] = _standing(end, yaw)
         gap = float(np.linalg.norm(end - begin))
-        if gap < (0.06 if task.name == "Stack" else 0.14):
+        if gap < goal.distance:
             raise LogError(
-                f"the hand lets go {1000 * gap:.0f} mm from where it grasps, where our {goal} would stand in the way: "
-                f"this is no demonstration of {task.name}"
+                f"the hand lets go {1000 * gap:.0f} mm from where the object starts, where our {goal.name} would be in "
+                f"its way: this is no demonstration of {task.name}"
             )
         if half is not None:
             drop = np.clip(item.poses[release, 2] - item.poses[-1, 2], 0.0, MAX_DROP) if item.tracked else 0.0
-            at_release = top + half[2] + height + drop - tcp[release, 2]
+            at_release = goal.top + half[2] + height + drop - tcp[release, 2]
     notes.append(
         f"Heights follow our objects' sizes: the hand's are changed by {1000 * at_grasp:.0f} mm up to the grasp"
         + (f", by {1000 * at_release:.0f} mm from the release on." if task.name in GOALS else ".")
     )
-    shift = np.zeros((rows, 3))
+    aside = _into_area(np.array([pose[:2] for pose in starts.values()]))
+    if aside.any():
+        notes.append(f"The scene is moved by {1000 * aside[0]:.0f} mm along x, {1000 * aside[1]:.0f} mm along y.")
+    shift = np.empty((rows, 3))
+    shift[:, :2] = aside
     shift[:, 2] = np.interp(np.arange(rows), [grasp, max(release, grasp + 1)], [at_grasp, at_release])
+    for pose in starts.values():
+        pose[:2] += aside
     objects = {}
-    if source is not None and item.tracked:
-        poses = item.poses.copy()
-        poses[:, :3] += shift
-        poses[:, :2] += center - item.poses[grasp, :2]
-        objects[GRASPED[task.name]] = poses
+    if item.tracked:
+        turned = Rotation.from_quat(item.poses[:, 3:]) * Rotation.from_quat(item.poses[grasp, 3:]).inv()
+        turned *= Rotation.from_quat(_standing(center, heading(tcp[grasp, 3:]))[3:])
+        objects[ours] = np.concatenate([item.poses[:, :3] + shift, turned.as_quat()], axis=1)
+        objects[ours][:, :2] += center - item.poses[grasp, :2]
     return Placement(task.start_at(starts), shift, objects, tuple(notes))
 
 
-def find_grasp(log: Log) -> tuple[str | None, int, int]:
-    """The object that the hand takes (``None`` where the log has no movable one), and the rows of grasp and release.
+def _in_hand(item: LogObject, tcp: Array, grasp: int, yaw: float, half: Array | None) -> tuple[Array, float]:
+    """From the TCP to our object's centre in the plane (2,), and the TCP's height above that centre, in metres.
 
-    Of several grasps of that object, the first grasp and the last release; the last row, where the hand never lets go.
+    Along the object it is as far from the hand as in the log, if that is still on ours; across, the fingers centre it.
+    """
+    offset = item.poses[grasp, :2] - tcp[:2]
+    if half is None:
+        return offset, 0.0
+    along = np.array([np.cos(yaw), np.sin(yaw)])
+    reach, room = half[0] - FINGER_MARGIN, half[2] - FINGER_MARGIN
+    height = float(np.clip(tcp[2] - item.poses[grasp, 2], -room, room)) if item.tracked else 0.0
+    return np.clip(offset @ along, -reach, reach) * along, height
+
+
+def _standing(place: Array, yaw: float) -> Array:
+    return np.array([*place, 0.0, 0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
+
+
+def _into_area(places: Array) -> Array:
+    """(2,) the shortest way, in metres, that brings ``places`` (n, 2) into ``AREA``.
 
     Raises:
-        LogError: the hand never closes, or never on anything.
+        LogError: they are too far from each other.
+    """
+    low, high = places.min(axis=0), places.max(axis=0)
+    if np.any(high - low > AREA[1] - AREA[0]):
+        raise LogError(
+            f"grasp and goal are {1000 * (high - low)[0]:.0f} mm apart along x and {1000 * (high - low)[1]:.0f} mm "
+            "along y, more than our workspace holds"
+        )
+    return np.maximum(AREA[0] - low, 0.0) + np.minimum(AREA[1] - high, 0.0)
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """What the hand takes, and when."""
+
+    name: str | None
+    """Of the object; ``None`` where the log has no movable one."""
+    grasp: int
+    """Row at which the hand closes on it, for the last time."""
+    release: int
+    """Row at which it lets go; the last one, where it never does."""
+    grasps: int
+    """How often it takes it."""
+    notes: tuple[str, ...] = ()
+    """Assumptions."""
+
+
+def find_grasp(log: Log) -> Grasp:
+    """The object that the hand takes first, and the last time that it takes it.
+
+    Raises:
+        LogError: the hand never closes, or never on anything, or has the object from the start.
     """
     closed = log.gripper_closed.astype(int)
-    starts = np.flatnonzero(np.diff(closed, prepend=0) == 1)
-    if not len(starts):
-        raise LogError("the gripper never closes, and the task is to grasp something")
-    last = len(closed) - 1
-    ends = [int(start + np.argmin(closed[start:])) if (closed[start:] == 0).any() else last for start in starts]
-    movable = {name: item for name, item in log.objects.items() if item.tracked}
-    found: tuple[str | None, int, int] | None = None
-    for start, end in zip(starts.tolist(), ends, strict=True):
-        moved = {name: float(np.ptp(item.poses[start : end + 1, :3], axis=0).max()) for name, item in movable.items()}
-        name = max(moved, key=lambda name: moved[name], default=None)
-        held = log.gripper_width is None or log.gripper_width[start : end + 1].min() > HELD_WIDTH
-        if moved[name] > MOVED if name is not None else held:
-            found = (name, start, end) if found is None else (found[0], found[1], end) if found[0] == name else found
-    if found is not None:
-        return found
-    raise LogError(
-        "the gripper closes, but on nothing: no object moves with it, and no width is left between the fingers"
-    )
+    starts = np.flatnonzero(np.diff(closed, prepend=0) == 1).tolist()
+    ends = [
+        start + int(np.argmin(closed[start:])) if (closed[start:] == 0).any() else len(closed) - 1 for start in starts
+    ]
+    periods = [(_held(log, start, end), start, end) for start, end in zip(starts, ends, strict=True)]
+    taken = [period for period in periods if period[0] != ""]
+    if not taken:
+        raise LogError("the gripper closes on nothing: no object rises with it, or its fingers meet")
+    name = taken[0][0]
+    mine = [period for period in taken if period[0] == name]
+    if mine[-1][1] == 0:
+        raise LogError("it starts with the object in the hand: where that lay before is not known")
+    notes = []
+    if len(mine) > 1:
+        notes.append(f"The hand takes the object {len(mine)} times; ours starts where it takes it last.")
+    if len(mine) < len(taken):
+        notes.append("Of several objects that the hand takes, only the first counts.")
+    return Grasp(name, mine[-1][1], mine[-1][2], len(mine), tuple(notes))
+
+
+def _held(log: Log, start: int, end: int) -> str | None:
+    """What the closed hand holds from row ``start`` to ``end``: an object's name; "" for nothing; ``None`` for what the
+    log does not name."""
+    rows = slice(start, end + 1)
+    if log.gripper_width is not None and log.gripper_width[rows].min() < HELD_WIDTH:
+        return ""
+    movable = {name: item.poses[rows, :3] for name, item in log.objects.items() if item.tracked}
+    if not movable:
+        return None
+    rises = {}
+    for name, places in movable.items():
+        top = int(places[:, 2].argmax())
+        near = np.linalg.norm(places[top] - log.tcp_pose[rows][top, :3]) < HELD_DISTANCE
+        rises[name] = places[top, 2] - places[0, 2] if near else 0.0
+    highest = max(rises, key=lambda name: rises[name])
+    return highest if rises[highest] > RAISED else ""
 
 
 def _resting_on(log: Log, moved: str | None) -> str | None:

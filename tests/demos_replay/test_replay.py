@@ -1,22 +1,20 @@
 """Replay: the environments' own limits and physics, the task's own rule, and jobs that lose nothing."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from robosuite_operator import record
 
 from demos_replay import LOGS
-from demos_replay.job import ReplaySettings, read_sidecar, replay_files
-from demos_replay.log import Log, LogError
+from demos_replay.demo import Demo
+from demos_replay.log import Log, LogError, LogObject
 from demos_replay.path import make_path
 from demos_replay.readers import read_logs
 from demos_replay.replay import Replayer
 from demos_replay.states import show_states
-from demos_replay.transfer import place
-from demos_replay.writers.robomimic import read_demos
+from demos_replay.transfer import AREA, find_grasp, place
 from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION
 from oc_residual_gym.geometry import norm, rotation_between
 from oc_residual_gym.tasks import TASKS
@@ -31,21 +29,18 @@ def shipped(task: str, count: int) -> list[Log]:
     return [log for log in with_reasons if isinstance(log, Log)][:count]
 
 
-def few(path: Path, task: str, count: int) -> Path:
-    """A log file with the first demonstrations of a shipped one."""
-    with h5py.File(LOGS / f"{task}.hdf5") as source, h5py.File(path, "w") as file:
-        file.attrs.update(source.attrs)
-        for name in sorted(source["demos"])[:count]:
-            source.copy(f"demos/{name}", file, name=f"demos/{name}")
-    return path
+def replayed(task: str, logs: list[Log], worlds: int = 4) -> list[Demo | LogError]:
+    """What comes of ``logs``, in their order."""
+    replayer = Replayer(TASKS[task], worlds)
+    results = dict(replayer.run((f"{i}/{log.name}", log) for i, log in enumerate(logs)))
+    replayer.close()
+    return [results[f"{i}/{log.name}"] for i, log in enumerate(logs)]
 
 
 def test_synthetic_logs_say_that_they_are_and_replay_to_success(task):
     logs = shipped(task, 6)
     assert all(log.synthetic and log.task == task for log in logs)
-    replayer = Replayer(TASKS[task], 6)
-    demos = [demo for _, demo in replayer.run(logs)]
-    replayer.close()
+    demos = replayed(task, logs)
     assert sum(not isinstance(demo, LogError) and demo.success for demo in demos) >= 3
     for demo in demos:
         moves = norm(np.diff(demo.target[:, :3], axis=0))
@@ -59,9 +54,7 @@ def test_synthetic_logs_say_that_they_are_and_replay_to_success(task):
 def test_a_persons_log_of_another_simulator_succeeds():
     (log,) = read_logs(PERSON)
     assert not log.synthetic and log.table_height == pytest.approx(-0.113, abs=0.002)
-    replayer = Replayer(TASKS["Lift"], 1)
-    ((_, demo),) = replayer.run([log])
-    replayer.close()
+    (demo,) = replayed("Lift", [log])
     assert demo.success
     assert demo.report["tcp_drift_mm"]["mean"] < 10.0
     assert demo.report["object_drift_mm"]["block"]["end"] < 30.0
@@ -70,23 +63,103 @@ def test_a_persons_log_of_another_simulator_succeeds():
 
 def test_a_demonstration_does_not_depend_on_those_beside_it():
     logs = shipped("PickPlace", 3)
-    alone, together = Replayer(TASKS["PickPlace"], 1), Replayer(TASKS["PickPlace"], 3)
-    first = {log.name: demo for log, demo in alone.run(logs)}
-    second = {log.name: demo for log, demo in together.run(logs)}
-    alone.close()
-    together.close()
-    for name, demo in first.items():
-        np.testing.assert_array_equal(demo.qpos, second[name].qpos)
+    for alone, together in zip(replayed("PickPlace", logs, 1), replayed("PickPlace", logs, 3), strict=True):
+        np.testing.assert_array_equal(alone.qpos, together.qpos)
 
 
 def test_an_object_that_is_elsewhere_is_not_lifted():
     log = shipped("Lift", 1)[0]
     block = log.objects["block"]
     aside = replace(block, poses=block.poses + 0.12 * np.eye(7)[1])
-    replayer = Replayer(TASKS["Lift"], 1)
-    ((_, demo),) = replayer.run([replace(log, objects={"block": aside})])
-    replayer.close()
+    (demo,) = replayed("Lift", [replace(log, objects={"block": aside})])
     assert not demo.success and demo.failure == "no_reach"
+
+
+@pytest.mark.parametrize(("name", "there"), [("Stack", "Stack"), ("PickPlace", "PickPlaceCan")])
+def test_logs_of_other_scenes_succeed(name, there, tmp_path):
+    """Recorded in robosuite's own task, with its objects, table and bins."""
+    record(tmp_path / "log.hdf5", there)
+    (log,) = read_logs(tmp_path / "log.hdf5")
+    assert isinstance(log, Log)
+    (demo,) = replayed(name, [log])
+    assert demo.success
+    assert demo.report["tcp_drift_mm"]["mean"] < 10.0
+
+
+def another_scene(**changes) -> Log:
+    """A shipped Lift log as if of another simulator: its block is called "thing"."""
+    log = shipped("Lift", 1)[0]
+    return replace(log, objects={"thing": log.objects["block"]}, **changes)
+
+
+def closings(log: Log) -> int:
+    return int(np.flatnonzero(log.gripper_closed)[0])
+
+
+def test_a_push_or_a_miss_is_no_grasp():
+    log = another_scene()
+    start = closings(log)
+    early = log.gripper_closed.copy()
+    early[5:15] = True
+    thing = log.objects["thing"].poses.copy()
+    thing[:10, 0] -= 0.02 * np.linspace(1, 0, 10)
+    pushed = replace(log, gripper_closed=early, objects={"thing": LogObject(thing)})
+    assert find_grasp(log).grasp == find_grasp(pushed).grasp == start
+    width = log.gripper_width.copy()
+    width[log.gripper_closed] = 0.0
+    with pytest.raises(LogError, match="on nothing"):
+        find_grasp(replace(log, gripper_width=width))
+
+
+def test_a_second_grasp_counts_and_is_mentioned():
+    log = another_scene()
+    start, rows = closings(log), len(log.time)
+    again = {
+        name: np.concatenate([getattr(log, name), getattr(log, name)[start - 5 :]])
+        for name in ("tcp_pose", "target", "gripper_closed", "gripper_width", "joint_positions")
+    }
+    poses = log.objects["thing"].poses
+    things = {"thing": LogObject(np.concatenate([poses, poses[start - 5 :]]))}
+    time = np.arange(len(again["tcp_pose"])) / 20
+    found = find_grasp(replace(log, time=time, objects=things, **again))
+    assert found.grasps == 2 and found.grasp == rows + 5
+    assert "2 times" in found.notes[0]
+
+
+def test_an_object_in_the_hand_from_the_start_is_a_reason():
+    log = another_scene()
+    rows = slice(closings(log) + 20, None)
+    parts = {
+        name: getattr(log, name)[rows]
+        for name in ("tcp_pose", "target", "gripper_closed", "gripper_width", "joint_positions")
+    }
+    held = {"thing": LogObject(log.objects["thing"].poses[rows])}
+    with pytest.raises(LogError, match="starts with the object in the hand"):
+        place(replace(log, time=log.time[: len(parts["target"])], objects=held, **parts), TASKS["Lift"])
+
+
+def test_a_scene_far_away_is_moved_into_the_workspace_and_says_so():
+    log = another_scene()
+    far = np.array([0.1, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
+    moved = replace(
+        log,
+        tcp_pose=log.tcp_pose + far,
+        target=log.target + far,
+        objects={"thing": LogObject(log.objects["thing"].poses + far)},
+    )
+    placed = place(moved, TASKS["Lift"])
+    start = placed.start.poses["block"][:2]
+    assert np.all(start >= AREA[0] - 1e-9) and np.all(start <= AREA[1] + 1e-9)
+    assert any("The scene is moved by" in text for text in placed.assumptions)
+    assert not any("The scene is moved by" in text for text in place(log, TASKS["Lift"]).assumptions)
+
+
+def test_shifted_worlds_differ_from_log_to_log():
+    logs = shipped("CloseDrawer", 2)
+    replayer = Replayer(TASKS["CloseDrawer"], 2, domain="twin")
+    seeds = {demo.report["seed"] for _, demo in replayer.run((log.name, log) for log in logs)}
+    replayer.close()
+    assert len(seeds) == 2
 
 
 def test_a_log_that_is_too_fast_is_stretched():
@@ -133,114 +206,20 @@ def test_what_the_hand_does_not_tell_is_asked_for(name):
 def test_a_gripper_that_never_closes_is_a_reason():
     log = shipped("Lift", 1)[0]
     with pytest.raises(LogError, match="never closes"):
-        place(replace(log, objects={}, gripper_closed=np.zeros(len(log.time), bool)), TASKS["Lift"])
+        place(replace(log, gripper_closed=np.zeros(len(log.time), bool)), TASKS["Lift"])
 
 
-def test_start_poses_from_a_sidecar_file(tmp_path):
+def test_start_poses_from_a_sidecar_file():
     log = shipped("PickPlace", 1)[0]
-    poses = {name: item.poses[0].tolist() for name, item in log.objects.items()}
-    file = tmp_path / "poses.json"
-    file.write_text(json.dumps({log.name: poses}))
-    placed = place(replace(log, objects={}), TASKS["PickPlace"], read_sidecar(file)[log.name])
+    poses = {name: item.poses[0] for name, item in log.objects.items()}
+    placed = place(replace(log, objects={}), TASKS["PickPlace"], poses)
     known = place(log, TASKS["PickPlace"])
     for name, pose in known.start.poses.items():
         np.testing.assert_allclose(placed.start.poses[name], pose)
     with pytest.raises(LogError, match="plate"):
-        place(log, TASKS["PickPlace"], {"block": np.array(poses["block"])})
-    for content in ("no json", "[]", '{"demo": {"block": [1, 2]}}', '{"demo": {"block": [0, 0, 0, 0, 0, 0, 5]}}'):
-        file.write_text(content)
-        with pytest.raises(LogError, match=r"poses\.json"):
-            read_sidecar(file)
-
-
-def test_a_job_keeps_failures_and_reasons_apart(tmp_path):
-    file = few(tmp_path / "lift.hdf5", "Lift", 4)
-    with h5py.File(file, "a") as content:
-        demos = content["demos"]
-        demos["demo_0001/target"][3] = np.nan
-        demos["demo_0002/objects/block"][:, 1] += 0.12
-    out = tmp_path / "out" / "demos.hdf5"
-    report = replay_files(ReplaySettings((file,), out))["Lift"]
-    assert [entry["status"] for entry in report["demos"]] == ["success", "skipped", "failed", "success"]
-    assert "not finite" in report["demos"][1]["reason"] and report["demos"][2]["reason"] == "no_reach"
-    assert [demo.name for demo in read_demos(out)] == ["lift/demo_0000", "lift/demo_0003"]
-    assert [demo.name for demo in read_demos(out.with_suffix(".failed.hdf5"))] == ["lift/demo_0002"]
-    assert json.loads(out.with_suffix(".report.json").read_text())["demos"] == report["demos"]
-    assert sorted(path.name for path in out.parent.iterdir()) == [
-        "demos.failed.hdf5",
-        "demos.hdf5",
-        "demos.report.json",
-    ]
-    with pytest.raises(LogError, match="exists already"):
-        replay_files(ReplaySettings((file,), out))
-
-
-def test_an_interrupted_job_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    file = few(tmp_path / "lift.hdf5", "Lift", 3)
-    whole, broken = tmp_path / "whole.hdf5", tmp_path / "broken.hdf5"
-    replay_files(ReplaySettings((file,), whole))
-    run = Replayer.run
-    replayed = []
-
-    def until_interrupted(self, logs, poses=None):
-        for result in run(self, logs, poses):
-            replayed.append(result[0].name)
-            yield result
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("demos_replay.job.Replayer.run", until_interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        replay_files(ReplaySettings((file,), broken))
-    assert not broken.exists()
-    with pytest.raises(LogError, match="another replay"):
-        replay_files(ReplaySettings((file,), broken, domain="twin"))
-    again = []
-
-    def counting(self, logs, poses=None):
-        for result in run(self, logs, poses):
-            again.append(result[0].name)
-            yield result
-
-    monkeypatch.setattr("demos_replay.job.Replayer.run", counting)
-    replay_files(ReplaySettings((file,), broken))
-    assert len(again) == 2 and not set(again) & set(replayed)
-    for one, other in zip(read_demos(whole), read_demos(broken), strict=True):
-        assert one.name == other.name
-        np.testing.assert_array_equal(one.qpos, other.qpos)
-
-
-def test_a_job_names_what_is_wrong_with_the_request(tmp_path):
-    file = few(tmp_path / "lift.hdf5", "Lift", 1)
-    other = few(tmp_path / "stack.hdf5", "Stack", 1)
-    with pytest.raises(LogError, match="folder"):
-        replay_files(ReplaySettings((file, other), tmp_path / "both.hdf5"))
-    with pytest.raises(LogError, match="choose one of Lift"):
-        replay_files(ReplaySettings((file,), tmp_path / "out.hdf5", task="Juggle"))
-    with pytest.raises(LogError, match=r"\.csv"):
-        replay_files(ReplaySettings((file,), tmp_path / "out.csv"))
-    with h5py.File(tmp_path / "other.hdf5", "w") as content:
-        content["numbers"] = np.arange(3)
-    with pytest.raises(LogError, match="Looked for"):
-        replay_files(ReplaySettings((tmp_path / "other.hdf5",), tmp_path / "out.hdf5", task="Lift"))
-    assert not (tmp_path / "out.hdf5").exists()
-
-
-def test_several_tasks_go_into_one_folder(tmp_path):
-    files = tuple(few(tmp_path / f"{task}.hdf5", task, 1) for task in ("Lift", "CloseDrawer"))
-    replay_files(ReplaySettings(files, tmp_path / "demos"))
-    for task in ("Lift", "CloseDrawer"):
-        (demo,) = read_demos(tmp_path / "demos" / f"{task}.hdf5")
-        assert demo.task == task
-
-
-def test_images_are_what_the_cameras_saw(tmp_path):
-    file = few(tmp_path / "lift.hdf5", "Lift", 1)
-    replay_files(ReplaySettings((file,), tmp_path / "demos.hdf5", images=True))
-    (demo,) = read_demos(tmp_path / "demos.hdf5")
-    assert set(demo.images) == {"shoulder", "wrist"}
-    for pictures in demo.images.values():
-        assert pictures.shape == (len(demo.tcp_pose), 128, 128, 3) and pictures.dtype == np.uint8
-        assert np.abs(pictures[0].astype(int) - pictures[-1]).mean() > 1.0
+        place(log, TASKS["PickPlace"], {"block": poses["block"]})
+    with pytest.raises(LogError, match="not on our table"):
+        place(log, TASKS["PickPlace"], {**poses, "block": poses["block"] + np.eye(7)[1]})
 
 
 def test_states_are_shown_and_never_judged(tmp_path):
