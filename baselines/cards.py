@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from baselines import BaselineError
 from oc_residual_gym.evaluation.results import SUMMARY_FILE, Record, read_json, write_text
+from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
+from oc_residual_gym.tasks import TASKS
 
-CARD_FILE = "card.md"
+CARD_FILE, NOTES_FILE = "card.md", "notes.md"
+PAPER_TASKS = ("Lift", "PickPlace", "Stack", "CloseDrawer", "StandCup")
+"""The paper's five tasks, whose mean is reported."""
 _ABOUT = {
     "bc": """State-based action chunks: from filtered object poses, the gripper and the last executed target to 16
 absolute end-effector targets (20 Hz, executed open loop). One network a task (MLP), cloned from replayed demonstrations
@@ -21,83 +28,184 @@ trained from scratch on these tasks alone: it stands in for a real VLA, and know
 _LIMITS = """- The demonstrations come from a scripted operator with human-like errors, not from people.
 - Its pauses are cut out, unless the fingers move: the policy is quicker than its demonstrator.
 - It is imitation: away from the demonstrated states it may stall or miss. That is what residuals are for."""
+_SUCCESS = """Columns name the domain, the pose errors, the split, and the residual on top, "alone" for none. Successes
+of all episodes (seeds from 0 on), 95 % Wilson intervals in brackets. In the mean each task weighs the same; its
+interval is a bootstrap stratified by task."""
+_FAILURES = """Failed episodes by kind: `no_...` names the first milestone that was never reached; in `not_held` all
+were, but success did not last, or came too late to."""
+_REPEATING = """A data file also holds that command and a report on each replay: made again from the same logs by the
+same version, it has the same demonstrations, but not always the same bytes."""
+
+Evaluation = dict[str, Record]
+"""Cells by task, all measured under the same conditions."""
 
 
-def write_card(folder: Path, evaluations: Sequence[Path] = ()) -> Path:
+def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | None = None) -> Path:
     """Write the card of the policies that ``train-base`` put into ``folder``.
 
     Args:
         folder: of the files and their reports.
         evaluations: folders of finished ``oc-residual evaluate`` runs of these very files.
+        notes: what a person has to say, in Markdown; kept in ``folder`` and used again when none are given.
 
     Raises:
-        BaselineError: there are no policies, an evaluation is not finished, or is one of other files.
+        BaselineError: there are no policies, the notes are no text, or an evaluation is not finished, is one of other
+            files, or measures again what another one did.
     """
     reports = [read_json(path) for path in sorted(folder.glob("*.json"))]
     if not reports:
         raise BaselineError(
             f"there are no reports of trained policies in {folder}: run train-base --out {folder} first"
         )
-    base, policy = reports[0]["base"], reports[0]["policy"]
-    lines = [f"# {policy}", "", _ABOUT[base], "", "## Success", ""]
-    lines += _success([cell for folder in evaluations for cell in _cells(folder, reports)])
-    lines += ["", "## Training", "", *_training(reports), "", "## Limits", "", _LIMITS]
+    summaries = {path: _summary(path, reports) for path in evaluations}
+    sections = {
+        "Success": _success(summaries),
+        "Notes": _notes(folder, notes),
+        "Data": _data(reports),
+        "Training": _training(reports),
+        "Limits": [_LIMITS],
+    }
+    lines = [f"# {reports[0]['policy']}", "", _ABOUT[reports[0]["base"]]]
+    for title, content in sections.items():
+        lines += ["", f"## {title}", "", *content] if content else []
     write_text(folder / CARD_FILE, "\n".join(lines) + "\n")
     return folder / CARD_FILE
 
 
-def _cells(evaluation: Path, reports: Sequence[Record]) -> list[Record]:
-    """Cells of an evaluation, if it is one of these files."""
-    summary_file = evaluation / SUMMARY_FILE
-    if not summary_file.exists():
-        raise BaselineError(
-            f"{evaluation} holds no finished evaluation ({SUMMARY_FILE}): run oc-residual evaluate there"
-        )
-    summary = read_json(summary_file)
-    by_task = {task: report["sha256"] for report in reports for task in report["tasks"]}
+def _summary(folder: Path, reports: Sequence[Record]) -> Record:
+    """Summary of an evaluation, if it is one of these files."""
+    if not (folder / SUMMARY_FILE).exists():
+        raise BaselineError(f"{folder} holds no finished evaluation ({SUMMARY_FILE}): run oc-residual evaluate there")
+    summary: Record = read_json(folder / SUMMARY_FILE)
+    ours = {task: report["sha256"] for report in reports for task in report["tasks"]}
     for cell in summary["cells"]:
-        if summary["hashes"]["base"][cell["task"]] != by_task.get(cell["task"]):
-            raise BaselineError(f"{evaluation} evaluated another {cell['task']} policy: evaluate this one again")
-    return list(summary["cells"])
+        if summary["hashes"].get("base", {}).get(cell["task"]) != ours.get(cell["task"], ""):
+            raise BaselineError(f"{folder} evaluated another {cell['task']} policy: evaluate this one again")
+    return summary
 
 
-def _success(cells: Sequence[Record]) -> list[str]:
-    if not cells:
+def _notes(folder: Path, given: Path | None) -> list[str]:
+    kept = folder / NOTES_FILE
+    if given is None and not kept.exists():
+        return []
+    try:
+        text = (given or kept).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BaselineError(f"{given or kept} is no UTF-8 text: {error}") from error
+    write_text(kept, text)
+    return [text.strip()] if text.strip() else []
+
+
+def _success(summaries: Mapping[Path, Record]) -> list[str]:
+    if not summaries:
         return ["Not evaluated yet."]
-    lines = [
-        "| task | residual | domain | pose errors | split | episodes | success (95 % Wilson interval) |",
-        "|" + "---|" * 7,
-    ]
-    for cell in cells:
-        rate = f"{cell['success_rate']:.1%} ({cell['ci_low']:.1%} to {cell['ci_high']:.1%})"
-        columns = (cell[key] for key in ("task", "residual", "domain", "errors", "split", "episodes"))
-        lines.append(f"| {' | '.join(map(str, columns))} | {rate} |")
-    return lines
+    evaluations: dict[str, Evaluation] = {}
+    for folder, summary in summaries.items():
+        for cell in summary["cells"]:
+            measured = evaluations.setdefault(_conditions(cell), {})
+            if cell["task"] in measured:
+                raise BaselineError(
+                    f"{folder} evaluated {cell['task']} once more in {_conditions(cell)}: give one of the two"
+                )
+            measured[cell["task"]] = cell
+    tasks = [task for task in TASKS if any(task in cells for cells in evaluations.values())]
+    columns = evaluations.values()
+    head = ["task", *evaluations]
+    rates = [[task, *(_rate(cells.get(task)) for cells in columns)] for task in tasks]
+    means = ["mean of the paper's five tasks", *(_mean(cells) for cells in columns)]
+    kinds = [[task, *(_kinds(cells.get(task)) for cells in columns)] for task in tasks]
+    lines = [_SUCCESS, "", *_table(head, [*rates, means]), "", _FAILURES, "", *_table(head, kinds)]
+    return [*lines, "", "Made by:", "", *(_made_by(summary) for summary in summaries.values())]
+
+
+def _conditions(cell: Record) -> str:
+    residual = "alone" if cell["residual"] == "zero" else cell["residual"]
+    return ", ".join((cell["domain"], cell["errors"], cell["split"], residual))
+
+
+def _rate(cell: Record | None) -> str:
+    if cell is None:
+        return "not measured"
+    estimate = Estimate(cell["success_rate"], cell["ci_low"], cell["ci_high"])
+    return f"{cell['successes']} of {cell['episodes']}: {_percent(estimate)}"
+
+
+def _mean(cells: Evaluation) -> str:
+    if not set(PAPER_TASKS) <= set(cells):
+        return "not measured"
+    outcomes = {task: np.arange(cells[task]["episodes"]) < cells[task]["successes"] for task in PAPER_TASKS}
+    return _percent(stratified_bootstrap(outcomes, (0.0, 1.0)))
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.mean:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _kinds(cell: Record | None) -> str:
+    return "not measured" if cell is None else _counts(cell["failures"])
+
+
+def _made_by(summary: Record) -> str:
+    return f"- `{summary['command']}` (commit {summary['commit']}, simulation `{summary['hashes']['simulation'][:16]}`)"
+
+
+def _data(reports: Sequence[Record]) -> list[str]:
+    """Which logs the policies learned from, what became of the others, and the files."""
+    origins = [origin for report in reports for origin in report.get("replays", {}).values()]
+    rows = []
+    for report in reports:
+        for task, used in report["demonstrations"].items():
+            mine = [origin for origin in report.get("replays", {}).values() if origin["task"] == task]
+            left_out = Counter[str]()
+            for origin in mine:
+                left_out.update(origin["failed"])
+                left_out["no log that can be replayed"] += origin["skipped"]
+            if not mine:
+                left_out["in the data files"] = report["failed_replays"].get(task, 0)
+            rows.append([task, f"{used} of {used + left_out.total()}", _counts(+left_out), report["rows"][task]])
+    lines = _table(
+        ["task", "demonstrations used, of those recorded", "replays without success, left out", "rows"], rows
+    )
+    lines += ["", "Data files (SHA-256):", "", *_hashes(report["data"] for report in reports)]
+    if not origins:
+        return [*lines, "", "No reports of their replays lay beside these files; failures were counted in them alone."]
+    lines += ["", "Replayed from these logs (SHA-256):", "", *_hashes(origin["logs"] for origin in origins)]
+    lines += ["", "Replayed by:", "", *_distinct("    {}", (origin["command"] for origin in origins))]
+    return [*lines, "", _REPEATING]
 
 
 def _training(reports: Sequence[Record]) -> list[str]:
-    columns = (
-        "| file | demonstrations | rows | replays without success, left out | steps x batch | parameters | minutes "
-    )
-    lines = [columns + "| loss | held-out loss | SHA-256 |", "|" + "---|" * 10]
+    head = ["file", "steps x batch", "parameters", "minutes", "loss", "held-out loss"]
+    rows = []
     for report in reports:
-        schedule = report["schedule"]
+        steps = f"{report['schedule']['steps']} x {report['schedule']['batch']}"
         held_out = "" if report["held_out_loss"] is None else f"{report['held_out_loss']:.3f}"
-        lines.append(
-            f"| {report['name']}.onnx | {_total(report['demonstrations'])} | {_total(report['rows'])} "
-            f"| {_total(report['failed_replays'])} | {schedule['steps']} x {schedule['batch']} "
-            f"| {report['parameters']:,} | {report['minutes']:.1f} | {report['loss']:.3f} | {held_out} "
-            f"| `{report['sha256'][:16]}` |"
-        )
-    first = reports[0]
-    machine = first["machine"]
-    lines += ["", f"Machine: {machine['processor']}, {machine['cores']} cores; PyTorch {first['torch']}."]
-    lines += [f"Seed {first['seed']}. Commit {first['commit']}.", "", "Commands:", ""]
-    lines += [f"    {command}" for command in dict.fromkeys(report["command"] for report in reports)]
-    lines += ["", "Data (SHA-256):", ""]
-    files = {name: value for report in reports for name, value in report["data"].items()}
-    return lines + [f"- {name} `{value}`" for name, value in files.items()]
+        size, minutes, loss = f"{report['parameters']:,}", f"{report['minutes']:.1f}", f"{report['loss']:.3f}"
+        rows.append([f"{report['name']}.onnx", steps, size, minutes, loss, held_out])
+    lines = [*_table(head, rows), "", "Files (SHA-256):", ""]
+    lines += _hashes({f"{report['name']}.onnx": report["sha256"]} for report in reports)
+    lines += ["", "Made by:", "", *_distinct("    {}", (report["command"] for report in reports)), ""]
+    return lines + _distinct(
+        "- {}",
+        (
+            f"Seed {report['seed']}; commit {report['commit']}; {report['machine']['processor']}, "
+            f"{report['machine']['cores']} cores, {report['threads']} of them used; PyTorch {report['torch']}."
+            for report in reports
+        ),
+    )
 
 
-def _total(counts: Record) -> int:
-    return sum(counts.values())
+def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    return [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def _hashes(parts: Iterable[Mapping[str, str]]) -> list[str]:
+    return _distinct("- {}", (f"{name} `{value}`" for part in parts for name, value in part.items()))
+
+
+def _distinct(form: str, texts: Iterable[str]) -> list[str]:
+    return [form.format(text) for text in dict.fromkeys(texts)]

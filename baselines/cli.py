@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from baselines import BaselineError
+from demos_replay.log import LogError
 from oc_residual_gym.evaluation import SettingsError
 
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
         return 130
-    except (BaselineError, SettingsError, OSError) as error:
+    except (BaselineError, LogError, SettingsError, OSError) as error:
         print(f"baselines {options.command}: {error}", file=sys.stderr)
         return 2
     return 0
@@ -48,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     card = commands.add_parser("card", help=text, description=text, formatter_class=formatter)
     card.add_argument("folder", type=Path, metavar="DIR", help="--out of train-base")
     card.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="--out of oc-residual evaluate")
+    text = "Markdown for the section Notes; kept in DIR, and used again when none is given"
+    card.add_argument("--notes", type=Path, metavar="FILE", help=text)
+    text = "--data of train-base, to count failed replays again from the reports beside the files"
+    card.add_argument("--data", type=Path, nargs="+", default=(), metavar="FILE", help=text)
     card.set_defaults(run=_card)
     return parser
 
@@ -60,7 +65,6 @@ def _positive(text: str) -> int:
 
 
 def _train_base(options: argparse.Namespace) -> None:
-    from demos_replay.log import LogError
     from oc_residual_gym.evaluation.evaluator import resolve_tasks
 
     tasks = resolve_tasks(options.task)
@@ -69,24 +73,24 @@ def _train_base(options: argparse.Namespace) -> None:
     except ImportError as error:
         raise BaselineError(f"training needs {error.name}: pip install -e '.[train,dev]'") from error
     out = options.out or Path("results/base") / options.base
-    try:
-        request = Request(
-            options.base,
-            tasks,
-            tuple(options.data),
-            out,
-            options.seed,
-            options.command_line,
-            options.steps,
-            options.threads,
-        )
-        for path in train_base(request):
-            print(path)
-    except LogError as error:
-        raise BaselineError(str(error)) from error
+    request = Request(
+        options.base,
+        tasks,
+        tuple(options.data),
+        out,
+        options.seed,
+        options.command_line,
+        options.steps,
+        options.threads,
+    )
+    for path in train_base(request):
+        print(path)
 
 
 def _card(options: argparse.Namespace) -> None:
     from baselines.cards import write_card
+    from baselines.replays import add_replays
 
-    print(write_card(options.folder, options.evaluations))
+    if options.data:
+        add_replays(options.folder, options.data)
+    print(write_card(options.folder, options.evaluations, options.notes))

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from baselines import BaselineError, bc, chunk_head, chunks, data, rotations, training, vla
 from baselines.cards import write_card
 from baselines.data import DemoFiles, code_hash, visual_samples
 from baselines.export import export_policy
-from baselines.training import Schedule, Trained, train
+from baselines.replays import replays_of
+from baselines.training import Schedule, train
 from oc_residual_gym.evaluation import results
 from oc_residual_gym.tasks import TASKS
 
@@ -42,6 +44,7 @@ def train_base(request: Request) -> list[Path]:
 
     Raises:
         BaselineError: data are missing, or the folder holds another training.
+        LogError: a data file is none.
     """
     torch.set_num_threads(request.threads)
     _claim(request.out, request.base)
@@ -54,19 +57,7 @@ def _train_bc(request: Request, task: str) -> Path:
     source = DemoFiles(request.files, [task])
     batches = bc.BcBatches(list(source.read(images=False)), TASKS[task], request.seed)
     torch.manual_seed(request.seed)
-    model = bc.BcPolicy(TASKS[task].objects)
-    schedule = _schedule(request, bc.SCHEDULE)
-    identity = _identity(request, source, schedule, bc)
-    trained = train(
-        model,
-        lambda step: batches.training_loss(model, step, schedule.batch, request.seed),
-        batches.held_out_loss if len(batches.held_out) else None,
-        schedule,
-        request.out / task,
-        identity,
-        task,
-    )
-    return _finish(request, task, source, identity, trained, batches.examples(EXAMPLES))
+    return _train(request, task, source, bc, bc.BcPolicy(TASKS[task].objects), batches)
 
 
 def _train_vla(request: Request) -> Path:
@@ -74,22 +65,59 @@ def _train_vla(request: Request) -> Path:
     batches = vla.VlaBatches(visual_samples(source, request.out / "unpacked"))
     torch.manual_seed(request.seed)
     model = vla.VlaPolicy().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    schedule = _schedule(request, vla.SCHEDULE)
-    identity = _identity(request, source, schedule, vla)
+    return _train(request, "vla", source, vla, model, batches)
+
+
+def _train(request: Request, name: str, source: DemoFiles, module: Any, model: nn.Module, batches: Any) -> Path:
+    """Train ``model`` on ``batches``; write the ONNX file and the report that the card is made of.
+
+    Args:
+        request: what was asked for.
+        name: of the file.
+        source: where the batches come from.
+        module: of the network, its batches and its schedule.
+        model: ``BcPolicy`` or ``VlaPolicy``, with its first weights.
+        batches: ``BcBatches`` or ``VlaBatches``.
+    """
+    replays = replays_of(request.files, source.tasks)
+    schedule: Schedule = module.SCHEDULE
+    if request.steps is not None:
+        schedule = replace(schedule, steps=request.steps)
+    identity = _identity(request, source, schedule, module)
     trained = train(
         model,
         lambda step: batches.training_loss(model, step, schedule.batch, request.seed),
         batches.held_out_loss if len(batches.held_out) else None,
         schedule,
-        request.out / "vla",
+        request.out / name,
         identity,
-        "vla",
+        name,
     )
-    return _finish(request, "vla", source, identity, trained, batches.examples(EXAMPLES))
-
-
-def _schedule(request: Request, schedule: Schedule) -> Schedule:
-    return schedule if request.steps is None else replace(schedule, steps=request.steps)
+    path = request.out / f"{name}.onnx"
+    policy = f"{request.base}-{POLICY_VERSION}"
+    metadata = {"policy": policy, "command": request.command, **identity}
+    difference = export_policy(trained.model, batches.examples(EXAMPLES), path, metadata)
+    report = {
+        "name": name,
+        "policy": policy,
+        "sha256": code_hash(path),
+        "bytes": path.stat().st_size,
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "minutes": round(trained.minutes, 2),
+        "loss": trained.loss,
+        "held_out_loss": trained.held_out,
+        "onnx_difference": difference,
+        "demonstrations": dict(source.used),
+        "rows": dict(source.rows),
+        "failed_replays": dict(source.failed),
+        "replays": replays,
+        "command": request.command,
+        "machine": results.machine(),
+        "commit": results.commit(),
+        **identity,
+    }
+    results.write_json(request.out / f"{name}.json", report)
+    return path
 
 
 def _identity(request: Request, source: DemoFiles, schedule: Schedule, module: Any) -> dict[str, Any]:
@@ -105,40 +133,6 @@ def _identity(request: Request, source: DemoFiles, schedule: Schedule, module: A
         "torch": torch.__version__,
         "threads": request.threads,
     }
-
-
-def _finish(
-    request: Request,
-    name: str,
-    source: DemoFiles,
-    identity: dict[str, Any],
-    trained: Trained,
-    examples: dict[str, torch.Tensor],
-) -> Path:
-    """Write the ONNX file and the report that the card is made of."""
-    path = request.out / f"{name}.onnx"
-    metadata = {"policy": f"{request.base}-{POLICY_VERSION}", "command": request.command, **identity}
-    difference = export_policy(trained.model, examples, path, metadata)
-    report = {
-        "name": name,
-        "policy": f"{request.base}-{POLICY_VERSION}",
-        "sha256": code_hash(path),
-        "bytes": path.stat().st_size,
-        "parameters": sum(p.numel() for p in trained.model.parameters()),
-        "minutes": round(trained.minutes, 2),
-        "loss": trained.loss,
-        "held_out_loss": trained.held_out,
-        "onnx_difference": difference,
-        "demonstrations": dict(source.used),
-        "rows": dict(source.rows),
-        "failed_replays": dict(source.failed),
-        "command": request.command,
-        "machine": results.machine(),
-        "commit": results.commit(),
-        **identity,
-    }
-    results.write_json(request.out / f"{name}.json", report)
-    return path
 
 
 def _claim(out: Path, base: str) -> None:

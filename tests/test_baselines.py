@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +14,14 @@ import pytest
 from demos_replay.demo import Demo
 from demos_replay.writers.robomimic import write_demos
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.policies import load_base_policy
+from oc_residual_gym.evaluation.results import write_json
 from oc_residual_gym.policies.onnx_policy import OnnxFile
 from oc_residual_gym.tasks import TASKS
 
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
 pytest.importorskip("onnx", reason="needs the extra [dev]")
 
-from baselines import bc, training  # noqa: E402
+from baselines import bc, train_base, training  # noqa: E402
 from baselines.chunks import moving_rows, samples_of  # noqa: E402
 from baselines.cli import main  # noqa: E402
 
@@ -66,16 +69,38 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Demonstrations of two tasks, the first one of each failed, without and with images."""
     folder = tmp_path_factory.mktemp("demos")
     for name, images in (("plain", False), ("visual", True)):
-        demos = (demo(task, number, images) for task in ("Lift", "PegInsert") for number in range(4 if images else 18))
+        counts = {"Lift": 3 if images else 18, "PegInsert": 3 if images else 2}
+        demos = (demo(task, number, images) for task, count in counts.items() for number in range(count))
         write_demos(folder / f"{name}.hdf5", demos, {})
     return {name: folder / f"{name}.hdf5" for name in ("plain", "visual")}
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bc, "NOISE_DRAWS", {"paper": 1, "tracker": 1})
-    monkeypatch.setattr(training, "LOG_STEPS", 2)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+@pytest.fixture(scope="module", autouse=True)
+def short() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bc, "NOISE_DRAWS", {"paper": 1, "tracker": 1})
+        patched.setattr(training, "LOG_STEPS", 2)
+        patched.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+        patched.setattr(train_base, "EXAMPLES", 6)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(short: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ "bc" of one task, from 3 logs of which 2 succeeded; the data file lies in it as data/Lift.hdf5."""
+    out = tmp_path_factory.mktemp("trained")
+    file = out / "data" / "Lift.hdf5"
+    file.parent.mkdir()
+    write_demos(file, (demo("Lift", number, images=False) for number in (1, 2)), {})
+    entries = [{"status": "success"}, {"status": "success"}, {"status": "failed", "reason": "no_lift"}]
+    report = {"task": "Lift", "command": "demos-replay replay logs.hdf5", "files": {"logs.hdf5": "a" * 64}}
+    file.with_suffix(".report.json").write_text(json.dumps(report | {"demos": entries}))
+    assert main([*lift(out, file), "--steps", "2"]) == 0
+    return out
+
+
+def lift(out: Path, file: Path) -> list[str]:
+    return ["train-base", "--base", "bc", "--task", "Lift", "--data", str(file), "--out", str(out)]
 
 
 def weights(out: Path, name: str) -> list[np.ndarray]:
@@ -110,16 +135,16 @@ def test_training_survives_a_kill_and_its_file_acts(
     task = "Lift" if base == "bc" else "all"
     # The visual file has two of the six tasks.
     monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.TASKS", {t: TASKS[t] for t in ("Lift", "PegInsert")})
-    monkeypatch.setattr(vla, "SCHEDULE", training.Schedule(steps=8, batch=4, learning_rate=1e-3))
+    monkeypatch.setattr(vla, "SCHEDULE", training.Schedule(steps=4, batch=4, learning_rate=1e-3))
 
     def command(out: Path) -> list[str]:
-        return ["train-base", "--base", base, "--task", task, "--data", data, "--steps", "8", "--out", str(out)]
+        return ["train-base", "--base", base, "--task", task, "--data", data, "--steps", "4", "--out", str(out)]
 
     assert main(command(tmp_path / "whole")) == 0
     whole_loss = batches.training_loss
 
     def killed(self: object, model: object, step: int, *rest: int) -> object:
-        if step == 5:
+        if step == 3:
             raise KeyboardInterrupt
         return whole_loss(self, model, step, *rest)
 
@@ -152,12 +177,9 @@ def test_training_survives_a_kill_and_its_file_acts(
     assert np.linalg.norm(alone.base_target[0, :3] - [0.42, 0.0, 0.28]) < 0.2
 
 
-def test_a_folder_with_another_training_is_refused(
-    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["train-base", "--base", "bc", "--task", "Lift", "--data", str(files["plain"]), "--out", str(tmp_path)]
-    assert main([*command, "--steps", "2"]) == 0
-    assert main([*command, "--steps", "2", "--seed", "1"]) == 2
+def test_a_folder_with_another_training_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*lift(trained, trained / "data" / "Lift.hdf5"), "--steps", "2"]
+    assert main([*command, "--seed", "1"]) == 2
     assert "seed: 0 there, 1 now" in capsys.readouterr().err
     assert main([*command[:2], "vla", *command[3:]]) == 2
     assert "another kind" in capsys.readouterr().err
@@ -192,29 +214,102 @@ def test_images_are_asked_for(files: dict[str, Path], tmp_path: Path, capsys: py
     assert "replay with images" in capsys.readouterr().err
 
 
-def test_shipped_policies_load_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oc_residual_gym.policies.SHIPPED", tmp_path)
-    with pytest.raises(ValueError, match="'bc-v0' has no file for Lift"):
-        load_base_policy("bc", TASKS["Lift"])
+def evaluation(
+    folder: Path, policy: Path, changes: dict[str, Any] | None = None, tasks: tuple[str, ...] = ("Lift",)
+) -> str:
+    """Folder of a finished evaluation of ``policy``: 5 of 10 episodes succeed in each task."""
+    conditions = {"base": "bc", "residual": "zero", "domain": "nominal", "errors": "paper", "split": "test"}
+    counts = {"episodes": 10, "successes": 5, "failures": {"no_lift": 4, "not_held": 1}}
+    rate = {"success_rate": 0.5, "ci_low": 0.25, "ci_high": 0.75}
+    report = json.loads(policy.with_suffix(".json").read_text())
+    summary = {
+        "cells": [{"task": task} | conditions | counts | rate | (changes or {}) for task in tasks],
+        "hashes": {"base": dict.fromkeys(tasks, report["sha256"]), "simulation": "b" * 64},
+        "commit": "c" * 40,
+        "command": f"oc-residual evaluate --out {folder.name}",
+    }
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return str(folder)
 
 
-def test_card_refuses_an_evaluation_of_other_files(
-    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_card_holds_every_evaluation_and_keeps_its_notes(trained: Path, tmp_path: Path) -> None:
+    alone = evaluation(tmp_path / "alone", trained / "Lift.onnx")
+    more = {"residual": "oracle", "domain": "twin", "successes": 10, "success_rate": 1.0, "failures": {}}
+    oracle = evaluation(tmp_path / "oracle", trained / "Lift.onnx", more | {"ci_low": 0.72, "ci_high": 1.0})
+    (tmp_path / "NOTES").write_text("It succeeds too often.\n")
+    assert main(["card", str(trained), alone, oracle, "--notes", str(tmp_path / "NOTES")]) == 0
+    assert main(["card", str(trained), alone, oracle]) == 0
+    card = (trained / "card.md").read_text()
+    assert "| task | nominal, paper, test, alone | twin, paper, test, oracle |" in card
+    assert "| Lift | 5 of 10: 50.0 % [25.0, 75.0] | 10 of 10: 100.0 % [72.0, 100.0] |" in card
+    assert "| Lift | no_lift 4, not_held 1 | none |" in card
+    assert "| mean of the paper's five tasks | not measured | not measured |" in card
+    assert "## Notes\n\nIt succeeds too often.\n" in card
+    assert "oc-residual evaluate --out oracle" in card
+
+
+def test_card_has_the_mean_over_the_papers_tasks(tmp_path: Path, trained: Path) -> None:
+    tasks = ("Lift", "PickPlace", "Stack", "CloseDrawer", "StandCup", "PegInsert")
+    report = json.loads((trained / "Lift.json").read_text())
+    write_json(tmp_path / "out" / "vla.json", report | {"tasks": tasks})
+    everything = evaluation(tmp_path / "all", tmp_path / "out" / "vla.onnx", tasks=tasks)
+    summary = json.loads((tmp_path / "all" / "summary.json").read_text())
+    for cell, successes in zip(summary["cells"], (10, 9, 8, 7, 6, 0), strict=True):
+        cell["successes"] = successes
+    write_json(tmp_path / "all" / "summary.json", summary)
+    assert main(["card", str(tmp_path / "out"), everything]) == 0
+    assert "| mean of the paper's five tasks | 80.0 % [" in (tmp_path / "out" / "card.md").read_text()
+
+
+def test_card_says_what_the_data_were_made_from(trained: Path, tmp_path: Path) -> None:
+    def card(folder: Path) -> str:
+        return (folder / "card.md").read_text()
+
+    assert main(["card", str(trained)]) == 0
+    assert "| Lift | 2 of 3 | no_lift 1 | 100 |" in card(trained)
+    assert f"- logs.hdf5 `{'a' * 64}`" in card(trained)
+    assert "    demos-replay replay logs.hdf5\n" in card(trained)
+    # Policies that were trained when their reports did not hold it yet.
+    report = json.loads((trained / "Lift.json").read_text())
+    del report["replays"]
+    write_json(tmp_path / "Lift.json", report)
+    assert main(["card", str(tmp_path)]) == 0
+    assert "| Lift | 2 of 2 | none | 100 |" in card(tmp_path)
+    assert main(["card", str(tmp_path), "--data", str(trained / "data" / "Lift.hdf5")]) == 0
+    assert "| Lift | 2 of 3 | no_lift 1 | 100 |" in card(tmp_path)
+
+
+def test_card_refuses_what_is_not_of_these_files(
+    trained: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, evaluation = tmp_path / "out", tmp_path / "evaluation"
-    command = ["train-base", "--base", "bc", "--task", "Lift", "--data", str(files["plain"]), "--out", str(out)]
-    assert main([*command, "--steps", "2"]) == 0
-    report = json.loads((out / "Lift.json").read_text())
-    cell = {"task": "Lift", "residual": "zero", "domain": "nominal", "errors": "paper", "split": "val", "episodes": 9}
-    cell |= {"success_rate": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    evaluation.mkdir()
+    write_json(tmp_path / "other.json", {"sha256": "0" * 64})
+    ours = evaluation(tmp_path / "ours", trained / "Lift.onnx")
+    again = evaluation(tmp_path / "again", trained / "Lift.onnx")
+    theirs = evaluation(tmp_path / "theirs", tmp_path / "other.onnx")
+    for arguments, message in (
+        ([theirs], "another Lift policy"),
+        ([ours, again], "once more in nominal, paper, test, alone"),
+        ([str(tmp_path)], "no finished evaluation"),
+        (["--data", str(files["plain"])], "these differ: Lift.hdf5, plain.hdf5"),
+    ):
+        assert main(["card", str(trained), *arguments]) == 2
+        assert message in capsys.readouterr().err
 
-    def measured(hash_of_base: str) -> int:
-        summary = {"cells": [cell], "hashes": {"base": {"Lift": hash_of_base}}}
-        (evaluation / "summary.json").write_text(json.dumps(summary))
-        return main(["card", str(out), str(evaluation)])
 
-    assert measured(report["sha256"]) == 0
-    assert "50.0% (25.0% to 75.0%)" in (out / "card.md").read_text()
-    assert measured("0" * 64) == 2
-    assert "another Lift policy" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ("{", "no report of demos-replay"),
+        ('{"task": "Lift"}', "no report of demos-replay"),
+        ('{"task": "Lift", "command": "", "files": {}, "demos": []}', "tells of 0 successful replays"),
+    ],
+)
+def test_reports_that_are_not_of_the_data_are_refused(
+    report: str, message: str, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "Lift.hdf5"
+    shutil.copy(files["plain"], file)
+    file.with_suffix(".report.json").write_text(report)
+    assert main([*lift(tmp_path / "out", file), "--steps", "2"]) == 2
+    assert message in capsys.readouterr().err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -10,7 +12,10 @@ import numpy as np
 import pytest
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.policies import NEWEST, SHIPPED, load_base_policy
 from oc_residual_gym.policies.residual import load_residual
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.render import RenderError, gl_context
 
 onnx = pytest.importorskip("onnx", reason="needs the extra [dev]")
 
@@ -165,3 +170,41 @@ def test_oracle_repairs_an_expert_that_is_10_mm_off():
 def test_unknown_residuals_are_answered_with_the_valid_ones():
     with pytest.raises(ValueError, match=r"zero, oracle, FILE\.onnx"):
         load_residual("magic")
+
+
+@pytest.mark.parametrize("name", NEWEST)
+def test_shipped_policies_give_targets_near_the_hand(name, task, monkeypatch):
+    policy, chunks = load_base_policy(name, TASKS[task]), []
+    if "images" in policy.needs:
+        try:
+            gl_context(8, 8).free()
+        except RenderError as error:
+            pytest.skip(str(error))
+    predict = policy.predict
+    monkeypatch.setattr(policy, "predict", lambda view: chunks.append((view, predict(view))) or chunks[-1][1])
+    worlds = ResidualWorlds(task, 2, base_policy=policy, split="val")
+    worlds.reset(np.arange(2), [0, 1])
+    ((view, chunk),) = chunks
+    worlds.close()
+    assert chunk.shape == (2, 16, 8)
+    assert np.isfinite(chunk).all()
+    np.testing.assert_allclose(np.linalg.norm(chunk[:, :, 3:7], axis=-1), 1.0, atol=1e-4)
+    assert ((chunk[:, :, 7] >= 0.0) & (chunk[:, :, 7] <= 1.0)).all()
+    away = np.linalg.norm(chunk[:, :, :3] - view.tcp_pose[:, None, :3], axis=-1)
+    assert away[:, 0].max() < 0.03
+    assert away.max() < 0.3
+
+
+@pytest.mark.parametrize("name", NEWEST.values())
+def test_cards_lie_beside_the_shipped_files_and_name_their_hashes(name):
+    """Either <name>.onnx with <name>.md, or a folder <name> of a file a task, with card.md."""
+    files = [*SHIPPED.glob(f"{name}.onnx"), *SHIPPED.glob(f"{name}/*.onnx")]
+    (card,) = [*SHIPPED.glob(f"{name}.md"), *SHIPPED.glob(f"{name}/card.md")]
+    hashes = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    assert set(re.findall(r"\.onnx `([0-9a-f]{64})`", card.read_text(encoding="utf-8"))) == hashes
+
+
+def test_a_missing_shipped_policy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("oc_residual_gym.policies.SHIPPED", tmp_path)
+    with pytest.raises(ValueError, match="'bc-v0' has no file for Lift"):
+        load_base_policy("bc", TASKS["Lift"])
