@@ -21,10 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except KeyboardInterrupt:
-        print(f"\ndemos-replay {options.command}: interrupted; run the same command again to go on", file=sys.stderr)
+        again = "; run the same command again to go on" if options.command in ("replay", "record") else ""
+        print(f"\ndemos-replay {options.command}: interrupted{again}", file=sys.stderr)
         return 130
     except tuple(_mistakes()) as error:
-        print(f"demos-replay {options.command}: {error}", file=sys.stderr)
+        where = "cannot read or write a file: " if isinstance(error, OSError) else ""
+        print(f"demos-replay {options.command}: {where}{error}", file=sys.stderr)
         return 2
 
 
@@ -34,7 +36,7 @@ def _mistakes() -> list[type[Exception]]:
     from demos_replay.writers import WriterError
     from oc_residual_gym.worlds.render import RenderError
 
-    return [LogError, DeviceError, WriterError, RenderError]
+    return [LogError, DeviceError, WriterError, RenderError, OSError]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,8 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    logs = command("logs", _logs, "list the synthetic logs that come with this package")
-    del logs
+    command("logs", _logs, "list the synthetic logs that come with this package")
     inspect = command("inspect", _inspect, "print what was understood of a log file, and what was assumed")
     inspect.add_argument("file", type=Path, help="HDF5 file")
     validate = command("validate", _validate, "say what is wrong with a log file, if anything")
@@ -59,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("files", type=Path, nargs="+", metavar="FILE", help="HDF5 log files")
     replay.add_argument("--task", help="task whose scene and success rule hold; by default the one that the log names")
     replay.add_argument(
-        "--out", type=Path, required=True, help="NAME.hdf5; or a folder, for one file a task; or, for states, NAME.mp4"
+        "--out",
+        type=Path,
+        required=True,
+        help="NAME.hdf5; or a folder, for one file a task; or, for states, NAME.mp4 or NAME.gif",
     )
     replay.add_argument(
         "--mode",
@@ -124,8 +128,11 @@ def _validate(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     if options.mode == "states":
         return _show(options)
-    from demos_replay.job import ReplaySettings, assumptions, replay_files, table
+    from demos_replay.job import ReplaySettings, replay_files
+    from demos_replay.report import assumptions, table
 
+    if options.demo is not None:
+        raise LogError("--demo chooses what --mode states shows; dynamic replay takes all demonstrations of a file")
     settings = ReplaySettings(
         tuple(options.files), options.out, options.task, options.images, options.domain, options.objects
     )
@@ -139,21 +146,28 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from demos_replay.readers import demo_names, open_log, read_demo
+    if len(options.files) > 1 or options.images or options.domain != "nominal":
+        raise LogError("--mode states shows one file as it was recorded: give one, without --images and --domain")
+    if options.out.suffix not in (".mp4", ".gif"):
+        raise LogError(f"--mode states makes a video: {options.out} must end in .mp4 or .gif")
+    from demos_replay.readers import open_log, read_demo
+    from demos_replay.sources import find_sources, read_start_poses
     from demos_replay.states import show_states
     from oc_residual_gym.tasks import TASKS
 
-    with open_log(options.files[0]) as (content, reader):
-        names = demo_names(content, reader)
-        name = options.demo or names[0]
-        if name not in names:
-            raise LogError(f"{options.files[0]} has no demonstration {name!r}; it has {', '.join(names)}")
-        log = read_demo(content, reader, name)
-    task = options.task or log.task
-    if task not in TASKS:
-        raise LogError(f"in which scene? give --task, one of {', '.join(TASKS)}")
-    count = show_states(log, TASKS[task], options.out)
-    print(f"{options.out}: {count} pictures of {name}, as recorded; nothing was simulated or judged")
+    (file,) = options.files
+    sources = find_sources([file], options.task)
+    names = [source.demo for source in sources]
+    if options.demo not in (None, *names):
+        raise LogError(f"{file} has no demonstration {options.demo!r}; it has {', '.join(names)}")
+    source = sources[0 if options.demo is None else names.index(options.demo)]
+    if source.task is None:
+        raise LogError(f"{source.name}: {source.reason}")
+    poses = {} if options.objects is None else read_start_poses(options.objects, sources)
+    with open_log(file) as (content, reader):
+        log = read_demo(content, reader, source.demo)
+    count = show_states(log, TASKS[source.task], options.out, poses.get(source.name))
+    print(f"{options.out}: {count} pictures of {source.demo}, as recorded; nothing was simulated or judged")
     return 0
 
 
@@ -177,17 +191,20 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from demos_replay.disk import check_space
     from demos_replay.writers.robomimic import demo_names, read_demos
 
     count = len(demo_names(options.file))
+    out = options.out.resolve()
+    check_space(out, options.file.stat().st_size)
     if options.to == "lerobot":
         from demos_replay.writers.lerobot import write_lerobot
 
-        write_lerobot(read_demos(options.file), options.out)
+        write_lerobot(read_demos(options.file), out)
     else:
         from demos_replay.writers.minari import write_minari
 
-        write_minari(read_demos(options.file), options.dataset_id, options.out)
+        write_minari(read_demos(options.file), options.dataset_id, out)
     print(f"{options.out}: {count} demonstrations")
     return 0
 

@@ -7,24 +7,36 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from demos_replay.demo import Demo
+from demos_replay.disk import check_space
 from demos_replay.log import Log, LogError
-from demos_replay.readers import demo_names, open_log, read_demo
-from demos_replay.replay import Replayer, demo_name
+from demos_replay.path import make_path
+from demos_replay.readers import open_log, read_demo
+from demos_replay.replay import Replayer
+from demos_replay.sources import Poses, Source, by_task, find_sources, read_start_poses
+from demos_replay.writers import WriterError
 from demos_replay.writers.robomimic import assemble, write_demos
 from oc_residual_gym.evaluation.results import versions, write_json
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
 
-WORLDS, WORLDS_WITH_IMAGES = 32, 8
-"""Demonstrations at a time: those with images are kept in memory until they end."""
-BATCH = 64
-"""Logs that are read at a time."""
+WORLDS, LONGEST = 32, 600.0
+"""Demonstrations at a time, and seconds of one."""
+WORLDS_WITH_IMAGES, LONGEST_WITH_IMAGES = 4, 120.0
+"""The same with images, 2 MB a second, which are kept in memory until their demonstration ends."""
+MAX_ATTRIBUTE = 60_000
+"""Characters: HDF5 has no attributes above 64 KiB. The report has what is too long for one."""
+JOB = "job.json"
+
+Entry = dict[str, Any]
+"""What came of one demonstration: status "success", "failed" or "skipped", reason, and what the replay reports."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,15 @@ class ReplaySettings:
     """Sidecar file of start poses."""
 
 
+@dataclass(frozen=True)
+class _Outputs:
+    """Of one task."""
+
+    successful: Path
+    failed: Path
+    report: Path
+
+
 def replay_files(settings: ReplaySettings, command: str | None = None) -> dict[str, dict[str, Any]]:
     """Run a job, or what is left of it.
 
@@ -52,200 +73,164 @@ def replay_files(settings: ReplaySettings, command: str | None = None) -> dict[s
         By task, that report.
 
     Raises:
-        LogError: a file is no log, an option makes no sense, or ``out`` belongs to something else.
+        LogError: no file can be used, an option makes no sense, or ``out`` belongs to something else.
+        OSError: a file cannot be written, or the disk is full.
     """
-    outputs = _outputs(settings)
-    for out in outputs.values():
-        if out.exists():
-            raise LogError(f"{out} exists already: remove it, or give another --out")
-    parts = settings.out.with_name(settings.out.name + ".parts")
-    _claim(parts, settings)
-    poses = None if settings.objects is None else read_sidecar(settings.objects)
-    entries = {task: _replay_task(task, settings, parts / task, poses) for task in outputs}
+    sources = find_sources(settings.files, settings.task)
+    poses = None if settings.objects is None else read_start_poses(settings.objects, sources)
+    tasks = by_task(sources)
+    out = settings.out.resolve()
+    outputs = _outputs(out, list(tasks))
+    hashes = {str(file): _sha256(file) for file in settings.files if file.is_file()}
+    parts = out.with_name(f"{out.name}.parts") if out.suffix else out / "replay.parts"
+    _claim(parts, settings, outputs, hashes)
+    entries = {task: _replay_task(task, tasks[task], settings, parts / task, poses) for task in tasks}
     reports = {}
-    for task, out in outputs.items():
+    for task, output in outputs.items():
+        files = dict.fromkeys(str(source.file) for source in tasks[task])
         reports[task] = {
             "task": task,
             "domain": settings.domain,
-            "files": {str(file): _sha256(file) for file in settings.files},
+            "files": {file: hashes[file] for file in files if file in hashes},
             "versions": versions(),
             "command": command or "",
             "demos": entries[task],
         }
-        out.parent.mkdir(parents=True, exist_ok=True)
-        by_success: dict[bool, list[Path]] = {True: [], False: []}
-        for entry in entries[task]:
-            if entry["status"] != "skipped":
-                by_success[entry["status"] == "success"].append(parts / task / f"{entry['part']}.hdf5")
         attributes = {key: reports[task][key] for key in ("task", "domain", "files", "command")}
-        for success, files in by_success.items():
-            if files:
-                assemble(out if success else out.with_suffix(".failed.hdf5"), files, attributes)
-        write_json(out.with_suffix(".report.json"), reports[task])
+        attributes = {key: value for key, value in attributes.items() if len(json.dumps(value)) < MAX_ATTRIBUTE}
+        for status, file in (("success", output.successful), ("failed", output.failed)):
+            demos = [_part(parts / task, i) for i, entry in enumerate(entries[task]) if entry["status"] == status]
+            if demos:
+                check_space(file, sum(part.stat().st_size for part in demos))
+                assemble(file, demos, attributes)
+        write_json(output.report, reports[task])
     shutil.rmtree(parts)
     return reports
 
 
-def read_sidecar(file: Path) -> dict[str, dict[str, Array]]:
-    """Start poses by demonstration and object: ``{demo: {object: [x, y, z, qx, qy, qz, qw]}}``, metres, base frame.
-
-    Raises:
-        LogError: it is no such file.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        poses = {d: {o: np.array(p, np.float64) for o, p in objects.items()} for d, objects in content.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise LogError(f"cannot read start poses from {file}: {error}") from error
-    for demo, objects in poses.items():
-        for name, pose in objects.items():
-            if pose.shape != (7,) or not np.isfinite(pose).all() or abs(np.linalg.norm(pose[3:]) - 1.0) > 0.01:
-                raise LogError(f"{file}: {name} of {demo} is no pose: give metres, and a unit quaternion xyzw")
-    return poses
+def _outputs(out: Path, tasks: Sequence[str]) -> dict[str, _Outputs]:
+    """By task, the files to write."""
+    if out.suffix not in ("", ".hdf5"):
+        raise LogError(f"{out} ends in {out.suffix}: give a name that ends in .hdf5, or a folder")
+    if out.suffix and len(tasks) > 1:
+        raise LogError(f"these are logs of {', '.join(tasks)}: give a folder as --out")
+    files = {task: out if out.suffix else out / f"{task}.hdf5" for task in tasks}
+    return {
+        task: _Outputs(file, file.with_suffix(".failed.hdf5"), file.with_suffix(".report.json"))
+        for task, file in files.items()
+    }
 
 
-def _outputs(settings: ReplaySettings) -> dict[str, Path]:
-    """By task, the file to write."""
-    tasks = [settings.task] if settings.task else []
-    for file in settings.files:
-        with open_log(file) as (content, reader):
-            if settings.task:
-                continue
-            hints = [_hint(content, reader, name) for name in demo_names(content, reader)]
-            if not any(hints):
-                raise LogError(f"{file} does not say which of our tasks it shows: give --task")
-            tasks += [hint for hint in hints if hint is not None]
-    for task in tasks:
-        if task not in TASKS:
-            raise LogError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
-    tasks = list(dict.fromkeys(tasks))
-    if settings.out.suffix == ".hdf5":
-        if len(tasks) > 1:
-            raise LogError(f"these are logs of {', '.join(tasks)}: give a folder as --out")
-        return {tasks[0]: settings.out}
-    if settings.out.suffix:
-        raise LogError(f"{settings.out} ends in {settings.out.suffix}: give a name that ends in .hdf5, or a folder")
-    return {task: settings.out / f"{task}.hdf5" for task in tasks}
-
-
-def _hint(content: Any, reader: Any, name: str) -> str | None:
-    try:
-        return read_demo(content, reader, name).task
-    except LogError:
-        return None
-
-
-def _claim(parts: Path, settings: ReplaySettings) -> None:
-    """Make the folder of finished demonstrations, or take over one that the same job has left."""
+def _claim(parts: Path, settings: ReplaySettings, outputs: Mapping[str, _Outputs], hashes: Mapping[str, str]) -> None:
+    """Make the folder of finished demonstrations, or take over the one that the same job has left."""
     identity = {
-        "files": {str(file.resolve()): _sha256(file) for file in settings.files},
+        # In their order, by which parts are numbered.
+        "files": [[str(file.resolve()), hashes.get(str(file))] for file in settings.files],
         "task": settings.task,
         "images": settings.images,
         "domain": settings.domain,
         "objects": None if settings.objects is None else _sha256(settings.objects),
         "versions": versions(),
     }
-    file = parts / "job.json"
-    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != identity:
-        raise LogError(f"{parts} holds the unfinished work of another replay: remove it, or give another --out")
+    job = parts / JOB
+    if job.exists():
+        try:
+            known = json.loads(job.read_text(encoding="utf-8")) == identity
+        except ValueError:
+            known = False
+        if not known:
+            raise LogError(f"{parts} holds the unfinished work of another replay: remove it, or give another --out")
+        return
+    for output in outputs.values():
+        for file in (output.successful, output.failed, output.report):
+            if file.exists():
+                raise LogError(f"{file} exists already: remove it, or give another --out")
     parts.mkdir(parents=True, exist_ok=True)
-    write_json(file, identity)
+    if any(parts.iterdir()):
+        raise LogError(f"{parts} holds something else: remove it, or give another --out")
+    write_json(job, identity)
 
 
 def _replay_task(
-    task: str, settings: ReplaySettings, parts: Path, poses: Mapping[str, Mapping[str, Array]] | None
-) -> list[dict[str, Any]]:
-    """Replay the logs of one task; returns what came of each demonstration, in the order of the files."""
+    task: str, sources: Sequence[Source], settings: ReplaySettings, parts: Path, poses: Mapping[str, Poses] | None
+) -> list[Entry]:
+    """Replay the logs of one task; returns what came of each demonstration, in the order of ``sources``."""
     parts.mkdir(exist_ok=True)
-    replayer = Replayer(
-        TASKS[task],
-        WORLDS_WITH_IMAGES if settings.images else WORLDS,
-        images=settings.images,
-        domain=settings.domain,
-    )
-    entries: list[dict[str, Any]] = []
+    files = {source.name: _part(parts, i) for i, source in enumerate(sources)}
+    entries: dict[str, Entry] = {}
+    for source in sources:
+        done = files[source.name].with_suffix(".json")
+        if source.reason:
+            entries[source.name] = {"status": "skipped", "reason": source.reason}
+        elif done.exists():
+            entries[source.name] = json.loads(done.read_text(encoding="utf-8"))
+    left = [source for source in sources if source.name not in entries]
+    with tqdm(total=len(sources), initial=len(entries), unit="demo", desc=task, disable=None) as bar:
+        for name, demo in _replay(task, left, settings, poses) if left else ():
+            entries[name] = _keep(files[name], demo)
+            bar.update()
+    return [
+        {"name": source.name, "file": str(source.file), "demo": source.demo, **entries[source.name]}
+        for source in sources
+    ]
+
+
+def _replay(
+    task: str, sources: Sequence[Source], settings: ReplaySettings, poses: Mapping[str, Poses] | None
+) -> Iterator[tuple[str, Demo | LogError]]:
+    unreadable: list[tuple[str, Demo | LogError]] = []
+
+    def logs() -> Iterator[tuple[str, Log]]:
+        for file, members in groupby(sources, key=lambda source: source.file):
+            with open_log(file) as (content, reader):
+                for source in members:
+                    try:
+                        yield source.name, _check_length(read_demo(content, reader, source.demo), settings.images)
+                    except LogError as error:
+                        unreadable.append((source.name, error))
+
+    worlds = min(WORLDS_WITH_IMAGES if settings.images else WORLDS, len(sources))
+    replayer = Replayer(TASKS[task], worlds, images=settings.images, domain=settings.domain)
     try:
-        for file in settings.files:
-            entries += _replay_file(file, task, settings, replayer, parts, poses)
+        yield from chain(replayer.run(logs(), poses), unreadable)
     finally:
         replayer.close()
-    return entries
 
 
-def _replay_file(
-    file: Path,
-    task: str,
-    settings: ReplaySettings,
-    replayer: Replayer,
-    parts: Path,
-    poses: Mapping[str, Mapping[str, Array]] | None,
-) -> list[dict[str, Any]]:
-    entries: dict[str, dict[str, Any]] = {}
-    with open_log(file) as (content, reader), tqdm(unit="demo", desc=f"{task}, {file.name}", disable=None) as bar:
-        names = demo_names(content, reader)
-        bar.total = len(names)
-
-        def finish(name: str, entry: dict[str, Any]) -> None:
-            entries[name] = {"demo": name, **entry}
-            bar.update()
-
-        def pending() -> Iterator[Log]:
-            for name in names:
-                done = parts / f"{_part(file, name)}.json"
-                if done.exists():
-                    finish(name, json.loads(done.read_text(encoding="utf-8")))
-                    continue
-                try:
-                    log = read_demo(content, reader, name)
-                except LogError as error:
-                    finish(name, {"status": "skipped", "reason": str(error)})
-                    continue
-                if settings.task or log.task == task:
-                    yield log
-                elif log.task is None:
-                    finish(
-                        name,
-                        {"status": "skipped", "reason": "it does not say which of our tasks it shows: give --task"},
-                    )
-
-        for log, demo in replayer.run(pending(), poses):
-            if isinstance(demo, LogError):
-                finish(log.name, {"status": "skipped", "reason": str(demo)})
-                continue
-            part = _part(file, log.name)
-            write_demos(parts / f"{part}.hdf5", [demo], {})
-            status = {"status": "success"} if demo.success else {"status": "failed", "reason": demo.failure}
-            entry = {**status, "part": part, **demo.report}
-            write_json(parts / f"{part}.json", entry)
-            finish(log.name, entry)
-    return [entries[name] for name in names if name in entries]
+def _check_length(log: Log, images: bool) -> Log:
+    """``log``, if its path in time is not so long that memory might not suffice for what is recorded on it."""
+    longest = LONGEST_WITH_IMAGES if images else LONGEST
+    seconds = float(log.time[-1])
+    if seconds <= longest:
+        seconds = len(make_path(log, np.zeros((len(log.time), 3)), log.tcp_pose[0]).targets) / CONTROL_FREQUENCY
+    if seconds > longest:
+        raise LogError(
+            f"it takes {seconds:.0f} s as fast as the robot may move; the most {'with images ' if images else ''}are "
+            f"{longest:.0f} s: cut it into shorter ones"
+        )
+    return log
 
 
-def _part(file: Path, name: str) -> str:
-    return demo_name(str(file), name).replace("/", "--")
+def _keep(part: Path, demo: Demo | LogError) -> Entry:
+    """Keep a demonstration in file ``part`` until all are done."""
+    if isinstance(demo, LogError):
+        return {"status": "skipped", "reason": str(demo)}
+    arrays = [*vars(demo).values(), *demo.objects.values(), *demo.images.values()]
+    check_space(part, 2 * sum(array.nbytes for array in arrays if isinstance(array, np.ndarray)))
+    try:
+        write_demos(part, [demo], {})
+    except WriterError as error:
+        return {"status": "skipped", "reason": str(error)}
+    status = {"status": "success"} if demo.success else {"status": "failed", "reason": demo.failure}
+    entry = {**status, **demo.report}
+    write_json(part.with_suffix(".json"), entry)
+    return entry
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number}.hdf5"
 
 
 def _sha256(file: Path) -> str:
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def table(report: Mapping[str, Any]) -> str:
-    """One line a demonstration, and the totals, as text for people."""
-    lines = []
-    for entry in report["demos"]:
-        line = f"{entry['demo']:14} {entry['status']:8}"
-        if "tcp_drift_mm" in entry:
-            drift, turn = entry["tcp_drift_mm"], entry["tcp_drift_degrees"]
-            line += f" TCP drift {drift['mean']:5.1f} mm ({drift['max']:.1f} at most), {turn['mean']:.1f} degrees"
-            line += "".join(f"; {name} {d['end']:.1f} mm at the end" for name, d in entry["object_drift_mm"].items())
-        lines.append(line + (f"   {entry['reason']}" if "reason" in entry else ""))
-    count = {status: sum(e["status"] == status for e in report["demos"]) for status in ("success", "failed", "skipped")}
-    total = f"{report['task']}: {count['success']} of {len(report['demos'])} succeed"
-    lines.append(f"{total}, {count['failed']} fail, {count['skipped']} skipped")
-    return "\n".join(lines)
-
-
-def assumptions(report: Mapping[str, Any]) -> Sequence[str]:
-    """Every assumption that was made for any demonstration, once."""
-    return list(dict.fromkeys(text for entry in report["demos"] for text in entry.get("assumptions", ())))

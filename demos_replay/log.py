@@ -13,6 +13,9 @@ import numpy as np
 
 from oc_residual_gym.worlds.base import Array, BoolArray
 
+MAX_SECONDS = 3600.0
+"""Of a demonstration: what claims to be longer has its time in another unit, or holds several."""
+
 
 class LogError(Exception):
     """A file, or one demonstration in it, cannot be used; the message says what is wrong, where, and what to do."""
@@ -77,7 +80,7 @@ def check_log(log: Log) -> Log:
 
     Raises:
         LogError: it is empty or too short, has entries that are not finite, shapes that do not fit together,
-            quaternions without length, or time that does not increase.
+            quaternions without length, or time that does not increase, or not in seconds at about its rate.
     """
     rows = len(log.time)
     if rows < 2:
@@ -108,4 +111,12 @@ def check_log(log: Log) -> Log:
     steps = np.diff(log.time)
     if (steps <= 0.0).any():
         raise LogError(f"time does not increase after row {int((steps <= 0.0).argmax())}")
+    step = float(np.median(steps))
+    if not 0.5 <= step * log.rate <= 2.0:
+        raise LogError(
+            f"its rows are {step:g} apart in time, but at its rate of {log.rate:g} Hz {1.0 / log.rate:g} s: "
+            "give time in seconds, and the rate of these rows"
+        )
+    if log.time[-1] > MAX_SECONDS:
+        raise LogError(f"it lasts {log.time[-1]:.0f} s; a demonstration lasts {MAX_SECONDS:.0f} s at most")
     return log

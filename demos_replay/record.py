@@ -29,6 +29,7 @@ def record_scripted(task: str, out: Path, *, demos: int, domain: str) -> dict[st
     Raises:
         ValueError: an option is unknown.
         LogError: ``out`` is something else.
+        OSError: it cannot be written.
     """
     description = f"Synthetic: a scripted operator at work in the simulated world {domain!r}, not a person"
     operator = OperatorPolicy(TASKS[task])
@@ -43,6 +44,7 @@ def record_person(task: str, out: Path, operator: BasePolicy, *, demos: int, dom
     Raises:
         ValueError: an option is unknown.
         LogError: ``out`` is something else.
+        OSError: it cannot be written.
         RenderError: there is no display.
     """
     from oc_residual_gym.worlds.render import HumanViewer
@@ -78,6 +80,12 @@ def _record(
     again, with the next seed. The file is complete after every round, and a second call goes on where one stopped."""
     kept, tried = _progress(out, task, label, domain)
     first = kept
+
+    def save(recordings: dict[str, Recording]) -> None:
+        add(out, recordings, synthetic=label == "scripted", description=description, seeds_tried=tried)
+
+    if kept < demos:
+        save({})  # Whether it can be written shows now, not when somebody's work is lost.
     core = ResidualWorlds(
         task,
         worlds,
@@ -99,7 +107,7 @@ def _record(
                     f"demo_{kept + i:04}": _recording(task, rows, seed, label, domain)
                     for i, (seed, rows) in enumerate(fresh.items())
                 }
-                add(out, recordings, synthetic=label == "scripted", description=description, seeds_tried=tried)
+                save(recordings)
                 kept += len(fresh)
                 bar.update(len(fresh))
     finally:

@@ -22,8 +22,7 @@ Attributes of the group: ``task``, ``instruction``, ``rate`` (Hz), ``success``, 
 
 from __future__ import annotations
 
-import os
-import shutil
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from demos_replay.writers import written_whole
 from oc_residual_gym.worlds.base import Array
 
 SCHEMA, VERSION = "oc-residual-teleop", 1
@@ -53,14 +53,13 @@ def add(path: Path, demos: Mapping[str, Recording], **attributes: Any) -> None:
     """Add demonstrations to the log file at ``path``, which is made where there is none, and set its ``attributes``.
 
     Until all is written the file stays as it was.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if path.exists():
-        shutil.copyfile(path, partial)
-    else:
-        partial.unlink(missing_ok=True)
-    with h5py.File(partial, "a") as file:
+    # In memory first: where the disk is full, the HDF5 library would take the process down with it.
+    content = io.BytesIO(path.read_bytes() if path.exists() else b"")
+    with h5py.File(content, "r+" if path.exists() else "w") as file:
         file.attrs.update(schema=SCHEMA, version=VERSION, **attributes)
         for name, demo in demos.items():
             group = file.create_group(f"demos/{name}")
@@ -68,4 +67,5 @@ def add(path: Path, demos: Mapping[str, Recording], **attributes: Any) -> None:
             for dataset, values in demo.rows.items():
                 rounded = np.round(values, DECIMALS.get(dataset, 5)).astype(np.float32)
                 group.create_dataset(dataset, data=rounded, compression="gzip", compression_opts=9, shuffle=True)
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_bytes(content.getbuffer())

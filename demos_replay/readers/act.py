@@ -110,7 +110,8 @@ def read(file: h5py.File, name: str) -> Log:
         tcp_pose=state.tcp,
         gripper_closed=command.closed,
         target=target,
-        gripper_width=hand.opening * MAX_OPENING,
+        # A commanded opening is none that was measured: closed fingers may hold something.
+        gripper_width=None if source == layout.commanded else hand.opening * MAX_OPENING,
         joint_positions=state.joints,
         lag=lag,
         instruction=text(file, "language_instruction") or text(file, "instruction") or text(file, "task") or "",

@@ -16,7 +16,9 @@ from demos_replay.log import LogError
 from demos_replay.readers import probe_worker
 
 PATIENCE = 30.0
-"""Seconds that a file may take. A gigabyte of numbers takes a few."""
+"""Seconds that any file may take. A gigabyte of numbers takes a few."""
+SLOWEST = 10e6
+"""Bytes a second of a slow disk: large files may take longer."""
 
 _lock = Lock()
 _workers: dict[int, subprocess.Popen[str]] = {}
@@ -28,13 +30,14 @@ def try_first(path: Path) -> None:
     Raises:
         LogError: reading the file at ``path`` would kill this process, or never end.
     """
+    patience = PATIENCE + path.stat().st_size / SLOWEST
     with _lock:
         worker = _worker()
         assert worker.stdin is not None and worker.stdout is not None
         try:
             worker.stdin.write(json.dumps(str(path.absolute())) + "\n")
             worker.stdin.flush()
-            ready, _, _ = select.select([worker.stdout], [], [], PATIENCE)
+            ready, _, _ = select.select([worker.stdout], [], [], patience)
             answered = bool(ready) and bool(worker.stdout.readline())
         except BrokenPipeError:
             ready, answered = [worker.stdout], False
@@ -43,7 +46,10 @@ def try_first(path: Path) -> None:
         _stop(_workers.pop(os.getpid()))
     if ready:
         raise LogError(f"{path} is damaged: the HDF5 library crashes on it")
-    raise LogError(f"{path} is damaged: the HDF5 library is not done with it after {PATIENCE:.0f} s")
+    raise LogError(
+        f"{path} took too long to read: the HDF5 library is not done with it after {patience:.0f} s. Either it is "
+        "damaged, or this machine or its disk is busy: then try again"
+    )
 
 
 def _worker() -> subprocess.Popen[str]:

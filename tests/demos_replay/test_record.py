@@ -1,6 +1,8 @@
 """Recording: the scripted operator's logs, and a person's at a device."""
 
+import errno
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -50,6 +52,26 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     file.write_text("notes")
     with pytest.raises(LogError, match="another --out"):
         record_scripted("CloseDrawer", file, demos=1, domain="twin")
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
+    file = tmp_path / "log.hdf5"
+    record_scripted("CloseDrawer", file, demos=1, domain="twin")
+    before, write = rows(file), Path.write_bytes
+    room = [False, True]  # Nothing more once a demonstration is done.
+
+    def full(path, content):
+        if not room.pop():
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            record_scripted("CloseDrawer", file, demos=2, domain="twin")
+    assert list(rows(file)) == list(before) == ["demo_0000"]
+    assert [path.name for path in tmp_path.iterdir()] == ["log.hdf5"]
+    assert record_scripted("CloseDrawer", file, demos=2, domain="twin")["new"] == 1
 
 
 class ScriptedDevice:

@@ -1,0 +1,35 @@
+"""What the report of a replay job says, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oc_residual_gym.tasks import TASKS
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """One line a demonstration, and the totals."""
+    demos, lines = report["demos"], []
+    width = max(len(entry["name"]) for entry in demos)
+    for entry in demos:
+        line = f"{entry['name']:{width}} {entry['status']:8}"
+        if entry.get("tcp_drift_mm"):
+            drift, turn = entry["tcp_drift_mm"], entry["tcp_drift_degrees"]
+            line += f" TCP drift {drift['mean']:5.1f} mm ({drift['max']:.1f} at most), {turn['mean']:.1f} degrees"
+            line += "".join(
+                f"; {name} {d['end']:.1f} mm at the end" for name, d in entry["object_drift_mm"].items() if d
+            )
+        lines.append(line + (f"   {entry['reason']}" if "reason" in entry else ""))
+    count = {status: sum(entry["status"] == status for entry in demos) for status in ("success", "failed", "skipped")}
+    total = f"{report['task']}: {count['success']} of {len(demos)} succeed"
+    late = sum(entry["status"] == "success" and not entry["within_time_limit"] for entry in demos)
+    if late:
+        total += f" ({late} of them after the task's time limit of {TASKS[report['task']].max_episode_steps} steps)"
+    lines.append(f"{total}, {count['failed']} fail, {count['skipped']} skipped")
+    return "\n".join(lines)
+
+
+def assumptions(report: Mapping[str, Any]) -> Sequence[str]:
+    """Every assumption that was made for any demonstration, once."""
+    return list(dict.fromkeys(text for entry in report["demos"] for text in entry.get("assumptions", ())))

@@ -1,0 +1,173 @@
+"""What a job replays: the demonstrations of its log files, each under a name of its own, and start poses for them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from demos_replay.log import LogError
+from demos_replay.readers import Skipped, demo_names, open_log, read_demo_or_skip
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.base import Array
+
+SHOWN = 5
+"""Reasons, or names, in one message."""
+Poses = dict[str, Array]
+"""Object name to pose (7,)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One demonstration of a log file, or a file that cannot be used."""
+
+    file: Path
+    demo: str
+    """Its name in the file; empty if it is the file that cannot be used."""
+    name: str
+    """Unique in a job: the file's name without ending, after as many of its folders as that takes, and ``demo``."""
+    task: str | None
+    """Ours, as which it is replayed; None where that is not known, and then there is"""
+    reason: str = ""
+    """why it cannot be replayed."""
+
+
+def find_sources(files: Sequence[Path], task: str | None) -> list[Source]:
+    """Every demonstration of ``files``, in their order; of ``task`` if that is given, else of the one that each names.
+
+    Raises:
+        LogError: no file can be used, no demonstration says its task, a file is given twice, or there is no such task.
+    """
+    if task is not None and task not in TASKS:
+        raise LogError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    sources: list[Source] = []
+    labels = _labels(files)
+    for file, label in tqdm(labels.items(), unit="file", desc="reading", disable=None, leave=False):
+        try:
+            with open_log(file) as (content, reader):
+                for demo in demo_names(content, reader):
+                    found, reason = task, ""
+                    if task is None:
+                        log = read_demo_or_skip(content, reader, demo)
+                        if isinstance(log, Skipped):
+                            reason = log.reason
+                        elif log.task is None:
+                            reason = "it does not say which of our tasks it shows: give --task"
+                        else:
+                            found = log.task
+                    sources.append(Source(file, demo, f"{label}/{demo}", found, reason))
+        except LogError as error:
+            sources.append(Source(file, "", label, None, str(error)))
+    if all(source.task is None for source in sources):
+        raise LogError(_reasons(sources))
+    return sources
+
+
+def by_task(sources: Sequence[Source]) -> dict[str, list[Source]]:
+    """``sources`` of each task; those of which it is not known belong to all tasks of their file, or of all files."""
+    everything = dict.fromkeys(source.task for source in sources if source.task is not None)
+    of_file: dict[Path, set[str]] = {}
+    for source in sources:
+        if source.task is not None:
+            of_file.setdefault(source.file, set()).add(source.task)
+    return {
+        task: [s for s in sources if s.task == task or (s.task is None and task in of_file.get(s.file, everything))]
+        for task in everything
+    }
+
+
+def _labels(files: Sequence[Path]) -> dict[Path, str]:
+    """By file, the end of its path that no other one has."""
+    paths = {file: file.resolve() for file in files}
+    if len(set(paths.values())) < len(files):
+        twice, _ = Counter(file.resolve() for file in files).most_common(1)[0]
+        raise LogError(f"{twice} is given twice")
+    shorter = {file: path.with_suffix("") for file, path in paths.items()}
+    if len(set(shorter.values())) == len(files):
+        paths = shorter
+    labels: dict[Path, str] = {}
+    for depth in count(1):
+        ends = {file: "/".join(path.parts[1:][-depth:]) for file, path in paths.items()}
+        holders = Counter(ends.values())
+        labels |= {file: end for file, end in ends.items() if holders[end] == 1 and file not in labels}
+        if len(labels) == len(files):
+            break
+    return {file: labels[file] for file in files}
+
+
+def _reasons(sources: Iterable[Source]) -> str:
+    """Why none of ``sources`` can be replayed, each reason once."""
+    holders: dict[str, list[str]] = {}
+    for source in sources:
+        # The reason why a file cannot be used begins with its path.
+        holders.setdefault(source.reason, []).append(source.name if source.demo else "")
+    lines = []
+    for reason, (first, *others) in holders.items():
+        also = f" and {len(others)} more" if others else ""
+        lines.append(f"{first}{also}: {reason}" if first else reason)
+    if len(lines) == 1:
+        return lines[0]
+    more = [f"and {len(lines) - SHOWN} more reasons"] if len(lines) > SHOWN else []
+    return "\n  ".join(["nothing can be replayed:", *lines[:SHOWN], *more])
+
+
+def read_start_poses(file: Path, sources: Sequence[Source]) -> dict[str, Poses]:
+    """Start poses by the names of ``sources`` from a sidecar file, metres, base frame.
+
+    The file is JSON: ``{demonstration: {object: [x, y, z, qx, qy, qz, qw]}}``. A demonstration goes by as much of the
+    end of its name as no other one has: "demo_0" for one log file, "lift/demo_0" for several.
+
+    Raises:
+        LogError: it is no such file, or it has what no demonstration, or not its task, has.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise LogError(f"cannot read start poses from {file}: {error}") from error
+    if not isinstance(content, dict):
+        raise LogError(f"{file} holds no start poses: give {{demonstration: {{object: [x, y, z, qx, qy, qz, qw]}}}}")
+    found: dict[str, Poses] = {}
+    unusable = tuple(f"{source.name}/" for source in sources if not source.demo)
+    for key, objects in content.items():
+        if key.startswith(unusable):
+            continue
+        source = _named(key, sources, file)
+        if source.name in found:
+            raise LogError(f"{file}: {key!r} is {source.name}, which has its poses already")
+        if not isinstance(objects, dict):
+            raise LogError(f"{file}: {key!r} must have {{object: [x, y, z, qx, qy, qz, qw]}}")
+        known = [item.name for item in TASKS[source.task].objects] if source.task else list(objects)
+        for name in objects:
+            if name not in known:
+                raise LogError(f"{file}: {key!r} has {name!r}, but {source.task} has {', '.join(known)}")
+        found[source.name] = {name: _pose(value, f"{file}: {name!r} of {key!r}") for name, value in objects.items()}
+    return found
+
+
+def _named(key: str, sources: Sequence[Source], file: Path) -> Source:
+    """The one demonstration whose name is, or ends in, ``key``."""
+    demos = [source for source in sources if source.demo]
+    matching = [s for s in demos if s.name == key] or [s for s in demos if s.name.endswith(f"/{key}")]
+    if len(matching) == 1:
+        return matching[0]
+    names = [source.name for source in matching or demos]
+    listed = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    if matching:
+        raise LogError(f"{file}: {key!r} may be any of {listed}: give the whole name")
+    raise LogError(f"{file}: {key!r} is no demonstration of the log files; there are {listed}")
+
+
+def _pose(value: object, where: str) -> Array:
+    try:
+        pose = np.array(value, np.float64)
+    except (ValueError, TypeError):
+        pose = np.zeros(0)
+    if pose.shape != (7,) or not np.isfinite(pose).all() or abs(np.linalg.norm(pose[3:]) - 1.0) > 0.01:
+        raise LogError(f"{where} is no pose: give metres, and a unit quaternion xyzw")
+    return pose
