@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         required=True,
-        help="NAME.hdf5; or a folder, for one file a task; or, for states, NAME.mp4 or NAME.gif",
+        help="NAME.hdf5; or a folder, for one file a task; or, for states, NAME.mp4",
     )
     replay.add_argument(
         "--mode",
@@ -148,8 +148,8 @@ def _replay(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     if len(options.files) > 1 or options.images or options.domain != "nominal":
         raise LogError("--mode states shows one file as it was recorded: give one, without --images and --domain")
-    if options.out.suffix not in (".mp4", ".gif"):
-        raise LogError(f"--mode states makes a video: {options.out} must end in .mp4 or .gif")
+    if options.out.suffix != ".mp4":
+        raise LogError(f"--mode states makes a video: {options.out} must end in .mp4")
     from demos_replay.readers import open_log, read_demo
     from demos_replay.sources import find_sources, read_start_poses
     from demos_replay.states import show_states

@@ -20,7 +20,7 @@ class Demo:
     """
 
     name: str
-    """Unique within a dataset: the log file's stem and the demonstration's name in it."""
+    """Unique within a dataset: as much of the log file's path as that takes, and the demonstration's name in it."""
     task: str
     instruction: str
     success: bool

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
+from imageio.v2 import get_writer
+from tqdm import tqdm
 
 from demos_replay.log import Log, LogError
 from demos_replay.transfer import place
@@ -57,8 +58,8 @@ def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | No
     width = np.full(len(log.time), MAX_OPENING) if log.gripper_width is None else log.gripper_width
     opened = scene.home[scene.finger_qpos]
     out.parent.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    for row in rows:
+
+    def picture(row: int) -> np.ndarray:
         qpos[arm] = log.joint_positions[row]
         qpos[scene.finger_qpos] = opened * width[row] / MAX_OPENING
         for name, address in scene.free_qpos.items():
@@ -69,8 +70,13 @@ def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | No
             slides = task.start_at({name: path[row] for name, path in placement.objects.items()}).slides
             for name, opening in slides.items():
                 qpos[scene.slide_qpos[name]] = opening
-        pictures.append(renderer.image(view, 0, "person"))
+        return renderer.image(view, 0, "person")
+
     partial = out.with_name(f"{out.stem}.partial{out.suffix}")
-    imageio.imwrite(partial, pictures, fps=CONTROL_FREQUENCY, macro_block_size=2)
+    # One picture in memory at a time: a log may be long.
+    writer: Any = get_writer(partial, fps=CONTROL_FREQUENCY, macro_block_size=2)
+    with writer as video:
+        for row in tqdm(rows.tolist(), unit="picture", disable=None):
+            video.append_data(picture(row))
     partial.replace(out)
-    return len(pictures)
+    return len(rows)

@@ -58,7 +58,7 @@ def test_evaluate_and_compare(capsys: pytest.CaptureFixture[str], tmp_path: Path
         assert summary == json.loads((folder / "summary.json").read_text())
         assert summary["command"].startswith("oc-residual evaluate --task CloseDrawer")
     assert main(["compare", *map(str, folders.values()), "--out", str(tmp_path / "both")]) == 0
-    assert "hold + oracle" in capsys.readouterr().out
+    assert "bc + oracle" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
