@@ -37,7 +37,8 @@ def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | No
         LogError: there are no joint positions of a Franka arm, or the objects' places are not known.
         RenderError: this machine cannot make pictures.
     """
-    if log.joint_positions is None:
+    joints = log.joint_positions
+    if joints is None:
         raise LogError("it has no joint positions of a Franka arm: replay it dynamically to see it")
     placement = place(log, task, poses)
     world = SimWorld(task, 1)
@@ -60,7 +61,7 @@ def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | No
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def picture(row: int) -> np.ndarray:
-        qpos[arm] = log.joint_positions[row]
+        qpos[arm] = joints[row]
         qpos[scene.finger_qpos] = opened * width[row] / MAX_OPENING
         for name, address in scene.free_qpos.items():
             if name in placement.objects:

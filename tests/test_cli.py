@@ -106,7 +106,7 @@ def test_check_says_what_is_there(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 
 def test_render_writes_pictures_and_videos(tmp_path: Path) -> None:
-    arguments = ["render", "--task", "Lift", "--size", "160x120", "--step", "297"]
+    arguments = ["render", "--task", "Lift", "--base", "hold", "--size", "160x120", "--step", "297"]
     for name, count in (("last.png", 1), ("end.mp4", 4), ("end.gif", 2)):
         report = tmp_path / "report.json"
         assert main([*arguments, "--out", str(tmp_path / name), "--json", str(report)]) == 0
