@@ -141,7 +141,7 @@ def test_render_answers_mistakes(
 def test_bench_measures_all_figures(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("BLOCKS", "STEPS", "STEPS_OF_WORLDS", "ROBOSUITE_STEPS", "FRESH_PROCESSES"):
+    for name in ("BLOCKS", "STEPS", "STEPS_OF_WORLDS", "ROBOSUITE_STEPS", "FRESH_PROCESSES", "BASE_BLOCKS", "CHUNKS"):
         monkeypatch.setattr(bench, name, 1)
     assert main(["bench", "--task", "Stack", "--json", str(tmp_path / "bench.json")]) == 0
     result = json.loads((tmp_path / "bench.json").read_text())
@@ -155,6 +155,10 @@ def test_bench_measures_all_figures(
         "overhead_us_n64",
         "reset_ms",
         "image_ms",
+        "bc",
+        "bc_n64",
+        "vla",
+        "vla_n64",
     }
     figures |= {
         key: result[key] for key in ("robosuite_ratio", "import_seconds", "gymnasium_import_seconds", "make_seconds")

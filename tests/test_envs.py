@@ -171,8 +171,8 @@ def test_single_and_vector_env_agree_through_resets(registered_id):
 
 def test_time_limits_are_equal_in_single_and_vector_form(registered_id):
     spec = gym.spec(registered_id)
-    vector = gym.make_vec(registered_id, num_envs=1)
-    single = gym.make(registered_id)
+    vector = gym.make_vec(registered_id, num_envs=1, base_policy="hold")
+    single = gym.make(registered_id, base_policy="hold")
     assert vector.unwrapped.core.max_episode_steps == spec.max_episode_steps == single.spec.max_episode_steps
     assert TASKS[spec.kwargs["task"]].max_episode_steps == spec.max_episode_steps
     vector.reset(seed=0)

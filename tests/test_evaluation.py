@@ -152,7 +152,7 @@ def test_unknown_names_are_answered_with_the_valid_ones(wrong: dict, named: str)
 
 
 def test_compare_pairs_the_episodes(finished: Path, tmp_path: Path) -> None:
-    evaluate(EvaluationSettings(SETTINGS.tasks, episodes=4), tmp_path / "hold")
+    evaluate(EvaluationSettings(SETTINGS.tasks, base="hold", episodes=4), tmp_path / "hold")
     summary, table = compare(tmp_path / "hold", finished, tmp_path)
     assert len(summary["cells"]) == 4
     assert [row["task"] for row in summary["differences"]] == ["CloseDrawer", "Lift", "all tasks"]

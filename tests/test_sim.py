@@ -44,7 +44,7 @@ def test_physics_models_are_small(task):
 
 
 def test_scenes_start_at_rest(task):
-    worlds = ResidualWorlds(task, 20, errors="clean", split="val")
+    worlds = ResidualWorlds(task, 20, base_policy="hold", errors="clean", split="val")
     worlds.reset(np.arange(20), list(range(20)))
     start = {k: v.copy() for k, v in worlds.world.true.poses.items()}
     hold(worlds, 20)
@@ -57,14 +57,14 @@ def test_scenes_start_at_rest(task):
 def test_no_contact_with_the_hand_at_any_reset(task):
     count = 250
     for split in ("val", "train"):
-        worlds = ResidualWorlds(task, count, split=split)
+        worlds = ResidualWorlds(task, count, base_policy="hold", split=split)
         worlds.reset(np.arange(count), list(range(count)))
         hold(worlds, 1)
         assert worlds.peak_contact_force.max() == 0.0
 
 
 def test_impedance_tracks_a_rate_limited_turn_and_a_move(task):
-    worlds = ResidualWorlds(task, 1, errors="clean")
+    worlds = ResidualWorlds(task, 1, base_policy="hold", errors="clean")
     worlds.reset(np.array([0]), [0])
     for _ in range(20):
         worlds.step(np.array([[0.0, 0.5, 0.5, 0.0, 0.0, 0.3, 0.0]]))
@@ -76,7 +76,7 @@ def test_impedance_tracks_a_rate_limited_turn_and_a_move(task):
 
 def test_posture_torque_keeps_the_elbow_without_moving_the_tcp():
     """Laps with the TCP end in the joint positions they began with."""
-    worlds = ResidualWorlds("Lift", 1, errors="clean")
+    worlds = ResidualWorlds("Lift", 1, base_policy="hold", errors="clean")
     worlds.reset(np.array([0]), [0])
     start = worlds.world.robot.joint_positions[0].copy()
     for angle in np.linspace(0, 4 * np.pi, 240):
@@ -89,7 +89,7 @@ def test_posture_torque_keeps_the_elbow_without_moving_the_tcp():
 
 def test_wrench_estimate_feels_what_the_hand_presses_on():
     """Pushing down on the table shows as an upward force on the hand, and as contact force."""
-    worlds = ResidualWorlds("Lift", 1, errors="clean")
+    worlds = ResidualWorlds("Lift", 1, base_policy="hold", errors="clean")
     worlds.reset(np.array([0]), [0])
     assert np.abs(worlds.world.robot.wrench).max() == 0.0
     for _ in range(80):
@@ -100,7 +100,7 @@ def test_wrench_estimate_feels_what_the_hand_presses_on():
 
 
 def test_gripper_moves_at_a_tenth_of_a_metre_a_second():
-    worlds = ResidualWorlds("Lift", 1, errors="clean")
+    worlds = ResidualWorlds("Lift", 1, base_policy="hold", errors="clean")
     worlds.reset(np.array([0]), [0])
     widths = []
     for _ in range(20):
@@ -198,7 +198,7 @@ def test_wrench_bias_and_gripper_speed():
 
 
 def test_hand_eye_offset_is_common_to_all_observed_objects():
-    worlds = ResidualWorlds("Stack", 1, domain="twin", errors="clean")
+    worlds = ResidualWorlds("Stack", 1, base_policy="hold", domain="twin", errors="clean")
     worlds.reset(np.array([0]), [0])
     physics = worlds.world.physics[0]
     turn = Rotation.from_rotvec(physics.hand_eye_rotation)
@@ -229,7 +229,7 @@ def test_control_step_equals_a_plain_mj_step_loop(task):
     """The threaded rollout is nothing but 25 plain steps of MuJoCo, warm start zeroed at each control step."""
     from oc_residual_gym.worlds.sim import _CONTROL
 
-    worlds = ResidualWorlds(task, 3, errors="clean")
+    worlds = ResidualWorlds(task, 3, base_policy="hold", errors="clean")
     worlds.reset(np.arange(3), [0, 1, 2])
     model = worlds.world.scene.model
     full = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
@@ -249,8 +249,8 @@ def test_control_step_equals_a_plain_mj_step_loop(task):
 
 
 def test_diverged_physics_truncates_that_world_only(task):
-    worlds = ResidualWorlds(task, 3, errors="paper")
-    reference = ResidualWorlds(task, 3, errors="paper")
+    worlds = ResidualWorlds(task, 3, base_policy="hold", errors="paper")
+    reference = ResidualWorlds(task, 3, base_policy="hold", errors="paper")
     for w in (worlds, reference):
         w.reset(np.arange(3), [0, 1, 2])
         hold(w, 3)
