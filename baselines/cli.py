@@ -10,6 +10,7 @@ from pathlib import Path
 
 from baselines import BaselineError
 from demos_replay.log import LogError
+from oc_residual_gym.cli import positive
 from oc_residual_gym.evaluation import SettingsError
 
 
@@ -41,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, nargs="+", required=True, metavar="FILE", help="files of demos-replay")
     train.add_argument("--seed", type=int, default=0, help="of weights, batches and noise")
     train.add_argument("--out", type=Path, metavar="DIR", help="folder of the result (default: results/base/BASE)")
-    train.add_argument("--steps", type=_positive, help="training steps in place of the recipe's, for a trial")
-    train.add_argument("--threads", type=_positive, default=1, help="of PyTorch; other numbers round differently")
+    train.add_argument("--steps", type=positive, help="training steps in place of the recipe's, for a trial")
+    train.add_argument("--threads", type=positive, default=1, help="of PyTorch; other numbers round differently")
     train.set_defaults(run=_train_base)
 
     text = "write a trained policy's card again, with the success that evaluations measured"
@@ -55,13 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--data", type=Path, nargs="+", default=(), metavar="FILE", help=text)
     card.set_defaults(run=_card)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def _train_base(options: argparse.Namespace) -> None:

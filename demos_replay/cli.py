@@ -10,6 +10,7 @@ from pathlib import Path
 
 from demos_replay import LOGS
 from demos_replay.log import LogError
+from oc_residual_gym.cli import positive
 
 DESCRIPTION = "Teleoperation logs: understand them, replay them in simulation, record new ones, convert the result."
 
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     who = record.add_mutually_exclusive_group(required=True)
     who.add_argument("--operator", choices=("scripted",), help="the task's expert, made to work as a person does")
     who.add_argument("--device", help="keyboard, spacemouse or dualsense")
-    record.add_argument("--demos", type=_positive, default=50, help="successful demonstrations")
+    record.add_argument("--demos", type=positive, default=50, help="successful demonstrations")
     record.add_argument("--domain", choices=("nominal", "twin"), default="twin", help="physics")
 
     convert = command("convert", _convert, "convert a replayed data set for another package")
@@ -95,13 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     convert.add_argument("--dataset-id", default="oc-residual/demos-v0", help="name of the data set, for Minari")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def _logs(options: argparse.Namespace) -> int:

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from demos_replay.demo import Demo
 from demos_replay.disk import check_space
 from demos_replay.log import Log, LogError
-from demos_replay.path import make_path
 from demos_replay.readers import open_log, read_demo
 from demos_replay.replay import Replayer
 from demos_replay.sources import Poses, Source, by_task, find_sources, read_start_poses
@@ -25,7 +24,6 @@ from demos_replay.writers import WriterError
 from demos_replay.writers.robomimic import assemble, write_demos
 from oc_residual_gym.evaluation.results import versions, write_json
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
 
 WORLDS, LONGEST = 32, 600.0
 """Demonstrations at a time, and seconds of one."""
@@ -185,30 +183,17 @@ def _replay(
             with open_log(file) as (content, reader):
                 for source in members:
                     try:
-                        yield source.name, _check_length(read_demo(content, reader, source.demo), settings.images)
+                        yield source.name, read_demo(content, reader, source.demo)
                     except LogError as error:
                         unreadable.append((source.name, error))
 
-    worlds = min(WORLDS_WITH_IMAGES if settings.images else WORLDS, len(sources))
-    replayer = Replayer(TASKS[task], worlds, images=settings.images, domain=settings.domain)
+    most, longest = (WORLDS_WITH_IMAGES, LONGEST_WITH_IMAGES) if settings.images else (WORLDS, LONGEST)
+    worlds = min(most, len(sources))
+    replayer = Replayer(TASKS[task], worlds, images=settings.images, domain=settings.domain, longest=longest)
     try:
         yield from chain(replayer.run(logs(), poses), unreadable)
     finally:
         replayer.close()
-
-
-def _check_length(log: Log, images: bool) -> Log:
-    """``log``, if its path in time is not so long that memory might not suffice for what is recorded on it."""
-    longest = LONGEST_WITH_IMAGES if images else LONGEST
-    seconds = float(log.time[-1])
-    if seconds <= longest:
-        seconds = len(make_path(log, np.zeros((len(log.time), 3)), log.tcp_pose[0]).targets) / CONTROL_FREQUENCY
-    if seconds > longest:
-        raise LogError(
-            f"it takes {seconds:.0f} s as fast as the robot may move; the most {'with images ' if images else ''}are "
-            f"{longest:.0f} s: cut it into shorter ones"
-        )
-    return log
 
 
 def _keep(part: Path, demo: Demo | LogError) -> Entry:

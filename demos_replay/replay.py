@@ -58,10 +58,13 @@ class Replayer:
         worlds: demonstrations at a time.
         images: whether demos get the pictures of both cameras at every step.
         domain: physics, "nominal" or "twin".
+        longest: seconds that a path may take; what is recorded on it is kept in memory.
     """
 
-    def __init__(self, task: Task, worlds: int = 32, *, images: bool = False, domain: str = "nominal"):
-        self.task, self.images = task, images
+    def __init__(
+        self, task: Task, worlds: int = 32, *, images: bool = False, domain: str = "nominal", longest: float = np.inf
+    ):
+        self.task, self.images, self.longest = task, images, longest
         self._policy = TrackPolicy()
         self._core = ResidualWorlds(task.name, worlds, base_policy=self._policy, domain=domain, errors="clean")
         self._home = self._home_pose()
@@ -91,7 +94,7 @@ class Replayer:
                     break
                 try:
                     placement = place(log, self.task, None if poses is None else poses.get(name))
-                    path = make_path(log, placement.shift, self._home)
+                    path = self._checked(make_path(log, placement.shift, self._home))
                 except LogError as error:
                     yield name, error
                     continue
@@ -107,6 +110,17 @@ class Replayer:
                 run = running.pop(world)
                 idle.append(world)
                 yield run.name, self._demo(run, world)
+
+    def _checked(self, path: Path) -> Path:
+        """``path``, if it is not so long that memory might not suffice. Raises ``LogError`` otherwise."""
+        seconds = len(path.targets) / CONTROL_FREQUENCY
+        if seconds > self.longest:
+            most = "the most with images are" if self.images else "the most are"
+            raise LogError(
+                f"it takes {seconds:.0f} s as fast as the robot may move; {most} {self.longest:.0f} s: cut it into "
+                "shorter ones"
+            )
+        return path
 
     def _step(self, running: Mapping[int, _Run]) -> list[int]:
         """One control step in the running worlds; returns those that are over."""

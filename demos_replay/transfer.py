@@ -14,6 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from demos_replay.log import Log, LogError, LogObject
+from oc_residual_gym.tasks import lift, peg_insert, pick_place, stack
 from oc_residual_gym.tasks.base import InitialState, Task, heading
 from oc_residual_gym.worlds.base import Array
 
@@ -33,14 +34,14 @@ class Goal:
 
 
 GOALS: Mapping[str, Goal] = {
-    "PickPlace": Goal("plate", 0.01, 0.12),
-    "Stack": Goal("green", 0.04, 0.05),
-    "PegInsert": Goal("hole", 0.04, 0.08),
+    "PickPlace": Goal("plate", pick_place.PLATE_HEIGHT, 0.12),
+    "Stack": Goal("green", 2 * stack.HALF, 0.05),
+    "PegInsert": Goal("hole", peg_insert.BLOCK_HEIGHT, 0.08),
 }
 HALF_SIZES: Mapping[str, Array] = {
-    "Lift": np.array([0.06, 0.02, 0.02]),
-    "PickPlace": np.array([0.04, 0.02, 0.02]),
-    "Stack": np.array([0.02, 0.02, 0.02]),
+    "Lift": np.array(lift.HALF_SIZE),
+    "PickPlace": np.array(pick_place.HALF_SIZE),
+    "Stack": np.full(3, stack.HALF),
 }
 """Metres, of the grasped object along its axes, for the tasks into which other scenes are brought."""
 AREA = np.array([[0.30, -0.40], [0.70, 0.40]])

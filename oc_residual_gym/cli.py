@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_policy_options(evaluate)
     evaluate.add_argument("--episodes", type=int, default=50, help="episodes a task: seeds 0 to N-1 of the split")
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results; resumes there")
-    evaluate.add_argument("--worlds", type=_positive, default=32, help="episodes run at a time, in each process")
-    evaluate.add_argument("--workers", type=_positive, default=1, help="processes; the results do not depend on it")
+    evaluate.add_argument("--worlds", type=positive, default=32, help="episodes run at a time, in each process")
+    evaluate.add_argument("--workers", type=positive, default=1, help="processes; the results do not depend on it")
 
     compare = command("compare", _compare, "compare two finished evaluations, paired on their episodes")
     compare.add_argument("reference", type=Path, help="folder of an evaluation")
@@ -93,7 +93,8 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help='"train", "val" or "test"')
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1 on, for options of commands."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")

@@ -70,10 +70,14 @@ def assert_finite(log: Log) -> None:
     assert (np.diff(log.time) > 0.0).all()
 
 
-def mutate(path: Path, content: bytes, change: Callable[[h5py.File], None]) -> None:
-    path.write_bytes(content)
-    with h5py.File(path, "a") as file:
-        change(file)
+def read_mutated(layout: str, change: Callable[[h5py.File], None]) -> None:
+    """Read a valid file of ``layout`` after ``change``."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "log.hdf5"
+        path.write_bytes(intact(layout))
+        with h5py.File(path, "a") as file:
+            change(file)
+        read_all(path)
 
 
 def names_of(file: h5py.File, kind: type) -> list[str]:
@@ -127,10 +131,7 @@ def test_datasets_of_any_content(layout: str, data: st.DataObject) -> None:
         else:
             file[name] = VALUES[to](values)
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "log.hdf5"
-        mutate(path, intact(layout), change)
-        read_all(path)
+    read_mutated(layout, change)
 
 
 @pytest.mark.parametrize("layout", WRITERS)
@@ -147,10 +148,7 @@ def test_attributes_of_any_content(layout: str, data: st.DataObject) -> None:
             if value is not None:
                 file[holder].attrs[name] = value
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "log.hdf5"
-        mutate(path, intact(layout), change)
-        read_all(path)
+    read_mutated(layout, change)
 
 
 @pytest.mark.parametrize("layout", WRITERS)
@@ -167,10 +165,7 @@ def test_parts_that_are_missing_or_something_else(layout: str, data: st.DataObje
             else:
                 file.create_group(name)
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "log.hdf5"
-        mutate(path, intact(layout), change)
-        read_all(path)
+    read_mutated(layout, change)
 
 
 @pytest.mark.parametrize("layout", WRITERS)
