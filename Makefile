@@ -1,6 +1,7 @@
 # The first target you run makes .venv with the pinned versions; later runs start at once.
 PYTHON ?= python3
 EPISODES ?= 50
+BASE ?= bc
 PYTEST_ARGS ?= -n auto
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
@@ -21,12 +22,9 @@ lint: .venv/developer.stamp
 bench: .venv/package.stamp
 	$(BIN)/oc-residual bench --json results/bench.json
 
-# The base policy "bc" alone and under the oracle residual, in the shifted world, paired on the same episodes.
-COMPARED := --base bc --domain twin --errors tracker --episodes $(EPISODES)
+# The base policy alone, under the trained residual and under the oracle, on all tasks, in both worlds.
 compare: .venv/package.stamp
-	$(BIN)/oc-residual evaluate $(COMPARED) --residual zero --out results/compare/bc-$(EPISODES)
-	$(BIN)/oc-residual evaluate $(COMPARED) --residual oracle --out results/compare/oracle-$(EPISODES)
-	$(BIN)/oc-residual compare results/compare/bc-$(EPISODES) results/compare/oracle-$(EPISODES) --out results/compare
+	$(BIN)/python -m baselines compare --base $(BASE) --episodes $(EPISODES)
 
 check: .venv/package.stamp
 	$(BIN)/oc-residual check

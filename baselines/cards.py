@@ -11,11 +11,9 @@ import numpy as np
 from baselines import BaselineError
 from oc_residual_gym.evaluation.results import SUMMARY_FILE, Record, read_json, write_text
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import PAPER_TASKS, TASKS
 
 CARD_FILE, NOTES_FILE = "card.md", "notes.md"
-PAPER_TASKS = ("Lift", "PickPlace", "Stack", "CloseDrawer", "StandCup")
-"""The paper's five tasks, whose mean is reported."""
 _ABOUT = {
     "bc": """State-based action chunks: from filtered object poses, the gripper and the last executed target to 16
 absolute end-effector targets (20 Hz, executed open loop). One network a task (MLP), cloned from replayed demonstrations

@@ -87,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", default="bc", help='"bc", "vla", "hold", "expert" or an .onnx file')
-    parser.add_argument("--residual", default="zero", help='residual policy: "zero", "oracle" or a .onnx file')
+    text = 'residual policy: "zero", "oracle", "trained", a .onnx file, or a folder with a TASK.onnx for each task'
+    parser.add_argument("--residual", default="zero", help=text)
     parser.add_argument("--domain", default="nominal", help='physics: "nominal" or "twin"')
     parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper" or "tracker"')
     parser.add_argument("--split", default="val", help='"train", "val" or "test"')

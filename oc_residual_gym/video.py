@@ -79,7 +79,7 @@ def _pictures(
         split=settings.split,
         max_episode_steps=TASKS[task].max_episode_steps,
     )
-    residual = load_residual(settings.residual)
+    residual = load_residual(settings.residual, task, settings.base)
     world = np.zeros(1, dtype=np.int64)
     try:
         try:

@@ -99,7 +99,7 @@ def test_summary_counts_the_episodes(finished: Path) -> None:
     assert summary["command"] == "a command"
     assert {"mujoco", "numpy", "robosuite", "oc-residual-gym"} <= set(summary["versions"])
     assert set(summary["hashes"]) == {"base", "residual", "simulation"}
-    assert summary["hashes"]["base"] == {"CloseDrawer": None, "Lift": None}
+    assert summary["hashes"]["base"] == summary["hashes"]["residual"] == {"CloseDrawer": None, "Lift": None}
     assert summary["machine"]["cores"] >= 1
 
 
@@ -142,6 +142,7 @@ def test_the_oracle_corrects_the_base(tmp_path: Path) -> None:
         ({"base": "wish"}, "expert"),
         ({"residual": "wish"}, "oracle"),
         ({"residual": "missing.onnx"}, "missing.onnx"),
+        ({"residual": "trained", "base": "hold"}, "no residual 'trained-v0' for Lift on base policy 'hold'"),
         ({"episodes": 501, "split": "test"}, "500"),
         ({"episodes": 0}, "at least 1|1 to 500"),
     ],
@@ -155,7 +156,7 @@ def test_compare_pairs_the_episodes(finished: Path, tmp_path: Path) -> None:
     evaluate(EvaluationSettings(SETTINGS.tasks, base="hold", episodes=4), tmp_path / "hold")
     summary, table = compare(tmp_path / "hold", finished, tmp_path)
     assert len(summary["cells"]) == 4
-    assert [row["task"] for row in summary["differences"]] == ["CloseDrawer", "Lift", "all tasks"]
+    assert [row["task"] for row in summary["differences"]] == ["Lift", "CloseDrawer", "all tasks"]
     for row in summary["differences"]:
         difference = row["difference"]
         assert difference["mean"] == pytest.approx(row["candidate"]["mean"] - row["reference"]["mean"])

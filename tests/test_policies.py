@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from policy_files import write_onnx, write_residual
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.policies import NEWEST, SHIPPED, load_base_policy
-from oc_residual_gym.policies.residual import load_residual
+from oc_residual_gym.policies import load_base_policy, residual_policy
+from oc_residual_gym.policies.residual import load_residual, tasks_with_residual
+from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, SHIPPED
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.render import RenderError, gl_context
-
-onnx = pytest.importorskip("onnx", reason="needs the extra [dev]")
 
 
 def counting_policy(view):
@@ -71,58 +70,105 @@ def test_callable_sees_what_it_asks_for_and_nothing_else():
     assert views[-1].instruction == "stack the white cube on the green cube"
 
 
-def write_onnx(path: Path, inputs: dict[str, list], output: list, nodes, metadata: dict[str, str] | None = None) -> str:
-    from onnx import TensorProto, helper
-
-    graph = helper.make_graph(
-        nodes,
-        "policy",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, output)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 9
-    helper.set_model_props(model, metadata or {})
-    onnx.save(model, path)
-    return str(path)
-
-
-@pytest.fixture
-def residual_file(tmp_path):
-    """Maps an observation of ``size`` entries to tanh of its first seven."""
-    from onnx import TensorProto, helper
-
-    def make(size: int, metadata: dict[str, str] | None = None) -> str:
-        tensors = [
-            helper.make_tensor("start", TensorProto.INT64, [1], [0]),
-            helper.make_tensor("stop", TensorProto.INT64, [1], [7]),
-            helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
-        ]
-        nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in tensors]
-        nodes.append(helper.make_node("Slice", ["obs", "start", "stop", "axis"], ["first"]))
-        nodes.append(helper.make_node("Tanh", ["first"], ["out"]))
-        return write_onnx(tmp_path / "residual.onnx", {"obs": ["n", size]}, ["n", 7], nodes, metadata)
-
-    return make
-
-
-def test_residual_from_a_file_acts_on_the_observation(residual_file):
+def test_residual_from_a_file_acts_on_the_observation(tmp_path):
     worlds = ResidualWorlds("Lift", 5, errors="paper")
     worlds.reset(np.arange(5), list(range(5)))
     layout = json.dumps([f.name for f in worlds.observation_layout])
-    policy = load_residual(residual_file(worlds.observation.shape[1], {"observation_layout": layout}))
+    size = worlds.observation.shape[1]
+    path = write_residual(tmp_path / "residual.onnx", size, 3.0, {"observation_layout": layout})
+    policy = load_residual(path, "Lift", "bc")
     policy.reset(worlds, np.arange(5))
-    np.testing.assert_allclose(policy.act(worlds), np.tanh(worlds.observation[:, :7]), atol=1e-6)
+    expected = np.clip(3.0 * worlds.observation[:, :7], -1.0, 1.0)
+    assert (np.abs(expected) == 1.0).any()
+    np.testing.assert_allclose(policy.act(worlds), expected, atol=1e-6)
     assert len(policy.hash) == 64
 
 
-def test_residual_made_for_another_observation_is_refused(residual_file):
+def test_residual_made_for_another_observation_is_refused(tmp_path):
     worlds = ResidualWorlds("Lift", 1)
     worlds.reset(np.array([0]), [0])
     size = worlds.observation.shape[1]
-    for path in (residual_file(size + 1), residual_file(size, {"observation_layout": '["something", "else"]'})):
+    other_size = write_residual(tmp_path / "size.onnx", size + 1, 1.0)
+    other_names = write_residual(tmp_path / "names.onnx", size, 1.0, {"observation_layout": '["something", "else"]'})
+    for path in (other_size, other_names):
         with pytest.raises(ValueError, match="another observation"):
-            load_residual(path).reset(worlds, np.array([0]))
+            load_residual(path, "Lift", "bc").reset(worlds, np.array([0]))
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """Residual policies as the package ships them: Lift and Stack on "bc", Lift on "vla", told apart by their scale."""
+    size = {task: gym.make(f"OCResidual-{task}-v0").observation_space.shape[0] for task in ("Lift", "Stack")}
+    for scale, (base, task) in enumerate([("bc-v0", "Lift"), ("bc-v0", "Stack"), ("vla-v0", "Lift")], start=1):
+        write_residual(tmp_path / "trained-v0" / base / f"{task}.onnx", size[task], 0.1 * scale)
+    (tmp_path / "bc-v0").symlink_to(SHIPPED / "bc-v0")
+    monkeypatch.setattr("oc_residual_gym.policies.versions.SHIPPED", tmp_path)
+    return size
+
+
+def test_shipped_residuals_are_chosen_by_task_and_base(shipped):
+    for base, task, scale in [("bc", "Lift", 0.1), ("bc-v0", "Stack", 0.2), ("vla", "Lift", 0.3)]:
+        observation = np.linspace(-1.0, 1.0, shipped[task], dtype=np.float32)
+        np.testing.assert_allclose(residual_policy(task, base)(observation), scale * observation[:7], rtol=1e-5)
+        for name in (*NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values()):
+            assert load_residual(name, task, base).hash == residual_policy(task, base).hash
+    assert tasks_with_residual("trained", "bc") == ("Lift", "Stack")
+    assert tasks_with_residual("trained", "vla") == ("Lift",)
+    assert tasks_with_residual("trained", "hold") == ()
+
+
+def test_a_missing_shipped_residual_is_answered_with_those_there_are(shipped):
+    for load in (lambda: residual_policy("Stack", "vla"), lambda: load_residual("trained", "Stack", "vla")):
+        with pytest.raises(
+            ValueError, match=r"'trained-v0' for Stack on base policy 'vla'.*bc-v0 Lift, Stack; .*vla-v0 Lift"
+        ):
+            load()
+    with pytest.raises(ValueError, match=r"unknown task 'Juggle'.*PegInsert"):
+        residual_policy("Juggle")
+
+
+def test_residual_acts_in_a_loop_of_ones_own(shipped):
+    policy = residual_policy("Lift", "bc")
+    one, many = gym.make("OCResidual-Lift-v0"), gym.make_vec("OCResidual-Lift-v0", num_envs=3)
+    for env in (one, many):
+        observation, _ = env.reset(seed=0)
+        for _ in range(3):
+            action = policy(observation)
+            assert action.shape == env.action_space.shape
+            assert action in env.action_space
+            observation = env.step(action)[0]
+    many.close()
+
+
+def test_residual_acts_alike_in_any_batch(shipped):
+    policy, batch = residual_policy("Lift"), np.random.default_rng(0).normal(size=(4, shipped["Lift"]))
+    np.testing.assert_array_equal(policy(batch.astype(np.float32)), [policy(row) for row in batch])
+
+
+def test_residual_refuses_observations_that_are_not_its_own(shipped):
+    policy, size = residual_policy("Lift"), shipped["Lift"]
+    for shape in ((), (size + 1,), (2, 2, size), (size, 1)):
+        with pytest.raises(ValueError, match=rf"shape \({size},\) or \(n, {size}\)"):
+            policy(np.zeros(shape, np.float32))
+    env = gym.make("OCResidual-Lift-v0", obs_mode="dict")
+    with pytest.raises(ValueError, match='obs_mode="flat"'):
+        policy(env.reset(seed=0)[0])
+
+
+def test_a_folder_has_a_residual_for_each_task(tmp_path):
+    write_residual(tmp_path / "Lift.onnx", 10, 1.0)
+    assert load_residual(str(tmp_path), "Lift", "hold").name == str(tmp_path / "Lift.onnx")
+    assert tasks_with_residual(str(tmp_path), "hold") == ("Lift",)
+    with pytest.raises(ValueError, match=r"has no Stack\.onnx; .*Lift\.onnx"):
+        load_residual(str(tmp_path), "Stack", "hold")
+
+
+def test_residual_files_take_batches_of_any_size(tmp_path):
+    from onnx import helper
+
+    path = write_onnx(tmp_path / "one.onnx", {"obs": [1, 7]}, [1, 7], [helper.make_node("Tanh", ["obs"], ["out"])])
+    with pytest.raises(ValueError, match="variable size"):
+        load_residual(path, "Lift", "bc")
 
 
 def test_base_policy_from_a_file(tmp_path):
@@ -149,7 +195,7 @@ def test_base_policy_from_a_file(tmp_path):
 def run_to_the_end(task: str, base: str, residual: str) -> np.ndarray:
     """(3,) success in three episodes."""
     worlds = ResidualWorlds(task, 3, base_policy=base, errors="clean", split="val", max_episode_steps=300)
-    policy, every = load_residual(residual), np.arange(3)
+    policy, every = load_residual(residual, task, base), np.arange(3)
     worlds.reset(every, [0, 1, 2])
     policy.reset(worlds, every)
     while not (worlds.terminated | worlds.truncated).all():
@@ -168,8 +214,9 @@ def test_oracle_repairs_an_expert_that_is_10_mm_off():
 
 
 def test_unknown_residuals_are_answered_with_the_valid_ones():
-    with pytest.raises(ValueError, match=r"zero, oracle, FILE\.onnx"):
-        load_residual("magic")
+    for name in ("magic", ""):
+        with pytest.raises(ValueError, match=r"zero, oracle, trained, trained-v0, FILE\.onnx"):
+            load_residual(name, "Lift", "bc")
 
 
 @pytest.mark.parametrize("name", NEWEST)
@@ -205,6 +252,6 @@ def test_cards_lie_beside_the_shipped_files_and_name_their_hashes(name):
 
 
 def test_a_missing_shipped_policy_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("oc_residual_gym.policies.SHIPPED", tmp_path)
+    monkeypatch.setattr("oc_residual_gym.policies.versions.SHIPPED", tmp_path)
     with pytest.raises(ValueError, match="'bc-v0' has no file for Lift"):
         load_base_policy("bc", TASKS["Lift"])

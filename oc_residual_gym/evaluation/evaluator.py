@@ -13,6 +13,7 @@ import os
 import queue
 import traceback
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from multiprocessing.process import BaseProcess
@@ -43,7 +44,7 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is evaluated. Two evaluations with equal settings give equal results.
+    """What is evaluated.
 
     Raises:
         SettingsError: if something does not exist; the message lists what does.
@@ -71,7 +72,7 @@ class EvaluationSettings:
         try:
             for task in self.tasks:
                 load_base_policy(self.base, TASKS[task])
-            load_residual(self.residual)
+                load_residual(self.residual, task, self.base)
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
@@ -81,13 +82,18 @@ class EvaluationSettings:
 
     @property
     def hashes(self) -> results.Record:
-        """SHA-256 of what the results depend on: base policy by task, residual (``None`` where there is no
+        """SHA-256 of what the results depend on: base and residual policy by task (``None`` where there is no
         file), simulation."""
         return {
             "base": {task: load_base_policy(self.base, TASKS[task]).hash for task in self.tasks},
-            "residual": load_residual(self.residual).hash,
+            "residual": {task: load_residual(self.residual, task, self.base).hash for task in self.tasks},
             "simulation": results.simulation_hash(),
         }
+
+    @property
+    def identity(self) -> results.Record:
+        """All that the results depend on: two evaluations with equal identities give equal results."""
+        return asdict(self) | {"hashes": self.hashes, "versions": results.versions()}
 
 
 def resolve_tasks(name: str) -> tuple[str, ...]:
@@ -99,7 +105,13 @@ def resolve_tasks(name: str) -> tuple[str, ...]:
 
 
 def evaluate(
-    settings: EvaluationSettings, out: Path, *, worlds: int = 32, workers: int = 1, command: str | None = None
+    settings: EvaluationSettings,
+    out: Path,
+    *,
+    worlds: int = 32,
+    workers: int = 1,
+    command: str | None = None,
+    bar: tqdm | None = None,
 ) -> Record:
     """Run those episodes of ``settings`` that ``out`` does not hold yet; write and return the summary.
 
@@ -110,37 +122,39 @@ def evaluate(
         worlds: episodes that run at a time in each process.
         workers: processes. One is best on a few cores, since its worlds already share them.
         command: what the summary names as the command that made it.
+        bar: shows the episodes among those of other evaluations; by default they get a bar of their own.
 
     Raises:
         SettingsError: if ``out`` holds another evaluation, or a policy was made for another task.
     """
-    hashes, versions = settings.hashes, results.versions()
-    episodes = results.resume(out, asdict(settings) | {"hashes": hashes, "versions": versions})
+    identity = settings.identity
+    episodes = results.resume(out, identity)
     done = {(episode["task"], episode["seed"]) for episode in episodes}
     rows = [row for row in settings.rows if row not in done]
 
     successes = sum(episode["success"] for episode in episodes)
     with (
         open(out / results.EPISODES_FILE, "a", encoding="utf-8") as file,
-        tqdm(total=len(settings.rows), initial=len(done), unit="episode", disable=None) as bar,
+        nullcontext(bar) if bar is not None else tqdm(total=len(settings.rows), unit="episode", disable=None) as shown,
     ):
+        shown.update(len(done))
         run = run_rows(settings, rows, worlds) if workers == 1 else _run_in_processes(settings, rows, worlds, workers)
         for episode in run:
             file.write(results.json_line(episode))
             file.flush()
             episodes.append(episode)
             successes += episode["success"]
-            bar.set_postfix_str(f"{episode['task']}, success {successes / len(episodes):.1%}", refresh=False)
-            bar.update()
+            shown.set_postfix_str(f"{episode['task']}, success {successes / len(episodes):.1%}", refresh=False)
+            shown.update()
 
     episodes.sort(key=lambda episode: (episode["task"], episode["seed"]))
     results.write_text(out / results.EPISODES_FILE, "".join(map(results.json_line, episodes)))
     summary = {
         "cells": results.cells(episodes),
-        "versions": versions,
+        "versions": identity["versions"],
         "machine": results.machine(),
         "commit": results.commit(),
-        "hashes": hashes,
+        "hashes": identity["hashes"],
         "command": command,
     }
     results.write_json(out / results.SUMMARY_FILE, summary)
@@ -171,7 +185,7 @@ def _run_task(
         )
     except ValueError as error:  # a server that is not there
         raise SettingsError(str(error)) from error
-    residual = load_residual(settings.residual)
+    residual = load_residual(settings.residual, task, settings.base)
     tally = _Tally(core.num_worlds)
     waiting = iter(seeds)
 

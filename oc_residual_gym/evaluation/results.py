@@ -37,12 +37,17 @@ _SIMULATION = ("geometry.py", "envs", "perception", "policies", "robots", "tasks
 """Parts of this package that decide how an episode goes."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file all at once: whoever reads it sees the old text or the new, never half of it."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file all at once: whoever reads it sees the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, all at once."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -80,28 +85,42 @@ def read_episodes(path: Path) -> list[Record]:
     return list(episodes.values())
 
 
+def claim(out: Path, name: str, identity: Mapping[str, Any]) -> None:
+    """Mark the folder ``out`` as that of the one run that ``identity`` describes, in its file ``name``.
+
+    Raises:
+        SettingsError: if it is a file, or the folder of another run, naming what differs.
+    """
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"{out} is a file; give a folder as --out")
+    wanted = json.loads(json.dumps(identity))  # tuples become lists, as in the file
+    if not (out / name).exists():
+        write_json(out / name, wanted)
+        return
+    found = read_json(out / name)
+    lines = [
+        f"  {key}: {found.get(key)} there, {wanted.get(key)} now"
+        for key in {**found, **wanted}
+        if found.get(key) != wanted.get(key)
+    ]
+    if lines:
+        raise SettingsError(
+            "\n".join([f"{out} holds a run with other settings; choose another --out or remove it", *lines])
+        )
+
+
 def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
     """Claim ``out`` for the evaluation that ``identity`` describes; return the episodes it already holds.
 
     Raises:
         SettingsError: if ``out`` holds another evaluation's episodes, naming what differs.
     """
-    if out.exists() and not out.is_dir():
-        raise SettingsError(f"{out} is a file; give a folder as --out")
-    settings_file = out / SETTINGS_FILE
-    wanted = json.loads(json.dumps(identity))  # tuples become lists, as in the file
-    if settings_file.exists() and read_episodes(out / EPISODES_FILE):
-        found = read_json(settings_file)
-        differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-        if differing:
-            lines = [f"  {key}: {found.get(key)} there, {wanted.get(key)} now" for key in differing]
-            raise SettingsError(
-                f"{out} holds an evaluation with other settings; choose another --out or remove it\n" + "\n".join(lines)
-            )
-    elif not settings_file.exists() and (out / EPISODES_FILE).exists():
+    settings_file, begun = out / SETTINGS_FILE, (out / EPISODES_FILE).exists()
+    if begun and not settings_file.exists():
         raise SettingsError(f"{out} holds {EPISODES_FILE} without {SETTINGS_FILE}; choose another --out or remove it")
-    else:
-        write_json(settings_file, wanted)
+    if not (begun and read_episodes(out / EPISODES_FILE)):
+        settings_file.unlink(missing_ok=True)
+    claim(out, SETTINGS_FILE, identity)
     return read_episodes(out / EPISODES_FILE)
 
 

@@ -1,4 +1,4 @@
-"""Base policies by name."""
+"""Base policies by name, and trained residual policies for use in a loop of your own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from oc_residual_gym.policies.expert import ExpertPolicy, OffsetExpertPolicy
 from oc_residual_gym.policies.gr00t import gr00t_policy
 from oc_residual_gym.policies.onnx_policy import OnnxBasePolicy
 from oc_residual_gym.policies.openpi import openpi_policy
+from oc_residual_gym.policies.residual import residual_policy
+from oc_residual_gym.policies.versions import NEWEST, base_file
 from oc_residual_gym.tasks.base import Task
 
-SHIPPED = Path(__file__).parent / "shipped"
-"""Trained policies: ``<name>.onnx``, or a folder ``<name>`` with a file for each task; a card beside each."""
-NEWEST = {"bc": "bc-v0", "vla": "vla-v0"}
-"""What the names without a version stand for."""
+__all__ = ["BASE_POLICIES", "load_base_policy", "residual_policy"]
+
 BASE_POLICIES = (
     "bc",
     "vla",
@@ -40,7 +40,7 @@ def load_base_policy(policy: Any, task: Task) -> BasePolicy:
         ValueError: there is no such policy.
     """
     if isinstance(policy, str) and policy in (*NEWEST, *NEWEST.values()):
-        return _shipped(NEWEST.get(policy, policy), task)
+        return OnnxBasePolicy(base_file(policy, task.name), NEWEST.get(policy, policy))
     if policy == "hold":
         return HoldPolicy()
     if policy == "expert":
@@ -58,10 +58,3 @@ def load_base_policy(policy: Any, task: Task) -> BasePolicy:
     if callable(policy):
         return CallablePolicy(policy)
     raise ValueError(f"unknown base policy {policy!r}: choose one of {', '.join(BASE_POLICIES)}")
-
-
-def _shipped(name: str, task: Task) -> OnnxBasePolicy:
-    for path in (SHIPPED / name / f"{task.name}.onnx", SHIPPED / f"{name}.onnx"):
-        if path.is_file():
-            return OnnxBasePolicy(path, name)
-    raise ValueError(f"base policy {name!r} has no file for {task.name} in {SHIPPED}: reinstall, or train it")

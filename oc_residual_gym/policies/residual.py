@@ -1,4 +1,4 @@
-"""Residual policies to compare with: zero (the base alone), the oracle, and trained ones from files."""
+"""Residual policies by name: zero (the base alone), the oracle, and trained ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from oc_residual_gym.envs.actions import residual_between
 from oc_residual_gym.policies.base import ChunkRunner
 from oc_residual_gym.policies.expert import ExpertPolicy
 from oc_residual_gym.policies.onnx_policy import OnnxResidual
+from oc_residual_gym.policies.versions import NEWEST_RESIDUALS, residual_file, residual_folder
+from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.base import Array, IntArray
 
 if TYPE_CHECKING:
     from oc_residual_gym.envs.core import ResidualWorlds
 
-RESIDUALS = ("zero", "oracle", "FILE.onnx")
+TRAINED = (*NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values())
+"""Names of the shipped residual policies, one file for each pair of a task and a base policy."""
+RESIDUALS = ("zero", "oracle", *TRAINED, "FILE.onnx", "FOLDER with a TASK.onnx for each task")
 
 
 class ResidualPolicy(Protocol):
@@ -81,25 +85,70 @@ class OracleResidual:
 class FileResidual:
     """A trained residual policy from an ONNX file."""
 
-    def __init__(self, path: str | Path):
-        self._policy = OnnxResidual(path)
-        self.name = self._policy.name
-        self.hash: str | None = self._policy.hash
+    def __init__(self, policy: OnnxResidual):
+        self._policy = policy
+        self.name = policy.name
+        self.hash: str | None = policy.hash
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
         """Check that the file was made for this observation."""
         self._policy.check([f.name for f in core.observation_layout], core.observation.shape[1])
 
     def act(self, core: ResidualWorlds) -> Array:
-        return self._policy.act(core.observation)
+        return self._policy(core.observation).astype(np.float64)
 
 
-def load_residual(name: str) -> ResidualPolicy:
-    """The residual policy of that name or file. Raises ``ValueError`` for anything else."""
+def load_residual(name: str, task: str, base: str) -> ResidualPolicy:
+    """The residual policy ``name`` for ``task`` on the base policy ``base``.
+
+    Args:
+        name: "zero", "oracle", "trained" (the newest shipped one) or that with its version, an .onnx file, or a folder
+            with a file ``<Task>.onnx`` for each task.
+        task: name of the task.
+        base: base policy that a shipped residual must have been trained on.
+
+    Raises:
+        ValueError: there is no such policy; the message says what there is.
+    """
     if name == "zero":
         return ZeroResidual()
     if name == "oracle":
         return OracleResidual()
+    if name in TRAINED:
+        return FileResidual(_shipped(name, task, base))
     if name.endswith(".onnx"):
-        return FileResidual(name)
-    raise ValueError(f"unknown residual {name!r}: choose one of {', '.join(RESIDUALS)}")
+        return FileResidual(OnnxResidual(name))
+    folder = Path(name)
+    if not name or not folder.is_dir():
+        raise ValueError(f"unknown residual {name!r}: choose one of {', '.join(RESIDUALS)}")
+    if not (folder / f"{task}.onnx").is_file():
+        there = ", ".join(sorted(path.name for path in folder.glob("*.onnx")))
+        raise ValueError(f"residual folder {name} has no {task}.onnx; the policies in it: {there or 'none'}")
+    return FileResidual(OnnxResidual(folder / f"{task}.onnx"))
+
+
+def tasks_with_residual(name: str, base: str) -> tuple[str, ...]:
+    """The tasks for which there is a residual ``name`` on ``base``. A file may be for any task, until it acts."""
+    folder = residual_folder(name, base) if name in TRAINED else Path(name)
+    if name in TRAINED or folder.is_dir():
+        return tuple(task for task in TASKS if (folder / f"{task}.onnx").is_file())
+    return tuple(TASKS)
+
+
+def residual_policy(task: str, base: str = "bc") -> OnnxResidual:
+    """The newest trained residual policy that comes with the package, to be called with a flat observation.
+
+    Args:
+        task: name of a task, such as "PegInsert".
+        base: the base policy it corrects: the environment's ``base_policy``.
+
+    Raises:
+        ValueError: there is none for this task and base policy; the message lists those there are.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    return _shipped("trained", task, base)
+
+
+def _shipped(name: str, task: str, base: str) -> OnnxResidual:
+    return OnnxResidual(residual_file(name, task, base), f"{NEWEST_RESIDUALS.get(name, name)} for {task} on {base}")

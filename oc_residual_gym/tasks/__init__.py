@@ -9,3 +9,5 @@ from oc_residual_gym.tasks.stack import Stack
 from oc_residual_gym.tasks.stand_cup import StandCup
 
 TASKS: dict[str, Task] = {t.name: t for t in (Lift(), PickPlace(), Stack(), CloseDrawer(), StandCup(), PegInsert())}
+PAPER_TASKS = ("Lift", "PickPlace", "Stack", "CloseDrawer", "StandCup")
+"""The paper's five tasks, whose mean is reported."""

@@ -1,0 +1,195 @@
+"""``compare``: a base policy alone, under a residual and under the oracle, on the same episodes in both worlds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from baselines.reading import reading
+from oc_residual_gym.evaluation.comparison import PLOT_FILE, TABLE_FILE
+from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate, resolve_tasks
+from oc_residual_gym.evaluation.pairing import paired_rates
+from oc_residual_gym.evaluation.report import markdown_table, percent, plot_rates
+from oc_residual_gym.evaluation.results import (
+    EPISODES_FILE,
+    SUMMARY_FILE,
+    Record,
+    cells,
+    commit,
+    machine,
+    read_episodes,
+    versions,
+    write_json,
+    write_text,
+)
+from oc_residual_gym.policies.residual import tasks_with_residual
+
+CONDITIONS = (("nominal", "paper"), ("twin", "tracker"))
+"""Domain and pose errors: the world of the training, and the one that stands in for reality."""
+WORLDS = 64
+"""Episodes run at a time; their threads share the cores."""
+
+_ABOUT = """Base policy `{base}` alone, under the residual `{residual}`, and under the oracle, which reads true state
+and corrects as far as the action's scales allow: {episodes} episodes a task, the same ones for all three (split
+`{split}`, seeds from 0 on). `nominal` is the physics in which residuals are trained; `twin`, under `tracker` pose
+errors, is the shifted world that stands in for reality and is never trained in."""
+_INTERVALS = """Success in %, 95 % intervals in brackets: Wilson's for a task; a bootstrap stratified by task for means,
+in which each task weighs the same, and for the paired differences."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``compare`` was asked for."""
+
+    base: str
+    residual: str
+    task: str
+    """Name of a task, or "all": those for which there is such a residual."""
+    split: str
+    episodes: int
+    """A task, in each condition, for each of the three policies."""
+    out: Path
+    command: str
+
+    @property
+    def sides(self) -> dict[str, str]:
+        """The residual policies, by what the table calls them."""
+        return {"base": "zero", "residual": self.residual, "oracle": "oracle"}
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the evaluations."""
+        return self.out / "runs"
+
+    @property
+    def reports(self) -> tuple[Path, ...]:
+        """Files that are written at the end."""
+        return self.out / TABLE_FILE, self.out / PLOT_FILE, self.out / SUMMARY_FILE
+
+
+def compare(request: Request) -> tuple[Record, str]:
+    """Evaluate what ``request`` asks for and is not there yet; write summary, Markdown and plot into its folder.
+
+    Returns:
+        The summary and the table.
+
+    Raises:
+        SettingsError: something does not exist; the message lists what does.
+    """
+    tasks = _tasks(request)
+    plan = {
+        condition: {
+            side: [
+                EvaluationSettings((task,), request.base, residual, *condition, request.split, request.episodes)
+                for task in tasks
+            ]
+            for side, residual in request.sides.items()
+        }
+        for condition in CONDITIONS
+    }
+    rows = len(CONDITIONS) * len(request.sides) * len(tasks) * request.episodes
+    with tqdm(total=rows, unit="episode", disable=None) as bar:
+        episodes = {
+            condition: {
+                side: [episode for settings in group for episode in _run(request, settings, bar)]
+                for side, group in sides.items()
+            }
+            for condition, sides in plan.items()
+        }
+    differences = {condition: paired_rates(sides) for condition, sides in episodes.items()}
+    summary: Record = {
+        "cells": cells(episode for sides in episodes.values() for group in sides.values() for episode in group),
+        "differences": [
+            {"domain": domain, "errors": errors} | record
+            for (domain, errors), records in differences.items()
+            for record in records
+        ],
+        "versions": versions(),
+        "machine": machine(),
+        "commit": commit(),
+        "hashes": EvaluationSettings(tasks, request.base, request.residual).hashes,
+        "command": request.command,
+    }
+    table = _table(request, differences)
+    results = reading({_title(condition): sides for condition, sides in episodes.items()})
+    panels = {_title(condition): records for condition, records in differences.items()}
+    names = [request.base, f"{request.base} + {request.residual}", f"{request.base} + oracle"]
+    write_json(request.out / SUMMARY_FILE, summary)
+    write_text(request.out / TABLE_FILE, _page(request, table, results, summary))
+    plot_rates(request.out / PLOT_FILE, panels, dict(zip(request.sides, names, strict=True)))
+    return summary, table
+
+
+def _tasks(request: Request) -> tuple[str, ...]:
+    """The tasks to compare on; says which are left out because there is no residual for them."""
+    tasks = resolve_tasks(request.task)
+    found = tuple(task for task in tasks if task in tasks_with_residual(request.residual, request.base))
+    if not found:
+        return tasks  # the check of the settings says what there is
+    if found != tasks:
+        left_out = ", ".join(task for task in tasks if task not in found)
+        print(f"left out, as {request.residual} has no residual for them: {left_out}", file=sys.stderr)
+    return found
+
+
+def _run(request: Request, settings: EvaluationSettings, bar: tqdm) -> list[Record]:
+    """The episodes of one evaluation: those that an earlier run left, and the others run now."""
+    policies = settings.base if settings.residual == "zero" else f"{settings.base} + {settings.residual}"
+    label = f"{settings.domain}, {settings.errors}: {policies}"
+    bar.set_description_str(label)
+    if bar.disable:  # no terminal
+        print(f"{label}, {settings.tasks[0]}", file=sys.stderr, flush=True)
+    folder = request.runs / _folder_name(settings)
+    evaluate(settings, folder, worlds=WORLDS, command=request.command, bar=bar)
+    return read_episodes(folder / EPISODES_FILE)
+
+
+def _folder_name(settings: EvaluationSettings) -> str:
+    """A name of its own for everything that gives results of its own: neither another residual nor another version of
+    the package clashes with what is there."""
+    identity = json.dumps(settings.identity, sort_keys=True).encode()
+    readable = [*settings.tasks, Path(settings.base).stem, Path(settings.residual).stem, settings.domain]
+    return "-".join([*readable, str(settings.episodes), hashlib.sha256(identity).hexdigest()[:12]])
+
+
+def _title(condition: tuple[str, str]) -> str:
+    return ", ".join(condition)
+
+
+def _table(request: Request, differences: Mapping[tuple[str, str], Sequence[Record]]) -> str:
+    rows = [
+        [
+            _title(condition),
+            record["task"],
+            *(percent(record[side]) for side in request.sides),
+            percent(record["difference"], "+"),
+        ]
+        for condition, records in differences.items()
+        for record in records
+    ]
+    return markdown_table(["world, pose errors", "task", *request.sides, "residual - base"], rows, names=2)
+
+
+def _page(request: Request, table: str, results: str, summary: Record) -> str:
+    """All of compare.md."""
+    about = {key: getattr(request, key) for key in ("base", "residual", "episodes", "split")}
+    title, plot = "# Does the residual fix the base policy?", f"![Success rates]({PLOT_FILE})"
+    parts = [title, _ABOUT.format(**about), table, _INTERVALS, plot, results, _made_by(summary)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _made_by(summary: Record) -> str:
+    """Where the figures come from, in Markdown."""
+    hashes = summary["hashes"]
+    rows = [[task, hashes["base"][task] or "", hashes["residual"][task] or ""] for task in hashes["base"]]
+    packages = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    machine, policies = summary["machine"], markdown_table(["SHA-256", "base policy", "residual policy"], rows, names=3)
+    origin = f"Commit {summary['commit']}; simulation `{hashes['simulation']}`; {machine['processor']}, "
+    origin += f"{machine['cores']} cores; {packages}."
+    return "\n\n".join(["## Made by", f"    {summary['command']}", origin, policies])

@@ -1,0 +1,68 @@
+"""What comparisons look like: tables in Markdown and a plot."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from oc_residual_gym.evaluation.results import Record, write_bytes
+
+COLOURS = ("0.72", "tab:blue", "tab:green")
+"""Of the sides' bars, in their order."""
+
+
+def percent(estimate: Mapping[str, float], sign: str = "") -> str:
+    """ "87.0 [83.8, 89.7]": a mean and its interval in percent; ``sign`` "+" shows that of the mean."""
+    mean, low, high = (100.0 * estimate[key] for key in ("mean", "low", "high"))
+    return f"{mean:{sign}.1f} [{low:.1f}, {high:.1f}]"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:
+    """A table that is also readable as text, its first ``names`` columns left-aligned, the others right-aligned."""
+    rule = ["---" if column < names else "---:" for column in range(len(head))]
+    lines = [head, rule, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "".join(
+        "| "
+        + " | ".join(
+            f"{text:{'<' if column < names else '>'}{width}}"
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        + " |\n"
+        for line in lines
+    )
+
+
+def plot_rates(path: Path, panels: Mapping[str, Sequence[Record]], sides: Mapping[str, str]) -> None:
+    """Draw success rates with their intervals as grouped bars into a PNG file.
+
+    Args:
+        path: the file.
+        panels: records of ``paired_rates`` by the panel's title, one panel below the other.
+        sides: names in the records, and what the legend calls them.
+    """
+    from matplotlib.figure import Figure  # slow to import, and used nowhere else
+
+    columns = max(map(len, panels.values()))
+    figure = Figure(figsize=(1.35 * columns + 2.0, 2.7 * len(panels) + 0.6), layout="constrained")
+    width = 0.8 / len(sides)
+    for axes, (title, records) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
+        for i, ((side, label), colour) in enumerate(zip(sides.items(), COLOURS, strict=False)):
+            rates = [record[side] for record in records]
+            heights = [rate["mean"] for rate in rates]
+            below = [max(0.0, rate["mean"] - rate["low"]) for rate in rates]  # rounding may leave -1e-17
+            above = [max(0.0, rate["high"] - rate["mean"]) for rate in rates]
+            positions = [column + width * (i - 0.5 * (len(sides) - 1)) for column in range(len(records))]
+            bars = {"yerr": [below, above], "capsize": 2.5, "ecolor": "0.25", "color": colour, "label": label}
+            axes.bar(positions, heights, 0.92 * width, **bars)
+        axes.set_xticks(range(len(records)), [record["task"].replace(" five ", " five\n") for record in records])
+        axes.set_xlim(-0.6, len(records) - 0.4)
+        axes.set_ylim(0.0, 1.05)
+        axes.set_ylabel("success rate, 95 % interval")
+        axes.set_title(title, loc="left", fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(sides), frameon=False)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    write_bytes(path, image.getvalue())

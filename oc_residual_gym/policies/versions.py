@@ -1,0 +1,51 @@
+"""Trained policies that come with the package: their names, their versions and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""A base policy is ``<version>.onnx``, or a folder ``<version>`` with a file for each task; a residual policy is
+``<version>/<version of its base policy>/<Task>.onnx``. A card lies beside each."""
+NEWEST = {"bc": "bc-v0", "vla": "vla-v0"}
+"""What the names of base policies without a version stand for."""
+NEWEST_RESIDUALS = {"trained": "trained-v0"}
+"""What the names of residual policies without a version stand for."""
+
+
+def base_file(name: str, task: str) -> Path:
+    """The file of the shipped base policy ``name`` (with or without its version) for ``task``.
+
+    Raises:
+        ValueError: it has none.
+    """
+    version = NEWEST.get(name, name)
+    for path in (SHIPPED / version / f"{task}.onnx", SHIPPED / f"{version}.onnx"):
+        if path.is_file():
+            return path
+    raise ValueError(f"base policy {version!r} has no file for {task} in {SHIPPED}: reinstall, or train it")
+
+
+def residual_folder(name: str, base: str) -> Path:
+    """Where the shipped residual policies ``name`` on the base policy ``base`` would lie, ``<Task>.onnx`` each."""
+    return SHIPPED / NEWEST_RESIDUALS.get(name, name) / NEWEST.get(base, base)
+
+
+def residual_file(name: str, task: str, base: str) -> Path:
+    """The file of the shipped residual policy ``name`` for ``task`` on the base policy ``base``.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    path = residual_folder(name, base) / f"{task}.onnx"
+    if path.is_file():
+        return path
+    version = NEWEST_RESIDUALS.get(name, name)
+    tasks: dict[str, list[str]] = {}
+    for file in sorted((SHIPPED / version).glob("*/*.onnx")):
+        tasks.setdefault(file.parent.name, []).append(file.stem)
+    there = "; ".join(f"on {base_version} {', '.join(names)}" for base_version, names in tasks.items())
+    raise ValueError(
+        f"there is no residual {version!r} for {task} on base policy {base!r} (there are: {there or 'none at all'}): "
+        "train one and give its .onnx file, or choose one that there is"
+    )

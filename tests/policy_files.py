@@ -1,0 +1,47 @@
+"""Small ONNX files that stand in for trained policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="needs the extra [dev]")
+
+from onnx import TensorProto, helper  # noqa: E402
+
+
+def write_onnx(
+    path: Path,
+    inputs: Mapping[str, list],
+    output: list,
+    nodes: Sequence[Any],
+    metadata: Mapping[str, str] | None = None,
+    weights: Sequence[Any] = (),
+) -> str:
+    """Write the graph of ``nodes`` with its output ``out``; return the path."""
+    graph = helper.make_graph(
+        nodes,
+        "policy",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, output)],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    helper.set_model_props(model, dict(metadata or {}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return str(path)
+
+
+def write_residual(path: Path, size: int, scale: float, metadata: Mapping[str, str] | None = None) -> str:
+    """A residual policy: ``scale`` times the first seven of an observation's ``size`` entries."""
+    weights = np.zeros((size, 7), np.float32)
+    np.fill_diagonal(weights, scale)
+    node = helper.make_node("MatMul", ["obs", "weights"], ["out"])
+    tensor = helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights)
+    return write_onnx(path, {"obs": ["n", size]}, ["n", 7], [node], metadata, [tensor])
