@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
         return 130
     except (BaselineError, LogError, SettingsError, OSError) as error:
         print(f"baselines {options.command}: {error}", file=sys.stderr)
@@ -45,6 +45,30 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=positive, help="training steps in place of the recipe's, for a trial")
     train.add_argument("--threads", type=positive, default=1, help="of PyTorch; other numbers round differently")
     train.set_defaults(run=_train_base)
+
+    text = "train a residual policy on a frozen base policy and export it to ONNX; resumes where it was interrupted"
+    residual = commands.add_parser("train-residual", help=text, description=text, formatter_class=formatter)
+    residual.add_argument("--task", required=True, help="name of a task")
+    residual.add_argument("--algo", default="sac", choices=("sac", "td3", "ppo"), help="algorithm of Stable-Baselines3")
+    residual.add_argument("--base", default="bc", help='base policy, as for gym.make: "bc", "vla", an .onnx file, ...')
+    residual.add_argument("--seed", type=int, default=0, help="of weights, exploration and episodes")
+    text = "folder of the result (default: results/residual/TASK-BASE-ALGO-SEED)"
+    residual.add_argument("--out", type=Path, metavar="DIR", help=text)
+    residual.add_argument("--steps", type=positive, help="environment steps in place of the settings', for a trial")
+    residual.add_argument("--threads", type=positive, default=1, help="of PyTorch and of the simulation; other numbers round differently")
+    residual.set_defaults(run=_train_residual)
+
+    text = "evaluate a base policy alone, under a residual and under the oracle; resumes where it was interrupted"
+    compare = commands.add_parser("compare", help=text, description=text, formatter_class=formatter)
+    compare.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
+    compare.add_argument("--task", default="all", help='name of a task, or "all" for which there is a residual')
+    compare.add_argument("--episodes", type=positive, default=50, help="episodes a task: seeds 0 to N-1 of the split")
+    compare.add_argument("--split", default="test", help='"train", "val" or "test"')
+    text = 'residual policy: "trained", an .onnx file, or a folder with a TASK.onnx for each task'
+    compare.add_argument("--residual", default="trained", help=text)
+    text = "folder of table, plot, summary and episodes"
+    compare.add_argument("--out", type=Path, default=Path("results/compare"), metavar="DIR", help=text)
+    compare.set_defaults(run=_compare)
 
     text = "write a trained policy's card again, with the success that evaluations measured"
     card = commands.add_parser("card", help=text, description=text, formatter_class=formatter)
@@ -79,6 +103,41 @@ def _train_base(options: argparse.Namespace) -> None:
     )
     for path in train_base(request):
         print(path)
+
+
+def _train_residual(options: argparse.Namespace) -> None:
+    try:
+        from baselines.residual.train import Request, train_residual
+    except ImportError as error:
+        raise BaselineError(f"training needs {error.name}: pip install -e '.[train,dev]'") from error
+    name = "-".join([options.task, Path(options.base).stem, options.algo, str(options.seed)])
+    request = Request(
+        options.task,
+        options.base,
+        options.algo,
+        options.seed,
+        options.out or Path("results/residual") / name,
+        options.command_line,
+        options.steps,
+        options.threads,
+    )
+    print(train_residual(request))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from baselines.compare import Request, compare
+
+    request = Request(
+        options.base,
+        options.residual,
+        options.task,
+        options.split,
+        options.episodes,
+        options.out,
+        options.command_line,
+    )
+    print(compare(request)[1])
+    print(f"written: {', '.join(map(str, request.reports))}; the episodes are in {request.runs}")
 
 
 def _card(options: argparse.Namespace) -> None:

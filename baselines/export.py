@@ -23,14 +23,17 @@ BATCHES = (1, 3)
 """Sizes of batches that must give the bits of the whole."""
 
 
-def export_policy(model: nn.Module, inputs: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any]) -> float:
-    """Write ``model``, which maps ``inputs`` to targets, to ``path``.
+def export_policy(
+    model: nn.Module, inputs: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any], output: str = "targets"
+) -> float:
+    """Write ``model``, which maps ``inputs`` to one output, to ``path``.
 
     Args:
-        model: takes the values of ``inputs`` in order, gives (n, 16, 8).
+        model: takes the values of ``inputs`` in order, gives (n, ...).
         inputs: example values (n, ...) by input name, n at least 4.
         path: the file; replaced when complete and checked.
         metadata: strings and JSON values that the file carries.
+        output: name of the file's output.
 
     Returns:
         The largest difference from PyTorch's output on ``inputs``.
@@ -50,8 +53,8 @@ def export_policy(model: nn.Module, inputs: Mapping[str, Tensor], path: Path, me
             tuple(inputs.values()),
             buffer,  # type: ignore[arg-type]
             input_names=list(inputs),
-            output_names=["targets"],
-            dynamic_axes={name: {0: "batch"} for name in (*inputs, "targets")},
+            output_names=[output],
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, output)},
             opset_version=OPSET,
             dynamo=False,
         )

@@ -1,0 +1,1 @@
+"""Training of residual policies with Stable-Baselines3: ``python -m baselines train-residual``."""

@@ -1,0 +1,74 @@
+"""What a residual training is made with: one TOML file an algorithm, with overrides for tasks and base policies."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baselines import BaselineError
+
+FOLDER = Path(__file__).parent / "settings"
+ALGORITHMS = ("sac", "td3", "ppo")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one training."""
+
+    algorithm: str
+    """"sac", "td3" or "ppo"."""
+    steps: int
+    """Environment steps, of all worlds together."""
+    worlds: int
+    errors: tuple[str, ...]
+    """Pose error models, an equal share of the worlds each."""
+    bound: tuple[float, ...]
+    """Largest residual action of the policy, for x, y, z, the three rotations and the gripper."""
+    start: dict[str, float]
+    """How the training starts at the base policy: ``log_std`` or ``noise`` of the exploration, in shares of the bound;
+    ``critic_updates``, the first updates, which leave the actor as it is."""
+    model: dict[str, Any]
+    """Arguments of the Stable-Baselines3 class."""
+
+
+def load_settings(algorithm: str, task: str, base: str) -> Settings:
+    """The settings of ``algorithm`` for ``task`` on ``base``."""
+    content = tomllib.loads((FOLDER / f"{algorithm}.toml").read_text(encoding="utf-8"))
+    for_task = content.pop("task", {}).get(task, {})
+    for_base = {name: for_task.pop(name) for name in ("bc", "vla") if name in for_task}.get(base, {})
+    for overrides in (for_task, for_base):
+        _check(content, overrides, f"{algorithm}.toml, {task}")
+        content = _merged(content, overrides)
+    training = content["training"]
+    if training["worlds"] % len(training["errors"]):
+        raise BaselineError(
+            f"{algorithm}.toml: {training['worlds']} worlds cannot be shared equally by {training['errors']}"
+        )
+    return Settings(
+        algorithm,
+        int(training["steps"]),
+        int(training["worlds"]),
+        tuple(training["errors"]),
+        tuple(training["bound"]),
+        content["start"],
+        content["model"],
+    )
+
+
+def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """``settings`` with the values that ``overrides`` has for its keys, table by table."""
+    return {
+        key: _merged(value, overrides.get(key, {})) if isinstance(value, dict) else overrides.get(key, value)
+        for key, value in settings.items()
+    }
+
+
+def _check(settings: dict[str, Any], overrides: dict[str, Any], where: str) -> None:
+    """Raise ``BaselineError`` where ``overrides`` has what ``settings`` has not."""
+    for key, value in overrides.items():
+        if key not in settings:
+            raise BaselineError(f"{where}: unknown setting {key!r}; known are {', '.join(settings)}")
+        if isinstance(value, dict):
+            _check(settings[key], value, f"{where}, {key}")

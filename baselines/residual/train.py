@@ -1,0 +1,209 @@
+"""``train-residual``: one training of a residual policy, from the base policy alone to an ONNX file with its report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecMonitor
+from tqdm import tqdm
+
+from baselines.data import code_hash
+from baselines.residual import algorithms
+from baselines.residual import worlds as worlds_module
+from baselines.residual.algorithms import CLASSES, make_model
+from baselines.residual.curve import write_curve
+from baselines.residual.export import export_residual
+from baselines.residual.settings import Settings, load_settings
+from baselines.residual.worlds import TrainingWorlds
+from oc_residual_gym.evaluation import results
+from oc_residual_gym.evaluation.evaluator import EvaluationSettings, run_rows
+
+CHECKPOINT_SECONDS = 300.0
+EVALUATIONS = 10
+"""Evaluations on val in a training, for looking at: no choice depends on them."""
+EVALUATION_EPISODES = 50
+POLICY_FILE, REPORT_FILE, IDENTITY_FILE = "policy.onnx", "report.json", "training.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``train-residual`` was asked for."""
+
+    task: str
+    base: str
+    algorithm: str
+    seed: int
+    out: Path
+    command: str
+    steps: int | None = None
+    """Instead of the settings' own."""
+    threads: int = 1
+
+
+@dataclass
+class Progress:
+    """How far a training has come, besides what the model knows."""
+
+    seconds: float = 0.0
+    curve: list[results.Record] = field(default_factory=list)
+    """One record an evaluation."""
+
+
+def train_residual(request: Request) -> Path:
+    """Train as ``request`` says, going on where an interrupted run of it stopped; return the ONNX file.
+
+    Raises:
+        BaselineError: the folder holds another training.
+        SettingsError: there is no such task or base policy.
+    """
+    evaluation = EvaluationSettings((request.task,), request.base, episodes=EVALUATION_EPISODES)
+    settings = load_settings(request.algorithm, request.task, request.base)
+    if request.steps is not None:
+        settings = replace(settings, steps=request.steps)
+    identity = _claim(request, settings, evaluation)
+    torch.set_num_threads(request.threads)
+    scale = 1.0 - settings.model["gamma"]
+    worlds = TrainingWorlds(
+        request.task, request.base, settings.worlds, settings.errors, settings.bound, scale, request.threads
+    )
+    try:
+        model, progress = _start(request, settings, worlds)
+        follower = _Follower(request, settings, evaluation, progress)
+        if model.num_timesteps < settings.steps:
+            model.learn(settings.steps - model.num_timesteps, follower, reset_num_timesteps=False)
+            follower.evaluate()
+            follower.save()
+        path, difference = export_residual(
+            model, worlds.observation_layout, settings.bound, request.out / POLICY_FILE, identity
+        )
+        report = {
+            **identity,
+            "sha256": code_hash(path),
+            "bytes": path.stat().st_size,
+            "onnx_difference": difference,
+            "steps": model.num_timesteps,
+            "updates": model._n_updates,
+            "minutes": round(progress.seconds / 60.0, 2),
+            "curve": progress.curve,
+            "command": request.command,
+            "threads": request.threads,
+            "machine": results.machine(),
+            "versions": results.versions(),
+            "commit": results.commit(),
+        }
+        results.write_json(request.out / REPORT_FILE, report)
+        return path
+    finally:
+        worlds.close()
+
+
+def _claim(request: Request, settings: Settings, evaluation: EvaluationSettings) -> results.Record:
+    """What the training depends on. Raises ``BaselineError`` where the folder holds the training of something else."""
+    from importlib import metadata
+
+    identity = {
+        "task": request.task,
+        "base": request.base,
+        "base_sha256": evaluation.hashes["base"][request.task],
+        "algorithm": request.algorithm,
+        "seed": request.seed,
+        "settings": {key: value for key, value in asdict(settings).items() if key != "algorithm"},
+        "simulation": evaluation.hashes["simulation"],
+        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in (algorithms, worlds_module)},
+        "stable_baselines3": metadata.version("stable-baselines3"),
+        "torch": torch.__version__,
+    }
+    results.claim(request.out, IDENTITY_FILE, identity)
+    return identity
+
+
+def _start(request: Request, settings: Settings, worlds: TrainingWorlds) -> tuple[BaseAlgorithm, Progress]:
+    """The model as the last checkpoint left it, or a new one."""
+    monitored, progress = VecMonitor(worlds), Progress()
+    checkpoints = sorted(request.out.glob("checkpoint-*"))
+    if checkpoints:
+        model = CLASSES[settings.algorithm].load(checkpoints[-1] / "model.zip", env=monitored, device="cpu")
+        if isinstance(model, OffPolicyAlgorithm):
+            model.load_replay_buffer(checkpoints[-1] / "replay_buffer.pkl")
+        progress = Progress(**results.read_json(checkpoints[-1] / "progress.json"))
+    else:
+        model = make_model(settings, monitored, request.seed)
+    # The worlds are not in the checkpoint: a training that goes on starts new episodes.
+    worlds.seed(int(np.random.SeedSequence([request.seed, model.num_timesteps]).generate_state(1)[0] >> 1))
+    model.set_logger(configure(str(request.out / "tensorboard"), ["tensorboard"]))
+    return model, progress
+
+
+class _Follower(BaseCallback):
+    """Checkpoints, evaluations and the progress bar of a training."""
+
+    def __init__(self, request: Request, settings: Settings, evaluation: EvaluationSettings, progress: Progress):
+        super().__init__()
+        self._request, self._settings, self._evaluation, self._progress = request, settings, evaluation, progress
+        self._before = progress.seconds
+        self._began = self._saved = time.monotonic()
+        self._bar = tqdm(total=settings.steps, unit="step", desc=f"{request.task} on {request.base}", disable=None)
+
+    def _on_rollout_start(self) -> None:
+        self._bar.update(self.num_timesteps - self._bar.n)
+        if self.num_timesteps >= len(self._progress.curve) * self._settings.steps / EVALUATIONS:
+            self.evaluate()
+            self.save()
+        elif time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self.save()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._bar.update(self.num_timesteps - self._bar.n)
+        self._bar.close()
+
+    def evaluate(self) -> None:
+        """Note the success of the policy as it is on the first episodes of val."""
+        path = self._request.out / POLICY_FILE
+        export_residual(self.model, self.training_env.get_attr("observation_layout")[0], self._settings.bound, path, {})
+        settings = replace(self._evaluation, residual=str(path))
+        episodes = list(run_rows(settings, settings.rows, EVALUATION_EPISODES, self._request.threads))
+        cell = results.cells(episodes)[0]
+        measured = {k: cell[k] for k in ("success_rate", "mean_steps", "mean_return", "mean_correction_mm")}
+        minutes = round(self._seconds() / 60.0, 2)
+        record = {"steps": self.num_timesteps, "updates": self.model._n_updates, "minutes": minutes, **measured}
+        self._progress.curve.append(record)
+        for key, value in measured.items():
+            if value is not None:
+                self.logger.record(f"val/{key}", value)
+        self.logger.dump(self.num_timesteps)
+        self._bar.set_postfix_str(f"val success {cell['success_rate']:.0%}", refresh=False)
+        write_curve(self._request.out, self._progress.curve)
+
+    def save(self) -> None:
+        """Write a checkpoint, then remove older ones."""
+        self._progress.seconds = self._seconds()
+        temporary = self._request.out / ".checkpoint.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        self.model.save(temporary / "model.zip")
+        if isinstance(self.model, OffPolicyAlgorithm):
+            self.model.save_replay_buffer(temporary / "replay_buffer.pkl")
+        results.write_json(temporary / "progress.json", asdict(self._progress))
+        older = sorted(self._request.out.glob("checkpoint-*"))
+        folder = self._request.out / f"checkpoint-{self.num_timesteps:012d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        for checkpoint in older:
+            if checkpoint != folder:
+                shutil.rmtree(checkpoint)
+        self._saved = time.monotonic()
+
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
