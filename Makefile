@@ -24,7 +24,7 @@ bench: .venv/package.stamp
 
 # The base policy alone, under the trained residual and under the oracle, on all tasks, in both worlds.
 compare: .venv/package.stamp
-	$(BIN)/python -m baselines compare --base $(BASE) --episodes $(EPISODES)
+	$(BIN)/python -m baselines compare --base $(BASE) --episodes $(EPISODES) --out results/compare$(if $(filter-out bc,$(BASE)),-$(BASE))
 
 check: .venv/package.stamp
 	$(BIN)/oc-residual check

@@ -58,7 +58,7 @@ def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | Non
     summaries = {path: _summary(path, reports) for path in evaluations}
     sections = {
         "Success": _success(summaries),
-        "Notes": _notes(folder, notes),
+        "Notes": notes_lines(folder, notes),
         "Data": _data(reports),
         "Training": _training(reports),
         "Limits": [_LIMITS],
@@ -82,7 +82,8 @@ def _summary(folder: Path, reports: Sequence[Record]) -> Record:
     return summary
 
 
-def _notes(folder: Path, given: Path | None) -> list[str]:
+def notes_lines(folder: Path, given: Path | None) -> list[str]:
+    """What a person has to say: the text of ``given``, which is kept in ``folder``, or the one that was kept there."""
     kept = folder / NOTES_FILE
     if given is None and not kept.exists():
         return []

@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "folder of the result (default: results/residual/TASK-BASE-ALGO-SEED)"
     residual.add_argument("--out", type=Path, metavar="DIR", help=text)
     residual.add_argument("--steps", type=positive, help="environment steps in place of the settings', for a trial")
-    residual.add_argument("--threads", type=positive, default=1, help="of PyTorch and of the simulation; other numbers round differently")
+    residual.add_argument(
+        "--threads", type=positive, default=1, help="of PyTorch and of the simulation; other numbers round differently"
+    )
     residual.set_defaults(run=_train_residual)
 
     text = "evaluate a base policy alone, under a residual and under the oracle; resumes where it was interrupted"
@@ -69,6 +71,35 @@ def _parser() -> argparse.ArgumentParser:
     text = "folder of table, plot, summary and episodes"
     compare.add_argument("--out", type=Path, default=Path("results/compare"), metavar="DIR", help=text)
     compare.set_defaults(run=_compare)
+
+    text = "put the residual policies of finished trainings on one base policy into a folder, with their card"
+    publish = commands.add_parser("publish", help=text, description=text, formatter_class=formatter)
+    publish.add_argument("trainings", type=Path, nargs="+", metavar="TRAINING", help="--out of train-residual")
+    publish.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of TASK.onnx files and the card"
+    )
+    publish.add_argument("--comparison", type=Path, metavar="DIR", help="--out of compare, for the card")
+    text = "--out of oc-residual evaluate, to show training seeds one by one"
+    publish.add_argument("--evaluations", type=Path, nargs="+", default=(), metavar="DIR", help=text)
+    text = "Markdown for the section Notes; kept in DIR, and used again when none is given"
+    publish.add_argument("--notes", type=Path, metavar="FILE", help=text)
+    publish.set_defaults(run=_publish)
+
+    text = "show an episode of a base policy alone, and beside it the same one under a residual: .gif or .mp4"
+    film = commands.add_parser("film", help=text, description=text, formatter_class=formatter)
+    film.add_argument("--task", required=True, help="name of a task")
+    film.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
+    film.add_argument("--residual", default="trained", help='"trained", "oracle", an .onnx file, or a folder of them')
+    film.add_argument("--domain", default="twin", help='physics: "nominal" or "twin"')
+    film.add_argument("--errors", default="tracker", help='pose errors: "clean", "paper" or "tracker"')
+    film.add_argument("--split", default="test", help='"train", "val" or "test"')
+    which = film.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seed", type=int, help="seed of the episode in the split")
+    text = "--out of compare: shows the first seed on which the base policy fails and the residual succeeds"
+    which.add_argument("--compared", type=Path, metavar="DIR", help=text)
+    film.add_argument("--speed", type=positive, default=2, help="1 is real time")
+    film.add_argument("--out", type=Path, required=True, metavar="FILE", help="what to write: .gif or .mp4")
+    film.set_defaults(run=_film)
 
     text = "write a trained policy's card again, with the success that evaluations measured"
     card = commands.add_parser("card", help=text, description=text, formatter_class=formatter)
@@ -138,6 +169,24 @@ def _compare(options: argparse.Namespace) -> None:
     )
     print(compare(request)[1])
     print(f"written: {', '.join(map(str, request.reports))}; the episodes are in {request.runs}")
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from baselines.residual.publish import publish
+
+    print(publish(options.trainings, options.comparison, options.evaluations, options.out, options.notes))
+
+
+def _film(options: argparse.Namespace) -> None:
+    from baselines.film import film, seed_to_show
+    from oc_residual_gym.evaluation.evaluator import EvaluationSettings
+
+    settings = EvaluationSettings(
+        (options.task,), options.base, options.residual, options.domain, options.errors, options.split
+    )
+    seed = seed_to_show(settings, options.compared) if options.seed is None else options.seed
+    outcome = film(settings, seed, options.out, options.speed)
+    print(f"{options.out}: seed {seed}; {outcome}")
 
 
 def _card(options: argparse.Namespace) -> None:

@@ -1,1 +1,4 @@
-"""Training of residual policies with Stable-Baselines3: ``python -m baselines train-residual``."""
+"""Residual policies: their training with Stable-Baselines3, and what is published of it."""
+
+POLICY_FILE, REPORT_FILE = "policy.onnx", "report.json"
+"""Of a finished training: the policy, and what it was made with."""

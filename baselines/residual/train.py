@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
 from baselines.data import code_hash
-from baselines.residual import algorithms
+from baselines.residual import POLICY_FILE, REPORT_FILE, algorithms
 from baselines.residual import worlds as worlds_module
 from baselines.residual.algorithms import CLASSES, make_model
 from baselines.residual.curve import write_curve
@@ -31,7 +32,7 @@ CHECKPOINT_SECONDS = 300.0
 EVALUATIONS = 10
 """Evaluations on val in a training, for looking at: no choice depends on them."""
 EVALUATION_EPISODES = 50
-POLICY_FILE, REPORT_FILE, IDENTITY_FILE = "policy.onnx", "report.json", "training.json"
+IDENTITY_FILE = "training.json"
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,6 @@ def train_residual(request: Request) -> Path:
 
 def _claim(request: Request, settings: Settings, evaluation: EvaluationSettings) -> results.Record:
     """What the training depends on. Raises ``BaselineError`` where the folder holds the training of something else."""
-    from importlib import metadata
-
     identity = {
         "task": request.task,
         "base": request.base,

@@ -1,0 +1,200 @@
+"""``publish``: the residual policies of finished trainings on one base policy, in one folder with their card."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from baselines import BaselineError
+from baselines.cards import CARD_FILE, notes_lines
+from baselines.residual import POLICY_FILE, REPORT_FILE
+from oc_residual_gym.evaluation.comparison import TABLE_FILE
+from oc_residual_gym.evaluation.report import markdown_table, percent
+from oc_residual_gym.evaluation.results import SUMMARY_FILE, Record, read_json, write_bytes, write_text
+from oc_residual_gym.evaluation.statistics import wilson
+from oc_residual_gym.tasks import TASKS
+
+CURVES_FILE = "learning_curves.png"
+_ABOUT = """Residual policies on the frozen base policy `{base}`: from a task's observation (`observation_layout`, whose
+names are in each file) to a correction of the base policy's next target. One small network (MLP) a task, trained by
+reinforcement learning in the physics domain `nominal`, on episodes of the split `train`, from a correction of zero on.
+While training, the critics see true poses and contacts; the policy never does. What is published is the last checkpoint
+of seed 0, a seed chosen beforehand, and not the best of anything."""
+_CURVES = """Success in the first 50 episodes of `val`, in `nominal` under `paper` errors, while training: for looking
+at, no choice depends on it. The first point is the base policy alone."""
+_SEEDS = """Each training seed by itself: successes of all test episodes, 95 % Wilson intervals in brackets. Seed 0 is
+the one that is published."""
+_LIMITS = """- Trained for one base policy, one task and one version of both: another one is another problem.
+- Never trained in `twin`: success there is zero-shot, and `twin` is no real robot.
+- Trained on two cores within minutes; nothing says that this is the best that the algorithm can do."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training."""
+
+    folder: Path
+    report: Record
+
+
+def publish(
+    trainings: Sequence[Path], comparison: Path | None, evaluations: Sequence[Path], out: Path, notes: Path | None
+) -> Path:
+    """Copy the policies of ``trainings`` to ``out``/<Task>.onnx and write their card.
+
+    Args:
+        trainings: folders of ``train-residual``, on one base policy. The least seed of a task is published, the others
+            appear in the card.
+        comparison: folder of a ``compare`` of the published policies, whose table becomes part of the card.
+        evaluations: folders of ``oc-residual evaluate`` runs of the trainings' policies, to show seeds one by one.
+        out: folder of the files, good as ``--residual`` of ``compare`` and ``oc-residual evaluate``.
+        notes: what a person has to say, in Markdown; kept in ``out`` and used again when none are given.
+
+    Returns:
+        The card.
+
+    Raises:
+        BaselineError: a training is not finished, or of another base policy than the others; a comparison or an
+            evaluation is not finished, or is one of other files.
+    """
+    finished = sorted((_finished(folder) for folder in trainings), key=_order)
+    bases = {training.report["base"] for training in finished}
+    if len(bases) != 1:
+        raise BaselineError(f"trainings on several base policies ({', '.join(sorted(bases))}): publish them apart")
+    published: dict[str, Training] = {}
+    for training in finished:
+        published.setdefault(training.report["task"], training)
+    sections = {
+        "Success": _success(comparison, published),
+        "Seeds": _seeds(finished, evaluations),
+        "Training": _training(finished),
+        "Notes": notes_lines(out, notes),
+        "Limits": [_LIMITS],
+        "Made by": _made_by(finished),
+    }
+    for task, training in published.items():
+        temporary = out / f".{task}.onnx.tmp"
+        shutil.copyfile(training.folder / POLICY_FILE, temporary)
+        temporary.replace(out / f"{task}.onnx")
+    _draw(published, out / CURVES_FILE)
+    lines = [f"# Residual policies on {bases.pop()}", "", _ABOUT.format(base=finished[0].report["base"])]
+    for title, content in sections.items():
+        lines += ["", f"## {title}", "", *content] if content else []
+    write_text(out / CARD_FILE, "\n".join(lines) + "\n")
+    return out / CARD_FILE
+
+
+def _order(training: Training) -> tuple[int, int]:
+    return list(TASKS).index(training.report["task"]), training.report["seed"]
+
+
+def _finished(folder: Path) -> Training:
+    if not (folder / REPORT_FILE).exists():
+        raise BaselineError(f"{folder} holds no finished training ({REPORT_FILE}): run train-residual --out {folder}")
+    return Training(folder, read_json(folder / REPORT_FILE))
+
+
+def _summary(folder: Path, command: str) -> Record:
+    if not (folder / SUMMARY_FILE).exists():
+        raise BaselineError(f"{folder} holds no {SUMMARY_FILE}: run `{command} --out {folder}` to its end first")
+    return read_json(folder / SUMMARY_FILE)
+
+
+def _success(comparison: Path | None, published: Mapping[str, Training]) -> list[str]:
+    """The comparison's page without its title and plot, its headings one level lower."""
+    if comparison is None:
+        return ["Not compared yet."]
+    compared = _summary(comparison, "python -m baselines compare")["hashes"]["residual"]
+    for task, training in published.items():
+        if compared.get(task) != training.report["sha256"]:
+            raise BaselineError(f"{comparison} compared another {task} policy, or none: run compare with this one")
+    page = (comparison / TABLE_FILE).read_text(encoding="utf-8").splitlines()[1:]
+    return "\n".join(f"#{line}" if line.startswith("#") else line for line in page if not line.startswith("![")).split(
+        "\n"
+    )
+
+
+def _seeds(trainings: Sequence[Training], evaluations: Sequence[Path]) -> list[str]:
+    """Success of the policy of each training, for evaluations that are of one of them."""
+    by_hash = {training.report["sha256"]: training for training in trainings}
+    measured: dict[tuple[str, int], dict[str, str]] = {}
+    for folder in evaluations:
+        summary = _summary(folder, "oc-residual evaluate")
+        for cell in summary["cells"]:
+            training = by_hash.get(summary["hashes"]["residual"][cell["task"]])
+            if training is None:
+                raise BaselineError(f"{folder} evaluated another {cell['task']} policy than these trainings' ones")
+            rate = wilson(cell["successes"], cell["episodes"])
+            text = f"{cell['successes']} of {cell['episodes']}: {percent(vars(rate))}"
+            row = measured.setdefault((cell["task"], training.report["seed"]), {})
+            row[f"{cell['domain']}, {cell['errors']}"] = text
+    if not measured:
+        return []
+    columns = list(dict.fromkeys(column for row in measured.values() for column in row))
+    rows = [[task, str(seed), *(row.get(c, "") for c in columns)] for (task, seed), row in sorted(measured.items())]
+    return [_SEEDS, "", markdown_table(["task", "seed", *columns], rows, names=2)]
+
+
+def _training(trainings: Sequence[Training]) -> list[str]:
+    head = [
+        "task",
+        "algorithm",
+        "seed",
+        "environment steps",
+        "updates",
+        "minutes",
+        "threads",
+        "success on val at the end",
+    ]
+    rows = [
+        [
+            report["task"],
+            report["algorithm"].upper(),
+            str(report["seed"]),
+            f"{report['steps']:,}",
+            f"{report['updates']:,}",
+            f"{report['minutes']:.1f}",
+            str(report["threads"]),
+            f"{report['curve'][-1]['success_rate']:.0%}",
+        ]
+        for report in (training.report for training in trainings)
+    ]
+    return [markdown_table(head, rows), _CURVES, "", f"![Learning curves]({CURVES_FILE})"]
+
+
+def _made_by(trainings: Sequence[Training]) -> list[str]:
+    reports = [training.report for training in trainings]
+    lines = [f"    {report['command']}" for report in reports]
+    origins = dict.fromkeys(
+        f"Commit {r['commit']}; {r['machine']['processor']}, {r['machine']['cores']} cores; Stable-Baselines3 "
+        f"{r['stable_baselines3']}, PyTorch {r['torch']}; simulation `{r['simulation'][:16]}`; base policy "
+        f"`{r['base_sha256'][:16]}` ({r['task']})."
+        for r in reports
+    )
+    hashes = [f"- {r['task']}, seed {r['seed']}: `{r['sha256']}`" for r in reports]
+    return [*lines, "", *(f"- {origin}" for origin in origins), "", "Files (SHA-256):", "", *hashes]
+
+
+def _draw(published: Mapping[str, Training], path: Path) -> None:
+    """Learning curves, a panel for each task."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(published))
+    rows = math.ceil(len(published) / columns)
+    figure = Figure(figsize=(3.0 * columns, 2.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for axes, (task, training) in zip(panels, published.items(), strict=False):
+        curve = training.report["curve"]
+        axes.plot([r["steps"] / 1000 for r in curve], [r["success_rate"] for r in curve], ".-")
+        axes.set_title(task, fontsize="medium")
+        axes.set_ylim(-0.03, 1.03)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("thousand environment steps", fontsize="medium")
+    figure.supylabel("success on val", fontsize="medium")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    write_bytes(path, image.getvalue())
