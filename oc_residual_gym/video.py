@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.evaluator import EvaluationSettings
+from oc_residual_gym.evaluation.results import write_bytes
 from oc_residual_gym.policies.residual import load_residual
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
 from oc_residual_gym.worlds.render import CAMERAS
 
-SUFFIXES = (".png", ".mp4", ".gif")
-GIF_STRIDE = 2
-"""Control steps a picture: at more than some 10 pictures a second, browsers slow a GIF down."""
+Picture = NDArray[np.uint8]
+"""(height, width, 3)."""
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
+PICTURE_SUFFIX = ".png"
+VIDEO_RATES = {".mp4": 20, ".gif": 10}
+"""Pictures a second: at more than some 10 of them, browsers slow a GIF down."""
 
 
 def render_episode(
@@ -39,36 +47,43 @@ def render_episode(
         Number of pictures written.
 
     Raises:
-        SettingsError: if ``out`` has another suffix, there is no such camera or seed, or the episode is
-        shorter
-            than ``step``.
+        SettingsError: if ``out`` has another suffix, there is no such camera or seed, or the episode is shorter than
+            ``step``.
         RenderError: if this machine cannot make pictures.
     """
-    if out.suffix not in SUFFIXES:
-        raise SettingsError(f"{out} does not end in one of {', '.join(SUFFIXES)}")
+    check_suffix(out, (PICTURE_SUFFIX, *VIDEO_RATES))
     if camera not in CAMERAS:
         raise SettingsError(f"unknown camera {camera!r}: choose one of {', '.join(CAMERAS)}")
-    stride = GIF_STRIDE if out.suffix == ".gif" else 1
-    pictures = _pictures(settings, seed, camera, size, step, stride)
+    stride = round(CONTROL_FREQUENCY / VIDEO_RATES.get(out.suffix, CONTROL_FREQUENCY))
+    pictures = (
+        core.render(0, camera, size, "full")
+        for core in episode(settings, seed)
+        if core.steps[0] >= step and (core.steps[0] - step) % stride == 0
+    )
     first = next(pictures, None)
     if first is None:
         raise SettingsError(f"the episode ends before control step {step}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".png":
-        imageio.imwrite(out, first)
+    if out.suffix == PICTURE_SUFFIX:
+        write_bytes(out, imageio.imwrite("<bytes>", first, extension=PICTURE_SUFFIX))
         return 1
     shown = [first, *pictures]
-    if out.suffix == ".gif":
-        imageio.imwrite(out, shown, duration=1000.0 * stride / CONTROL_FREQUENCY, loop=0)
-    else:
-        imageio.imwrite(out, shown, fps=CONTROL_FREQUENCY, macro_block_size=2)
+    write_video(out, shown)
     return len(shown)
 
 
-def _pictures(
-    settings: EvaluationSettings, seed: int, camera: str, size: tuple[int, int], first: int, stride: int
-) -> Iterator[NDArray[np.uint8]]:
-    """Pictures (height, width, 3) after ``first`` control steps and then after every ``stride``-th."""
+def check_suffix(out: Path, suffixes: Sequence[str]) -> None:
+    """Raise ``SettingsError`` if ``out`` does not end in one of ``suffixes``."""
+    if out.suffix not in suffixes:
+        raise SettingsError(f"{out} does not end in one of {', '.join(suffixes)}")
+
+
+def episode(settings: EvaluationSettings, seed: int) -> Iterator[ResidualWorlds]:
+    """The one world of an episode of the first of ``settings.tasks``: at its start and after each control step.
+
+    Raises:
+        SettingsError: the split has no such seed, or the residual was made for another task.
+        RenderError: the base policy needs images, and this machine cannot make them.
+    """
     task = settings.tasks[0]
     core = ResidualWorlds(
         task,
@@ -87,11 +102,35 @@ def _pictures(
             residual.reset(core, world)
         except ValueError as error:  # no such seed, or a residual made for another task
             raise SettingsError(str(error)) from error
-        while True:
-            if core.steps[0] >= first and (core.steps[0] - first) % stride == 0:
-                yield core.render(0, camera, size, "full")
-            if core.terminated[0] or core.truncated[0]:
-                return
+        yield core
+        while not (core.terminated[0] or core.truncated[0]):
             core.step(residual.act(core))
+            yield core
     finally:
         core.close()
+
+
+def write_video(out: Path, pictures: Sequence[Picture], exact: Sequence[Colour] = ()) -> None:
+    """Write ``pictures`` as a video of the kind that ``out`` ends in, :data:`VIDEO_RATES` of them a second.
+
+    A GIF has 256 colours; those in ``exact`` are among them, however rare.
+    """
+    rate = VIDEO_RATES[out.suffix]
+    if out.suffix == ".gif":
+        write_bytes(out, _gif(pictures, rate, exact))
+    else:
+        video = imageio.imwrite("<bytes>", pictures, extension=out.suffix, fps=rate, macro_block_size=2)
+        write_bytes(out, video)
+
+
+def _gif(pictures: Sequence[Picture], rate: int, exact: Sequence[Colour]) -> bytes:
+    """An endless GIF. One palette without dithering: what does not move stays the same, and takes no space."""
+    samples = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
+    palette = Image.fromarray(np.concatenate(samples)).quantize(256 - len(exact))
+    palette.putpalette([*(palette.getpalette() or ()), *np.ravel(exact)])
+    first, *others = (
+        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures
+    )
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=others, duration=1000 // rate, loop=0)
+    return file.getvalue()

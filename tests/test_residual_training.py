@@ -21,6 +21,7 @@ from baselines.residual.privileged import privileged_size  # noqa: E402
 from baselines.residual.settings import ALGORITHMS, load_settings  # noqa: E402
 from baselines.residual.worlds import TrainingWorlds  # noqa: E402
 from oc_residual_gym.envs.actions import ResidualScales, compose  # noqa: E402
+from oc_residual_gym.evaluation.results import write_json, write_text  # noqa: E402
 from oc_residual_gym.perception.errors import MODELS  # noqa: E402
 from oc_residual_gym.policies.onnx_policy import OnnxResidual  # noqa: E402
 
@@ -208,3 +209,36 @@ def test_bad_requests_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "seed: 0 there, 1 now" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert train("ppo", tmp_path / "file") == 2
+
+
+@pytest.mark.usefixtures("small")
+def test_finished_trainings_are_published_with_their_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "published"
+    assert train("ppo", first, "--steps", "32") == 0
+    assert train("ppo", second, "--steps", "32", "--seed", "1") == 0
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (first, second)]
+    hashes = [{"residual": {"CloseDrawer": report["sha256"]}} for report in reports]
+    evaluated = [tmp_path / "evaluated-0", tmp_path / "evaluated-1"]
+    for folder, name, successes in zip(evaluated, hashes, (40, 30), strict=True):
+        cell = {"task": "CloseDrawer", "domain": "twin", "errors": "tracker", "successes": successes, "episodes": 50}
+        write_json(folder / "summary.json", {"cells": [cell], "hashes": name})
+    compared = tmp_path / "compared"
+    write_json(compared / "summary.json", {"hashes": hashes[0]})
+    write_text(compared / "compare.md", "# Title\n\n| the | table |\n\n![plot](compare.png)\n\n## Reading\n")
+    more = ["--comparison", str(compared), "--evaluations", *map(str, evaluated)]
+    assert main(["publish", str(second), str(first), "--out", str(out), *more]) == 0
+    assert (out / "CloseDrawer.onnx").read_bytes() == (first / "policy.onnx").read_bytes()  # of the least seed
+    assert (out / "learning_curves.png").stat().st_size > 0
+    card = (out / "card.md").read_text()
+    for report in reports:
+        assert report["sha256"] in card and report["command"] in card and f"{report['steps']:,}" in card
+    assert "| the | table |" in card and "### Reading" in card and "compare.png" not in card
+    assert card.index("40 of 50") < card.index("30 of 50")  # a line for each seed
+
+    capsys.readouterr()
+    assert main(["publish", str(second), "--out", str(out), *more]) == 2
+    assert "compared another CloseDrawer policy" in capsys.readouterr().err
+    assert main(["publish", str(second), "--out", str(out), "--evaluations", str(evaluated[0])]) == 2
+    assert "evaluated another CloseDrawer policy" in capsys.readouterr().err
+    assert main(["publish", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert "no finished training" in capsys.readouterr().err

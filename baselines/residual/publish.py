@@ -76,6 +76,7 @@ def publish(
         "Limits": [_LIMITS],
         "Made by": _made_by(finished),
     }
+    out.mkdir(parents=True, exist_ok=True)
     for task, training in published.items():
         temporary = out / f".{task}.onnx.tmp"
         shutil.copyfile(training.folder / POLICY_FILE, temporary)

@@ -1,0 +1,213 @@
+"""``film``: a base policy alone and under a residual, side by side in the same episode, for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from baselines import BaselineError
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.evaluation.evaluator import EvaluationSettings
+from oc_residual_gym.evaluation.results import EPISODES_FILE, SETTINGS_FILE, Record, read_episodes, read_json
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.video import VIDEO_RATES, Colour, Picture, check_suffix, episode, write_video
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+from oc_residual_gym.worlds.render import CAMERAS, RenderError
+
+SIZE = (300, 400)
+"""Height and width in pixels of the scene on either side."""
+HOLD = 1.5
+"""Seconds for which the last picture stays."""
+CAMERA = "person"
+MARGIN = 0.06
+"""Around the hand and the objects at the start of the episode, in heights of the camera's whole picture."""
+BAR, FONT_SIZE = 26, 16
+"""Pixels: height of a line of text, and of its letters."""
+PAPER, TEXT, QUIET, GREEN, RED = (24, 24, 28), (240, 240, 240), (160, 160, 165), (80, 210, 100), (255, 95, 85)
+"""Colours of the bars and of their text."""
+
+
+def film(settings: EvaluationSettings, seed: int, out: Path, speed: int) -> str:
+    """Write a film of one episode: the base policy alone on the left, under its residual on the right.
+
+    Args:
+        settings: the task, the policies (with the residual), domain, pose errors and split.
+        seed: of the episode, in the split.
+        out: .gif or .mp4.
+        speed: 1 is real time.
+
+    Returns:
+        How both ended.
+
+    Raises:
+        SettingsError: ``out`` has another suffix, there is no such seed, or the residual was made for another task.
+        BaselineError: this machine cannot make pictures.
+    """
+    check_suffix(out, tuple(VIDEO_RATES))
+    rate = VIDEO_RATES[out.suffix]
+    stride = round(CONTROL_FREQUENCY / rate) * speed
+    task = settings.tasks[0]
+    facts = f"{task}, {settings.domain}, {settings.errors} errors, {settings.split} seed {seed}, {speed}x speed"
+    base = Path(settings.base).stem if settings.base.endswith(".onnx") else settings.base
+    # The path of a file says nothing to whoever watches.
+    residual = "residual" if Path(settings.residual).exists() else f"{settings.residual} residual"
+    sides = (
+        _Side(f"{base} alone", replace(settings, residual="zero"), seed),
+        _Side(f"{base} + {residual}", settings, seed),
+    )
+    pictures = []
+    try:
+        with tqdm(total=TASKS[task].max_episode_steps // stride + 1, unit="picture", disable=None) as bar:
+            for picture in _pictures(sides, facts, stride):
+                pictures.append(picture)
+                bar.update()
+    except RenderError as error:
+        raise BaselineError(str(error)) from error
+    write_video(out, pictures + pictures[-1:] * round(HOLD * rate), (GREEN, RED))
+    return "; ".join(f"{side.caption}: {side.outcome}" for side in sides)
+
+
+def seed_to_show(settings: EvaluationSettings, compared: Path) -> int:
+    """The first seed on which a comparison's base policy failed alone and succeeded under its residual.
+
+    Args:
+        settings: what is to be shown.
+        compared: folder of ``python -m baselines compare``.
+
+    Raises:
+        BaselineError: the folder has no episodes of just that, or there is no such seed among them.
+    """
+    alone, corrected = (
+        _successes(replace(settings, residual=residual), compared) for residual in ("zero", settings.residual)
+    )
+    both = sorted(alone.keys() & corrected.keys())
+    if not both:
+        compare = f"python -m baselines compare --base {settings.base} --residual {settings.residual}"
+        raise BaselineError(
+            f"{compared} has no episodes of these policies, in this version, on {settings.tasks[0]} "
+            f"({settings.domain}, {settings.errors} errors, split {settings.split}): give the --out of "
+            f"`{compare}`, or a --seed"
+        )
+    failed = [seed for seed in both if not alone[seed]]
+    fixed = [seed for seed in failed if corrected[seed]]
+    if not fixed:
+        raise BaselineError(
+            f"there is no episode to show among the {len(both)} in {compared}: {settings.base} alone fails in "
+            f"{len(failed)}, and the residual {settings.residual} succeeds in none of these; give a --seed"
+        )
+    return fixed[0]
+
+
+def _successes(settings: EvaluationSettings, compared: Path) -> dict[int, bool]:
+    """Success by seed in all episodes of ``compared`` that were run with ``settings``, however many there were."""
+
+    def described(identity: Record) -> Record:
+        return {key: value for key, value in identity.items() if key != "episodes"}
+
+    wanted = described(json.loads(json.dumps(settings.identity)))  # tuples become lists, as in the file
+    return {
+        record["seed"]: record["success"]
+        for file in sorted(compared.glob(f"runs/*/{SETTINGS_FILE}"))
+        if described(read_json(file)) == wanted
+        for record in read_episodes(file.with_name(EPISODES_FILE))
+    }
+
+
+class _Side:
+    """One of the two episodes."""
+
+    def __init__(self, caption: str, settings: EvaluationSettings, seed: int):
+        self.caption = caption
+        self._states = episode(settings, seed)
+        self.core = next(self._states)
+
+    @property
+    def over(self) -> bool:
+        return bool(self.core.terminated[0] or self.core.truncated[0])
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, or how long it has been going on."""
+        time = f"{self.core.steps[0] / CONTROL_FREQUENCY:.1f} s"
+        if not self.over:
+            return time
+        return f"success after {time}" if self.core.terminated[0] else f"failed: {self.core.failure[0]}"
+
+    def advance(self, steps: int) -> None:
+        """Make that many control steps, or as many as there are."""
+        for _ in range(steps):
+            if not self.over:
+                next(self._states)
+
+    def picture(self, window: _Window) -> Image.Image:
+        """The scene in its window, with caption and outcome."""
+        height, width = SIZE
+        image = Image.new("RGB", (width, height + 2 * BAR), PAPER)
+        image.paste(Image.fromarray(window.picture(self.core)), (0, BAR))
+        colour = TEXT if not self.over else GREEN if self.core.terminated[0] else RED
+        _write(image, self.caption, 0, TEXT)
+        _write(image, self.outcome, BAR + height, colour)
+        return image
+
+
+def _pictures(sides: tuple[_Side, _Side], facts: str, stride: int) -> Iterator[Picture]:
+    """Both sides after every ``stride`` control steps, until both have ended."""
+    window = _window(sides[0].core)
+    images = [side.picture(window) for side in sides]
+    width, height = images[0].size
+    sheet = Image.new("RGB", (2 * width + 2, height + BAR), PAPER)
+    _write(sheet, facts, height, QUIET)
+    while True:
+        for i, image in enumerate(images):
+            sheet.paste(image, (i * (width + 2), 0))
+        yield np.array(sheet)
+        if all(side.over for side in sides):
+            return
+        for i, side in enumerate(sides):
+            if not side.over:
+                side.advance(stride)
+                images[i] = side.picture(window)
+
+
+def _write(image: Image.Image, text: str, top: int, colour: Colour) -> None:
+    """Write a line of text that begins at the left of ``image``, into the bar below ``top``."""
+    font = ImageFont.load_default(FONT_SIZE)
+    ImageDraw.Draw(image).text((8, top + BAR // 2), text, fill=colour, font=font, anchor="lm")
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of the camera's picture that is shown."""
+
+    whole: tuple[int, int]
+    """Height and width of the whole picture, in pixels."""
+    top: int
+    left: int
+
+    def picture(self, core: ResidualWorlds) -> Picture:
+        height, width = SIZE
+        whole = core.render(0, CAMERA, self.whole, "full")
+        return whole[self.top : self.top + height, self.left : self.left + width]
+
+
+def _window(core: ResidualWorlds) -> _Window:
+    """The window that holds the hand and the objects where they are now: from afar, fingers would be a few pixels."""
+    camera = core.world.scene.model.camera(CAMERAS[CAMERA])
+    objects = [poses[0, :3] for poses in core.task.object_poses(core.world.true)]
+    points = np.array([core.world.robot.tcp_pose[0, :3], *objects]) - camera.pos
+    # MuJoCo's cameras look along -z, with y up; here y grows downwards, in heights of the picture from its middle.
+    x, y, z = Rotation.from_quat(camera.quat, scalar_first=True).inv().apply(points).T
+    seen = np.stack([-y / -z, x / -z], axis=1) / (2.0 * np.tan(np.radians(camera.fovy[0]) / 2.0))
+    low, high = seen.min(axis=0) - MARGIN, seen.max(axis=0) + MARGIN
+    pixels = np.array(SIZE)
+    height = round((pixels / (high - low)).min())
+    whole = np.array([height, height * SIZE[1] // SIZE[0]])
+    corner = np.clip(np.round(whole / 2 + height * (low + high) / 2 - pixels / 2), 0, whole - pixels).astype(int)
+    return _Window((int(whole[0]), int(whole[1])), *corner.tolist())
