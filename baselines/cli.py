@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from baselines import BaselineError
+from baselines.residual import ALGORITHMS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import positive
 from oc_residual_gym.evaluation import SettingsError
@@ -49,9 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "train a residual policy on a frozen base policy and export it to ONNX; resumes where it was interrupted"
     residual = commands.add_parser("train-residual", help=text, description=text, formatter_class=formatter)
     residual.add_argument("--task", required=True, help="name of a task")
-    residual.add_argument("--algo", default="sac", choices=("sac", "td3", "ppo"), help="algorithm of Stable-Baselines3")
+    residual.add_argument("--algo", default="sac", choices=ALGORITHMS, help="algorithm of Stable-Baselines3")
     residual.add_argument("--base", default="bc", help='base policy, as for gym.make: "bc", "vla", an .onnx file, ...')
-    residual.add_argument("--seed", type=int, default=0, help="of weights, exploration and episodes")
+    residual.add_argument("--seed", type=_seed, default=0, help="of weights, exploration and episodes")
     text = "folder of the result (default: results/residual/TASK-BASE-ALGO-SEED)"
     residual.add_argument("--out", type=Path, metavar="DIR", help=text)
     residual.add_argument("--steps", type=positive, help="environment steps in place of the settings', for a trial")
@@ -120,7 +122,7 @@ def _train_base(options: argparse.Namespace) -> None:
     try:
         from baselines.train_base import Request, train_base
     except ImportError as error:
-        raise BaselineError(f"training needs {error.name}: pip install -e '.[train,dev]'") from error
+        raise BaselineError(f"training needs {error.name}: pip install -c constraints.txt -e '.[train]'") from error
     out = options.out or Path("results/base") / options.base
     request = Request(
         options.base,
@@ -136,11 +138,20 @@ def _train_base(options: argparse.Namespace) -> None:
         print(path)
 
 
+def _seed(text: str) -> int:
+    """A seed that every generator takes."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError("must be 0 to 2**32 - 1")
+    return value
+
+
 def _train_residual(options: argparse.Namespace) -> None:
-    try:
-        from baselines.residual.train import Request, train_residual
-    except ImportError as error:
-        raise BaselineError(f"training needs {error.name}: pip install -e '.[train,dev]'") from error
+    for needed in ("stable_baselines3", "tensorboard", "onnx"):
+        if importlib.util.find_spec(needed) is None:
+            raise BaselineError(f"training needs {needed}: pip install -c constraints.txt -e '.[train]'")
+    from baselines.residual.train import Request, train_residual
+
     name = "-".join([options.task, Path(options.base).stem, options.algo, str(options.seed)])
     request = Request(
         options.task,

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from baselines.reading import reading
+from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.comparison import PLOT_FILE, TABLE_FILE
 from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate, resolve_tasks
 from oc_residual_gym.evaluation.pairing import paired_rates
@@ -82,6 +83,8 @@ def compare(request: Request) -> tuple[Record, str]:
     Raises:
         SettingsError: something does not exist; the message lists what does.
     """
+    if request.residual in ("zero", "oracle"):
+        raise SettingsError(f"compare runs {request.residual!r} anyway: give a trained residual to compare with it")
     tasks = _tasks(request)
     plan = {
         condition: {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="needs the extra [dev]")
+onnx = pytest.importorskip("onnx", reason="needs the extra [train]")
 
 from onnx import TensorProto, helper  # noqa: E402
 

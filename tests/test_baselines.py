@@ -19,7 +19,7 @@ from oc_residual_gym.policies.onnx_policy import OnnxFile
 from oc_residual_gym.tasks import TASKS
 
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
-pytest.importorskip("onnx", reason="needs the extra [dev]")
+pytest.importorskip("onnx", reason="needs the extra [train]")
 
 from baselines import bc, train_base, training  # noqa: E402
 from baselines.chunks import moving_rows, samples_of  # noqa: E402

@@ -11,16 +11,21 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
 pytest.importorskip("stable_baselines3", reason="needs the extra [train]")
 pytest.importorskip("tensorboard", reason="needs the extra [train]")
-pytest.importorskip("onnx", reason="needs the extra [dev]")
+pytest.importorskip("onnx", reason="needs the extra [train]")
 
 from baselines import BaselineError  # noqa: E402
 from baselines.cli import main  # noqa: E402
+from baselines.residual import (
+    ALGORITHMS,
+    checkpoints,
+)
 from baselines.residual import settings as settings_module  # noqa: E402
 from baselines.residual.algorithms import CLASSES, make_model  # noqa: E402
-from baselines.residual.privileged import privileged_size  # noqa: E402
-from baselines.residual.settings import ALGORITHMS, load_settings  # noqa: E402
+from baselines.residual.privileged import privileged, privileged_size  # noqa: E402
+from baselines.residual.settings import load_settings  # noqa: E402
 from baselines.residual.worlds import TrainingWorlds  # noqa: E402
 from oc_residual_gym.envs.actions import ResidualScales, compose  # noqa: E402
+from oc_residual_gym.evaluation.evaluator import EvaluationSettings, run_rows  # noqa: E402
 from oc_residual_gym.evaluation.results import write_json, write_text  # noqa: E402
 from oc_residual_gym.perception.errors import MODELS  # noqa: E402
 from oc_residual_gym.policies.onnx_policy import OnnxResidual  # noqa: E402
@@ -66,28 +71,44 @@ def train(algorithm: str, out: Path, *more: str) -> int:
 def test_a_killed_training_resumes_and_exports_what_it_trained(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, calls, step_wait = tmp_path / "out", 0, TrainingWorlds.step_wait
+    out, calls, step_wait, evaluations = tmp_path / "out", 0, TrainingWorlds.step_wait, []
 
-    def killed(self: TrainingWorlds) -> object:
+    def counted(self: TrainingWorlds) -> object:
         nonlocal calls
         calls += 1
         if calls == 15:
             raise KeyboardInterrupt
         return step_wait(self)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingWorlds, "step_wait", killed)
-        assert train(algorithm, out) == 130
+    def watched(settings: EvaluationSettings, *arguments: object) -> object:
+        evaluations.append(settings)
+        return run_rows(settings, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainingWorlds, "step_wait", counted)
+    monkeypatch.setattr("baselines.residual.train.run_rows", watched)
+    assert train(algorithm, out) == 130
     (checkpoint,) = out.glob("checkpoint-*")
     done = int(checkpoint.name.split("-")[1])
-    assert 0 < done < STEPS and not (out / "report.json").exists()
+    before = json.loads((checkpoint / "progress.json").read_text())
+    assert 0 < done < STEPS and before["curve"]
+    assert not (out / "report.json").exists() and not (out / "policy.onnx").exists()
+    if algorithm != "ppo":
+        worlds = make_worlds(worlds=4)
+        loaded = checkpoints.load(CLASSES[algorithm], worlds, out)
+        assert loaded is not None
+        buffer = loaded[0].replay_buffer  # type: ignore[attr-defined]
+        assert buffer.pos == done / 4
+        # What was running when it was killed does not go on: n-step returns stop there, and bootstrap.
+        assert buffer.dones[buffer.pos - 1].all() and buffer.timeouts[buffer.pos - 1].all()
 
+    calls = 100
     assert train(algorithm, out) == 0
     report = json.loads((out / "report.json").read_text())
-    assert report["steps"] >= STEPS and report["updates"] > 0
-    # It went on, instead of beginning again: the curve holds what was measured before the kill, in order.
-    measured = [record["steps"] for record in report["curve"]]
-    assert measured[0] == 0 and measured == sorted(measured) and measured[-1] == report["steps"]
+    assert calls - 100 == (report["steps"] - done) / 4 and report["updates"] > 0
+    curve = [record["steps"] for record in report["curve"]]
+    assert report["curve"][: len(before["curve"])] == before["curve"] and curve == sorted(curve)
+    assert curve[0] == 0 and curve[-1] == report["steps"] >= STEPS
+    assert {(e.split, e.domain, e.errors, e.base) for e in evaluations} == {("val", "nominal", "paper", "bc")}
     assert list((out / "tensorboard").iterdir()) and (out / "learning_curve.png").stat().st_size > 0
 
     (checkpoint,) = out.glob("checkpoint-*")
@@ -100,6 +121,21 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
     actions, _ = model.predict(np.concatenate([seen, hidden], axis=1), deterministic=True)
     assert np.abs(actions).max() > 1e-4  # it learned something
     np.testing.assert_allclose(policy(seen), actions * BOUND, atol=1e-5)
+
+    # A finished training stays as it is.
+    files = {file: file.read_bytes() for file in (out / "report.json", out / "policy.onnx")}
+    assert train(algorithm, out, "--threads", "2") == 0
+    assert {file: file.read_bytes() for file in files} == files
+
+
+@pytest.mark.usefixtures("small")
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("ppo", tmp_path, "--steps", "32") == 0
+    (tmp_path / "report.json").unlink()
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    (checkpoint / "model.zip").write_bytes((checkpoint / "model.zip").read_bytes()[:1000])
+    assert train("ppo", tmp_path, "--steps", "32") == 2
+    assert f"{checkpoint} is damaged" in capsys.readouterr().err
 
 
 def make_worlds(task: str = "CloseDrawer", worlds: int = 2) -> TrainingWorlds:
@@ -123,6 +159,24 @@ def test_training_starts_at_the_base_policy(algorithm: str) -> None:
     assert 0.1 < samples.std() < 0.4  # in shares of the bound
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_critics_learn_first_and_the_actor_after_them(algorithm: str) -> None:
+    settings = load_settings(algorithm, "CloseDrawer", "bc")
+    worlds = make_worlds(worlds=4)
+    model = make_model(settings, worlds, seed=0)
+    observation = worlds.reset()
+    acted = []
+    for _ in range(40):
+        before = model._n_updates
+        model.learn(32 if algorithm == "ppo" else 4, reset_num_timesteps=False)
+        if model._n_updates > before:
+            acted.append((before, model.predict(observation, deterministic=True)[0].any()))  # type: ignore[arg-type]
+    worlds.close()
+    assert [moved for updates, moved in acted if updates < 2] and not any(moved for n, moved in acted if n < 2)
+    assert acted[-1][1]
+
+
 def test_every_task_and_base_has_settings(task: str) -> None:
     for algorithm in ALGORITHMS:
         for base in ("bc", "vla"):
@@ -141,15 +195,17 @@ def test_settings_of_a_task_and_base_override_the_general_ones(tmp_path: Path, m
     ours = load_settings("ppo", "Lift", "bc")
     assert ours.steps == 7 and ours.model == general.model
     vla = load_settings("ppo", "Lift", "vla")
+    assert load_settings("ppo", "Lift", "vla-v0") == vla
     assert vla.steps == 7 and vla.model["gamma"] == 0.5 and vla.model["policy_kwargs"]["net_arch"] == [3]
 
 
 def test_settings_with_an_unknown_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (settings_module.FOLDER / "ppo.toml").read_text()
-    (tmp_path / "ppo.toml").write_text(text + "\n[task.Lift.training]\nstep = 7\n")
     monkeypatch.setattr(settings_module, "FOLDER", tmp_path)
-    with pytest.raises(BaselineError, match="step"):
-        load_settings("ppo", "Lift", "bc")
+    for wrong, message in {"Lift.training]\nstep = 7": "'step'", "Lfit.training]\nsteps = 7": "'Lfit'"}.items():
+        (tmp_path / "ppo.toml").write_text(f"{text}\n[task.{wrong}\n")
+        with pytest.raises(BaselineError, match=message):
+            load_settings("ppo", "Lift", "bc")
 
 
 def test_worlds_show_the_critics_more_than_the_policy(task: str) -> None:
@@ -169,13 +225,21 @@ def test_worlds_show_the_critics_more_than_the_policy(task: str) -> None:
     assert not dones.any()
     moved = compose(before[0], actions[:1] * BOUND, ResidualScales())
     assert np.abs(cores[0].executed_target - moved)[:, :3].max() < 0.03  # the bounded correction, then limited
-    after, rewards, dones, infos = worlds.step(0 * actions)
+    ended, reset = [], cores[0].reset
+
+    def watched_reset(*arguments: object) -> None:
+        ended.append(privileged(cores[0].world.robot.tcp_pose, cores[0].world.critic_state, len(true.poses)))
+        ended.append(cores[0].reward.copy())
+        reset(*arguments)  # type: ignore[arg-type]
+
+    cores[0].reset = watched_reset  # type: ignore[method-assign, assignment]
+    _, rewards, dones, infos = worlds.step(0 * actions)
     worlds.close()
-    assert dones.tolist() == [True, False] and (rewards >= -0.1).all() and (rewards <= 0).all()
+    assert dones.tolist() == [True, False]
+    np.testing.assert_allclose(rewards, 0.1 * np.concatenate([ended[1], cores[1].reward]), rtol=1e-6)
     last = infos[0]["terminal_observation"]
     assert last.shape == observation[0].shape and infos[0]["TimeLimit.truncated"]
-    # One step apart the world has hardly changed; the next episode is another one.
-    assert np.abs(last - observation[0])[size:].max() < np.abs(after[0] - observation[0])[size:].max()
+    np.testing.assert_allclose(last[size:], ended[0][0], atol=1e-5)
 
 
 def test_critics_see_what_the_actor_does_not() -> None:
@@ -207,6 +271,10 @@ def test_bad_requests_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert train("ppo", tmp_path / "out", "--steps", "32") == 0
     assert train("ppo", tmp_path / "out", "--steps", "32", "--seed", "1") == 2
     assert "seed: 0 there, 1 now" in capsys.readouterr().err
+    assert (
+        main(["train-residual", "--task", "Lift", "--base", "gr00t://localhost:1", "--out", str(tmp_path / "c")]) == 2
+    )
+    assert "localhost:1" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert train("ppo", tmp_path / "file") == 2
 
@@ -217,11 +285,15 @@ def test_finished_trainings_are_published_with_their_card(tmp_path: Path, capsys
     assert train("ppo", first, "--steps", "32") == 0
     assert train("ppo", second, "--steps", "32", "--seed", "1") == 0
     reports = [json.loads((folder / "report.json").read_text()) for folder in (first, second)]
-    hashes = [{"residual": {"CloseDrawer": report["sha256"]}} for report in reports]
+    hashes = [
+        {"residual": {"CloseDrawer": report["sha256"]}, "base": {"CloseDrawer": report["base_sha256"]}}
+        for report in reports
+    ]
     evaluated = [tmp_path / "evaluated-0", tmp_path / "evaluated-1"]
     for folder, name, successes in zip(evaluated, hashes, (40, 30), strict=True):
-        cell = {"task": "CloseDrawer", "domain": "twin", "errors": "tracker", "successes": successes, "episodes": 50}
-        write_json(folder / "summary.json", {"cells": [cell], "hashes": name})
+        cell = {"task": "CloseDrawer", "residual": "FILE.onnx", "domain": "twin", "errors": "tracker", "split": "test"}
+        cells = [cell | {"successes": successes, "episodes": 50}]
+        write_json(folder / "summary.json", {"cells": cells, "hashes": name})
     compared = tmp_path / "compared"
     write_json(compared / "summary.json", {"hashes": hashes[0]})
     write_text(compared / "compare.md", "# Title\n\n| the | table |\n\n![plot](compare.png)\n\n## Reading\n")
@@ -242,3 +314,8 @@ def test_finished_trainings_are_published_with_their_card(tmp_path: Path, capsys
     assert "evaluated another CloseDrawer policy" in capsys.readouterr().err
     assert main(["publish", str(tmp_path / "none"), "--out", str(out)]) == 2
     assert "no finished training" in capsys.readouterr().err
+    assert main(["publish", str(first), str(first), "--out", str(out)]) == 2
+    assert "same task and seed" in capsys.readouterr().err
+    (first / "policy.onnx").write_bytes((second / "policy.onnx").read_bytes())
+    assert main(["publish", str(first), "--out", str(out)]) == 2
+    assert "is not the file" in capsys.readouterr().err

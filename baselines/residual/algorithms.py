@@ -1,4 +1,4 @@
-"""Stable-Baselines3's algorithms, changed in one thing only: their training starts at the base policy."""
+"""Stable-Baselines3's algorithms, whose training starts at the base policy and whose critics see true state."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import torch
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from baselines.residual.privileged import AsymmetricPPOPolicy, AsymmetricSACPolicy, AsymmetricTD3Policy
 from baselines.residual.settings import Settings
 
 
-class _StartsAtBase(OffPolicyAlgorithm):
-    """Gathers its first steps with the actor as it is, and trains the critics first."""
+class _StartsAtBase:
+    """SAC and TD3: gathers its first steps with the actor as it is, and trains the critics first."""
 
     critic_updates = 0
     """Updates that leave the actor as it is."""
@@ -25,12 +24,12 @@ class _StartsAtBase(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        return super()._sample_action(0, action_noise, n_envs)
+        return super()._sample_action(0, action_noise, n_envs)  # type: ignore[misc]
 
-    def _update_learning_rate(self, optimizers: Any) -> None:
-        super()._update_learning_rate(optimizers)
+    def _update_learning_rate(self: Any, optimizers: Any) -> None:
+        super()._update_learning_rate(optimizers)  # type: ignore[misc]
         if self._n_updates < self.critic_updates:
-            for group in self.policy.actor.optimizer.param_groups:  # type: ignore[union-attr]
+            for group in self.policy.actor.optimizer.param_groups:
                 group["lr"] = 0.0
 
 
@@ -90,3 +89,10 @@ def make_model(settings: Settings, worlds: VecEnv, seed: int) -> BaseAlgorithm:
 def _zero(layer: Any, bias: float = 0.0) -> None:
     layer.weight.zero_()
     layer.bias.fill_(bias)
+
+
+def gradient_updates(model: BaseAlgorithm) -> int:
+    """Steps of the optimiser so far: Stable-Baselines3 counts epochs instead where there are epochs."""
+    if isinstance(model, PPO):
+        return int(model._n_updates * model.n_steps * model.n_envs / model.batch_size)
+    return int(model._n_updates)

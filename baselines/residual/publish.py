@@ -11,6 +11,7 @@ from pathlib import Path
 
 from baselines import BaselineError
 from baselines.cards import CARD_FILE, notes_lines
+from baselines.data import code_hash
 from baselines.residual import POLICY_FILE, REPORT_FILE
 from oc_residual_gym.evaluation.comparison import TABLE_FILE
 from oc_residual_gym.evaluation.report import markdown_table, percent
@@ -23,11 +24,11 @@ _ABOUT = """Residual policies on the frozen base policy `{base}`: from a task's 
 names are in each file) to a correction of the base policy's next target. One small network (MLP) a task, trained by
 reinforcement learning in the physics domain `nominal`, on episodes of the split `train`, from a correction of zero on.
 While training, the critics see true poses and contacts; the policy never does. What is published is the last checkpoint
-of seed 0, a seed chosen beforehand, and not the best of anything."""
+of a seed that was chosen beforehand, not the best of anything."""
 _CURVES = """Success in the first 50 episodes of `val`, in `nominal` under `paper` errors, while training: for looking
 at, no choice depends on it. The first point is the base policy alone."""
-_SEEDS = """Each training seed by itself: successes of all test episodes, 95 % Wilson intervals in brackets. Seed 0 is
-the one that is published."""
+_SEEDS = """Each training seed by itself: successes of all episodes, 95 % Wilson intervals in brackets. The first seed
+of a task is the one that is published."""
 _LIMITS = """- Trained for one base policy, one task and one version of both: another one is another problem.
 - Never trained in `twin`: success there is zero-shot, and `twin` is no real robot.
 - Trained on two cores within minutes; nothing says that this is the best that the algorithm can do."""
@@ -63,6 +64,9 @@ def publish(
     """
     finished = sorted((_finished(folder) for folder in trainings), key=_order)
     bases = {training.report["base"] for training in finished}
+    seeds = [_order(training) for training in finished]
+    if len(set(seeds)) != len(seeds):
+        raise BaselineError("two of the trainings are of the same task and seed: publish one of them")
     if len(bases) != 1:
         raise BaselineError(f"trainings on several base policies ({', '.join(sorted(bases))}): publish them apart")
     published: dict[str, Training] = {}
@@ -96,7 +100,10 @@ def _order(training: Training) -> tuple[int, int]:
 def _finished(folder: Path) -> Training:
     if not (folder / REPORT_FILE).exists():
         raise BaselineError(f"{folder} holds no finished training ({REPORT_FILE}): run train-residual --out {folder}")
-    return Training(folder, read_json(folder / REPORT_FILE))
+    report = read_json(folder / REPORT_FILE)
+    if not (folder / POLICY_FILE).exists() or code_hash(folder / POLICY_FILE) != report["sha256"]:
+        raise BaselineError(f"{folder / POLICY_FILE} is not the file that {REPORT_FILE} describes: train again")
+    return Training(folder, report)
 
 
 def _summary(folder: Path, command: str) -> Record:
@@ -109,30 +116,36 @@ def _success(comparison: Path | None, published: Mapping[str, Training]) -> list
     """The comparison's page without its title and plot, its headings one level lower."""
     if comparison is None:
         return ["Not compared yet."]
-    compared = _summary(comparison, "python -m baselines compare")["hashes"]["residual"]
+    hashes = _summary(comparison, "python -m baselines compare")["hashes"]
     for task, training in published.items():
-        if compared.get(task) != training.report["sha256"]:
+        theirs = tuple(hashes.get(kind, {}).get(task) for kind in ("residual", "base"))
+        if theirs != (training.report["sha256"], training.report["base_sha256"]):
             raise BaselineError(f"{comparison} compared another {task} policy, or none: run compare with this one")
     page = (comparison / TABLE_FILE).read_text(encoding="utf-8").splitlines()[1:]
-    return "\n".join(f"#{line}" if line.startswith("#") else line for line in page if not line.startswith("![")).split(
-        "\n"
-    )
+    return [f"#{line}" if line.startswith("#") else line for line in page if not line.startswith("![")]
 
 
 def _seeds(trainings: Sequence[Training], evaluations: Sequence[Path]) -> list[str]:
     """Success of the policy of each training, for evaluations that are of one of them."""
-    by_hash = {training.report["sha256"]: training for training in trainings}
+    by_hash = {training.report["sha256"]: training.report for training in trainings}
     measured: dict[tuple[str, int], dict[str, str]] = {}
     for folder in evaluations:
         summary = _summary(folder, "oc-residual evaluate")
         for cell in summary["cells"]:
-            training = by_hash.get(summary["hashes"]["residual"][cell["task"]])
-            if training is None:
-                raise BaselineError(f"{folder} evaluated another {cell['task']} policy than these trainings' ones")
+            task, hashes = cell["task"], summary["hashes"]
+            report = by_hash.get(hashes.get("residual", {}).get(task))
+            if (
+                report is None
+                or cell["residual"] in ("zero", "oracle")
+                or hashes["base"][task] != report["base_sha256"]
+            ):
+                raise BaselineError(f"{folder} evaluated another {task} policy than that of one of these trainings")
+            row = measured.setdefault((task, report["seed"]), {})
+            column = ", ".join((cell["domain"], cell["errors"], cell["split"]))
+            if column in row:
+                raise BaselineError(f"{folder} evaluated seed {report['seed']} of {task} once more in {column}")
             rate = wilson(cell["successes"], cell["episodes"])
-            text = f"{cell['successes']} of {cell['episodes']}: {percent(vars(rate))}"
-            row = measured.setdefault((cell["task"], training.report["seed"]), {})
-            row[f"{cell['domain']}, {cell['errors']}"] = text
+            row[column] = f"{cell['successes']} of {cell['episodes']}: {percent(vars(rate))}"
     if not measured:
         return []
     columns = list(dict.fromkeys(column for row in measured.values() for column in row))
@@ -173,7 +186,7 @@ def _made_by(trainings: Sequence[Training]) -> list[str]:
     origins = dict.fromkeys(
         f"Commit {r['commit']}; {r['machine']['processor']}, {r['machine']['cores']} cores; Stable-Baselines3 "
         f"{r['stable_baselines3']}, PyTorch {r['torch']}; simulation `{r['simulation'][:16]}`; base policy "
-        f"`{r['base_sha256'][:16]}` ({r['task']})."
+        f"`{(r['base_sha256'] or 'no file')[:16]}` ({r['task']})."
         for r in reports
     )
     hashes = [f"- {r['task']}, seed {r['seed']}: `{r['sha256']}`" for r in reports]
@@ -188,6 +201,8 @@ def _draw(published: Mapping[str, Training], path: Path) -> None:
     rows = math.ceil(len(published) / columns)
     figure = Figure(figsize=(3.0 * columns, 2.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for axes in panels[len(published) :]:
+        axes.remove()
     for axes, (task, training) in zip(panels, published.items(), strict=False):
         curve = training.report["curve"]
         axes.plot([r["steps"] / 1000 for r in curve], [r["success_rate"] for r in curve], ".-")

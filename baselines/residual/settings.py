@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from baselines import BaselineError
+from oc_residual_gym.policies.versions import NEWEST
+from oc_residual_gym.tasks import TASKS
 
 FOLDER = Path(__file__).parent / "settings"
-ALGORITHMS = ("sac", "td3", "ppo")
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,12 @@ class Settings:
 def load_settings(algorithm: str, task: str, base: str) -> Settings:
     """The settings of ``algorithm`` for ``task`` on ``base``."""
     content = tomllib.loads((FOLDER / f"{algorithm}.toml").read_text(encoding="utf-8"))
-    for_task = content.pop("task", {}).get(task, {})
-    for_base = {name: for_task.pop(name) for name in ("bc", "vla") if name in for_task}.get(base, {})
+    by_task = content.pop("task", {})
+    for name in set(by_task) - set(TASKS):
+        raise BaselineError(f"{algorithm}.toml: unknown task {name!r}; known are {', '.join(TASKS)}")
+    for_task = by_task.get(task, {})
+    versions = {version: name for name, version in NEWEST.items()}
+    for_base = {name: for_task.pop(name) for name in NEWEST if name in for_task}.get(versions.get(base, base), {})
     for overrides in (for_task, for_base):
         _check(content, overrides, f"{algorithm}.toml, {task}")
         content = _merged(content, overrides)
@@ -70,5 +75,7 @@ def _check(settings: dict[str, Any], overrides: dict[str, Any], where: str) -> N
     for key, value in overrides.items():
         if key not in settings:
             raise BaselineError(f"{where}: unknown setting {key!r}; known are {', '.join(settings)}")
+        if isinstance(value, dict) != isinstance(settings[key], dict):
+            raise BaselineError(f"{where}: {key!r} is a table in one place and a value in the other")
         if isinstance(value, dict):
             _check(settings[key], value, f"{where}, {key}")

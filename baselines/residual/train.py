@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -13,26 +14,29 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
 from baselines.data import code_hash
-from baselines.residual import POLICY_FILE, REPORT_FILE, algorithms
+from baselines.residual import POLICY_FILE, REPORT_FILE, algorithms, checkpoints, privileged
 from baselines.residual import worlds as worlds_module
-from baselines.residual.algorithms import CLASSES, make_model
+from baselines.residual.algorithms import CLASSES, gradient_updates, make_model
+from baselines.residual.checkpoints import Progress
 from baselines.residual.curve import write_curve
 from baselines.residual.export import export_residual
 from baselines.residual.settings import Settings, load_settings
 from baselines.residual.worlds import TrainingWorlds
-from oc_residual_gym.evaluation import results
+from oc_residual_gym.evaluation import SettingsError, results
 from oc_residual_gym.evaluation.evaluator import EvaluationSettings, run_rows
+from oc_residual_gym.policies.versions import NEWEST
+from oc_residual_gym.worlds.render import RenderError
 
 CHECKPOINT_SECONDS = 300.0
 EVALUATIONS = 10
 """Evaluations on val in a training, for looking at: no choice depends on them."""
 EVALUATION_EPISODES = 50
-IDENTITY_FILE = "training.json"
+IDENTITY_FILE, SNAPSHOT_FILE = "training.json", "snapshot.onnx"
+"""What a training depends on, and the policy as it was evaluated last: the result is written at the end only."""
 
 
 @dataclass(frozen=True)
@@ -50,33 +54,26 @@ class Request:
     threads: int = 1
 
 
-@dataclass
-class Progress:
-    """How far a training has come, besides what the model knows."""
-
-    seconds: float = 0.0
-    curve: list[results.Record] = field(default_factory=list)
-    """One record an evaluation."""
-
-
 def train_residual(request: Request) -> Path:
     """Train as ``request`` says, going on where an interrupted run of it stopped; return the ONNX file.
 
+    A training that is finished stays as it is.
+
     Raises:
-        BaselineError: the folder holds another training.
-        SettingsError: there is no such task or base policy.
+        BaselineError: a checkpoint is damaged.
+        SettingsError: the folder holds another training; there is no such task or base policy, or its server is lost.
     """
     evaluation = EvaluationSettings((request.task,), request.base, episodes=EVALUATION_EPISODES)
     settings = load_settings(request.algorithm, request.task, request.base)
     if request.steps is not None:
         settings = replace(settings, steps=request.steps)
-    identity = _claim(request, settings, evaluation)
+    identity = _identity(request, settings, evaluation)
+    results.claim(request.out, IDENTITY_FILE, identity)
+    if (request.out / REPORT_FILE).exists():
+        return request.out / POLICY_FILE
     torch.set_num_threads(request.threads)
     scale = 1.0 - settings.model["gamma"]
-    worlds = TrainingWorlds(
-        request.task, request.base, settings.worlds, settings.errors, settings.bound, scale, request.threads
-    )
-    try:
+    with _worlds_of(request, settings, scale) as worlds:
         model, progress = _start(request, settings, worlds)
         follower = _Follower(request, settings, evaluation, progress)
         if model.num_timesteps < settings.steps:
@@ -86,56 +83,67 @@ def train_residual(request: Request) -> Path:
         path, difference = export_residual(
             model, worlds.observation_layout, settings.bound, request.out / POLICY_FILE, identity
         )
-        report = {
-            **identity,
-            "sha256": code_hash(path),
-            "bytes": path.stat().st_size,
-            "onnx_difference": difference,
-            "steps": model.num_timesteps,
-            "updates": model._n_updates,
-            "minutes": round(progress.seconds / 60.0, 2),
-            "curve": progress.curve,
-            "command": request.command,
-            "threads": request.threads,
-            "machine": results.machine(),
-            "versions": results.versions(),
-            "commit": results.commit(),
-        }
-        results.write_json(request.out / REPORT_FILE, report)
-        return path
+    if model._n_updates <= settings.start["critic_updates"]:
+        print(f"{path} is the base policy alone: {settings.steps} steps were over before the actor learned anything")
+    report = {
+        **identity,
+        "sha256": code_hash(path),
+        "bytes": path.stat().st_size,
+        "onnx_difference": difference,
+        "steps": model.num_timesteps,
+        "updates": gradient_updates(model),
+        "minutes": round(progress.seconds / 60.0, 2),
+        "curve": progress.curve,
+        "command": request.command,
+        "threads": request.threads,
+        "machine": results.machine(),
+        "versions": results.versions(),
+        "commit": progress.commit,
+    }
+    results.write_json(request.out / REPORT_FILE, report)
+    checkpoints.drop_buffer(request.out)
+    return path
+
+
+@contextmanager
+def _worlds_of(request: Request, settings: Settings, scale: float) -> Iterator[TrainingWorlds]:
+    """The worlds to train in. Raises ``SettingsError`` where the base policy cannot act in them."""
+    try:
+        worlds = TrainingWorlds(
+            request.task, request.base, settings.worlds, settings.errors, settings.bound, scale, request.threads
+        )
+        worlds.reset()
+    except (ValueError, RenderError) as error:  # no server, no OpenGL, a file made for another task
+        raise SettingsError(f"base policy {request.base!r} cannot act in {request.task}: {error}") from error
+    try:
+        yield worlds
     finally:
         worlds.close()
 
 
-def _claim(request: Request, settings: Settings, evaluation: EvaluationSettings) -> results.Record:
-    """What the training depends on. Raises ``BaselineError`` where the folder holds the training of something else."""
-    identity = {
+def _identity(request: Request, settings: Settings, evaluation: EvaluationSettings) -> results.Record:
+    """What the training depends on."""
+    return {
         "task": request.task,
-        "base": request.base,
+        "base": NEWEST.get(request.base, request.base),
         "base_sha256": evaluation.hashes["base"][request.task],
         "algorithm": request.algorithm,
         "seed": request.seed,
         "settings": {key: value for key, value in asdict(settings).items() if key != "algorithm"},
         "simulation": evaluation.hashes["simulation"],
-        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in (algorithms, worlds_module)},
+        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in (algorithms, privileged, worlds_module)},
         "stable_baselines3": metadata.version("stable-baselines3"),
         "torch": torch.__version__,
     }
-    results.claim(request.out, IDENTITY_FILE, identity)
-    return identity
 
 
 def _start(request: Request, settings: Settings, worlds: TrainingWorlds) -> tuple[BaseAlgorithm, Progress]:
     """The model as the last checkpoint left it, or a new one."""
-    monitored, progress = VecMonitor(worlds), Progress()
-    checkpoints = sorted(request.out.glob("checkpoint-*"))
-    if checkpoints:
-        model = CLASSES[settings.algorithm].load(checkpoints[-1] / "model.zip", env=monitored, device="cpu")
-        if isinstance(model, OffPolicyAlgorithm):
-            model.load_replay_buffer(checkpoints[-1] / "replay_buffer.pkl")
-        progress = Progress(**results.read_json(checkpoints[-1] / "progress.json"))
-    else:
-        model = make_model(settings, monitored, request.seed)
+    monitored = VecMonitor(worlds)
+    model, progress = checkpoints.load(CLASSES[settings.algorithm], monitored, request.out) or (
+        make_model(settings, monitored, request.seed),
+        Progress(results.commit()),
+    )
     # The worlds are not in the checkpoint: a training that goes on starts new episodes.
     worlds.seed(int(np.random.SeedSequence([request.seed, model.num_timesteps]).generate_state(1)[0] >> 1))
     model.set_logger(configure(str(request.out / "tensorboard"), ["tensorboard"]))
@@ -169,14 +177,14 @@ class _Follower(BaseCallback):
 
     def evaluate(self) -> None:
         """Note the success of the policy as it is on the first episodes of val."""
-        path = self._request.out / POLICY_FILE
+        path = self._request.out / SNAPSHOT_FILE
         export_residual(self.model, self.training_env.get_attr("observation_layout")[0], self._settings.bound, path, {})
         settings = replace(self._evaluation, residual=str(path))
         episodes = list(run_rows(settings, settings.rows, EVALUATION_EPISODES, self._request.threads))
         cell = results.cells(episodes)[0]
         measured = {k: cell[k] for k in ("success_rate", "mean_steps", "mean_return", "mean_correction_mm")}
         minutes = round(self._seconds() / 60.0, 2)
-        record = {"steps": self.num_timesteps, "updates": self.model._n_updates, "minutes": minutes, **measured}
+        record = {"steps": self.num_timesteps, "updates": gradient_updates(self.model), "minutes": minutes, **measured}
         self._progress.curve.append(record)
         for key, value in measured.items():
             if value is not None:
@@ -186,22 +194,9 @@ class _Follower(BaseCallback):
         write_curve(self._request.out, self._progress.curve)
 
     def save(self) -> None:
-        """Write a checkpoint, then remove older ones."""
+        """Write a checkpoint."""
         self._progress.seconds = self._seconds()
-        temporary = self._request.out / ".checkpoint.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        self.model.save(temporary / "model.zip")
-        if isinstance(self.model, OffPolicyAlgorithm):
-            self.model.save_replay_buffer(temporary / "replay_buffer.pkl")
-        results.write_json(temporary / "progress.json", asdict(self._progress))
-        older = sorted(self._request.out.glob("checkpoint-*"))
-        folder = self._request.out / f"checkpoint-{self.num_timesteps:012d}"
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        for checkpoint in older:
-            if checkpoint != folder:
-                shutil.rmtree(checkpoint)
+        checkpoints.save(self.model, self._progress, self._request.out)
         self._saved = time.monotonic()
 
     def _seconds(self) -> float:

@@ -13,6 +13,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from baselines.residual.privileged import privileged, privileged_size
 from oc_residual_gym.envs.observation import BOUND
 from oc_residual_gym.envs.sb3 import ResidualVecEnv
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.policies.server import ServerPolicy
 
 
 class TrainingWorlds(VecEnv):
@@ -77,6 +79,9 @@ class TrainingWorlds(VecEnv):
         steps = []
         for part in self.parts:
             observations, rewards, dones, infos = part.step_wait()
+            core = part.envs.core
+            if isinstance(core.base_policy, ServerPolicy) and core.base_policy_problem:
+                raise SettingsError(f"{core.base_policy_problem}; run this again once it is back, to go on")
             for world in np.flatnonzero(dones):
                 infos[world]["terminal_observation"] = self._terminal(infos[world])
             steps.append((self._with_privileged(np.asarray(observations), part), self._scale * rewards, dones, infos))

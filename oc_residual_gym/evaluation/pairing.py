@@ -26,7 +26,7 @@ def means_of(tasks: Sequence[str]) -> dict[str, Sequence[str]]:
     if set(PAPER_TASKS) <= set(tasks):
         means[PAPER_MEAN] = PAPER_TASKS
     if len(tasks) > 1 and set(tasks) != set(PAPER_TASKS):
-        means[ALL_MEAN] = tasks
+        means[ALL_MEAN if len(tasks) == len(TASKS) else f"these {len(tasks)} tasks"] = tasks
     return means
 
 

@@ -85,14 +85,18 @@ def read_episodes(path: Path) -> list[Record]:
     return list(episodes.values())
 
 
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"{out} is a file; give a folder as --out")
+
+
 def claim(out: Path, name: str, identity: Mapping[str, Any]) -> None:
     """Mark the folder ``out`` as that of the one run that ``identity`` describes, in its file ``name``.
 
     Raises:
         SettingsError: if it is a file, or the folder of another run, naming what differs.
     """
-    if out.exists() and not out.is_dir():
-        raise SettingsError(f"{out} is a file; give a folder as --out")
+    _check_folder(out)
     wanted = json.loads(json.dumps(identity))  # tuples become lists, as in the file
     if not (out / name).exists():
         write_json(out / name, wanted)
@@ -115,6 +119,7 @@ def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
     Raises:
         SettingsError: if ``out`` holds another evaluation's episodes, naming what differs.
     """
+    _check_folder(out)
     settings_file, begun = out / SETTINGS_FILE, (out / EPISODES_FILE).exists()
     if begun and not settings_file.exists():
         raise SettingsError(f"{out} holds {EPISODES_FILE} without {SETTINGS_FILE}; choose another --out or remove it")

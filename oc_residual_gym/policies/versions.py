@@ -37,8 +37,7 @@ def residual_file(name: str, task: str, base: str) -> Path:
     Raises:
         ValueError: there is none; the message lists those there are.
     """
-    path = residual_folder(name, base) / f"{task}.onnx"
-    if path.is_file():
+    if isinstance(base, str) and (path := residual_folder(name, base) / f"{task}.onnx").is_file():
         return path
     version = NEWEST_RESIDUALS.get(name, name)
     tasks: dict[str, list[str]] = {}

@@ -1,0 +1,80 @@
+"""What an interrupted training goes on from: a folder of model, replay buffer and progress, whole or not there."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from baselines import BaselineError
+from oc_residual_gym.evaluation import results
+
+MODEL_FILE, BUFFER_FILE, PROGRESS_FILE = "model.zip", "replay_buffer.pkl", "progress.json"
+
+
+@dataclass
+class Progress:
+    """How far a training has come, besides what the model knows."""
+
+    commit: str | None = None
+    """Of this package, when the training began."""
+    seconds: float = 0.0
+    curve: list[results.Record] = field(default_factory=list)
+    """One record an evaluation."""
+
+
+def save(model: BaseAlgorithm, progress: Progress, out: Path) -> None:
+    """Write a checkpoint into ``out``, then remove older ones."""
+    temporary = out / ".checkpoint.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    model.save(temporary / MODEL_FILE)
+    if isinstance(model, OffPolicyAlgorithm):
+        model.save_replay_buffer(temporary / BUFFER_FILE)
+    results.write_json(temporary / PROGRESS_FILE, asdict(progress))
+    older = sorted(out.glob("checkpoint-*"))
+    folder = out / f"checkpoint-{model.num_timesteps:012d}"
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    for checkpoint in older:
+        if checkpoint != folder:
+            shutil.rmtree(checkpoint)
+
+
+def load(kind: type[BaseAlgorithm], worlds: VecEnv, out: Path) -> tuple[BaseAlgorithm, Progress] | None:
+    """The newest checkpoint in ``out``, or ``None`` where there is none.
+
+    Raises:
+        BaselineError: it cannot be read.
+    """
+    checkpoints = sorted(out.glob("checkpoint-*"))
+    if not checkpoints:
+        return None
+    folder = checkpoints[-1]
+    try:
+        model = kind.load(folder / MODEL_FILE, env=worlds, device="cpu")
+        if isinstance(model, OffPolicyAlgorithm):
+            model.load_replay_buffer(folder / BUFFER_FILE)
+            assert model.replay_buffer is not None
+            _cut(model.replay_buffer)
+        return model, Progress(**results.read_json(folder / PROGRESS_FILE))
+    except Exception as error:  # whatever a damaged zip file, pickle or JSON file raises
+        raise BaselineError(f"{folder} is damaged ({error!r}): remove it to begin this training anew") from error
+
+
+def drop_buffer(out: Path) -> None:
+    """Remove the replay buffer, which a finished training needs no more."""
+    for file in out.glob(f"checkpoint-*/{BUFFER_FILE}"):
+        file.unlink()
+
+
+def _cut(buffer: ReplayBuffer) -> None:
+    """Mark the episodes that were running as cut off: new ones follow them, to which n-step returns must not reach."""
+    last = buffer.pos - 1
+    running = buffer.dones[last] == 0
+    buffer.dones[last][running] = buffer.timeouts[last][running] = 1
