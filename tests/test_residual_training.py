@@ -15,10 +15,7 @@ pytest.importorskip("onnx", reason="needs the extra [train]")
 
 from baselines import BaselineError  # noqa: E402
 from baselines.cli import main  # noqa: E402
-from baselines.residual import (
-    ALGORITHMS,
-    checkpoints,
-)
+from baselines.residual import ALGORITHMS, checkpoints  # noqa: E402
 from baselines.residual import settings as settings_module  # noqa: E402
 from baselines.residual.algorithms import CLASSES, make_model  # noqa: E402
 from baselines.residual.privileged import privileged, privileged_size  # noqa: E402
