@@ -49,7 +49,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for algorithm in ALGORITHMS:
         (folder / f"{algorithm}.toml").write_text(
             f"[training]\nsteps = {STEPS}\nworlds = 4\nerrors = ['paper', 'tracker']\n"
-            f"bound = {list(BOUND)}\nretry = 0.5\n"
+            f"bound = {list(BOUND)}\n"
             f"[start]\n{START[algorithm]}\n[model]\ngamma = 0.9\nlearning_rate = 1e-3\n{SMALL[algorithm]}\n"
             "[model.policy_kwargs]\nnet_arch = [16]\n"
         )
@@ -135,8 +135,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{checkpoint} is damaged" in capsys.readouterr().err
 
 
-def make_worlds(task: str = "CloseDrawer", worlds: int = 2, retry: float = 0.0) -> TrainingWorlds:
-    return TrainingWorlds(task, "hold", worlds, ("paper", "tracker"), BOUND, retry, reward_scale=0.1, threads=1)
+def make_worlds(task: str = "CloseDrawer", worlds: int = 2) -> TrainingWorlds:
+    return TrainingWorlds(task, "hold", worlds, ("paper", "tracker"), BOUND, reward_scale=0.1, threads=1)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -154,26 +154,6 @@ def test_training_starts_at_the_base_policy(algorithm: str) -> None:
         model._setup_learn(1000)
         samples = np.concatenate([model._sample_action(1000, model.action_noise, 2)[0] for _ in range(100)])  # type: ignore[attr-defined]
     assert 0.1 < samples.std() < 0.4  # in shares of the bound
-
-
-@pytest.mark.parametrize("retry", [0.0, 1.0])
-def test_what_failed_is_tried_again_until_it_succeeds(retry: float) -> None:
-    worlds = make_worlds(retry=retry)
-    cores = [part.envs.core for part in worlds.parts]
-    worlds.seed(0)
-    worlds.reset()
-    for core in cores:
-        core.max_episode_steps = 2
-    actions = np.zeros((2, 7), np.float32)
-    first = [int(core.seeds[0]) for core in cores]
-    for _ in range(4):  # the second episodes are drawn before anything has failed
-        worlds.step(actions)
-    second = [int(core.seeds[0]) for core in cores]
-    for _ in range(4):
-        worlds.step(actions)
-    third = {int(core.seeds[0]) for core in cores}
-    worlds.close()
-    assert (third <= {*first, *second}) == (retry == 1.0)
 
 
 @pytest.mark.usefixtures("small")

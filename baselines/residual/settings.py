@@ -27,8 +27,6 @@ class Settings:
     """Pose error models, an equal share of the worlds each."""
     bound: tuple[float, ...]
     """Largest residual action of the policy, for x, y, z, the three rotations and the gripper."""
-    retry: float
-    """Probability that a new episode starts where one failed that has not succeeded since."""
     start: dict[str, float]
     """How the training starts at the base policy: ``log_std`` or ``noise`` of the exploration, in shares of the bound;
     ``critic_updates``, the first updates, which leave the actor as it is."""
@@ -59,7 +57,6 @@ def load_settings(algorithm: str, task: str, base: str) -> Settings:
         int(training["worlds"]),
         tuple(training["errors"]),
         tuple(training["bound"]),
-        float(training["retry"]),
         content["start"],
         content["model"],
     )

@@ -110,14 +110,7 @@ def _worlds_of(request: Request, settings: Settings, scale: float) -> Iterator[T
     """The worlds to train in. Raises ``SettingsError`` where the base policy cannot act in them."""
     try:
         worlds = TrainingWorlds(
-            request.task,
-            request.base,
-            settings.worlds,
-            settings.errors,
-            settings.bound,
-            settings.retry,
-            scale,
-            request.threads,
+            request.task, request.base, settings.worlds, settings.errors, settings.bound, scale, request.threads
         )
         worlds.reset()
     except (ValueError, RenderError) as error:  # no server, no OpenGL, a file made for another task

@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from baselines.residual.privileged import privileged, privileged_size
-from oc_residual_gym.envs.episodes import draw_seed
 from oc_residual_gym.envs.observation import BOUND
 from oc_residual_gym.envs.sb3 import ResidualVecEnv
 from oc_residual_gym.evaluation import SettingsError
@@ -27,7 +26,6 @@ class TrainingWorlds(VecEnv):
         num_envs: worlds, all together.
         errors: pose error models.
         bound: residual action that an action of 1 stands for, seven numbers.
-        retry: probability that a new episode starts where one failed that has not succeeded since.
         reward_scale: rewards are multiplied by this.
         threads: threads that step worlds.
     """
@@ -39,7 +37,6 @@ class TrainingWorlds(VecEnv):
         num_envs: int,
         errors: Sequence[str],
         bound: Sequence[float],
-        retry: float,
         reward_scale: float,
         threads: int | None,
     ):
@@ -47,10 +44,6 @@ class TrainingWorlds(VecEnv):
         self.parts = [ResidualVecEnv(task, share, base_policy=base, errors=e, threads=threads) for e in errors]
         self.bound = np.array(bound, np.float32)
         self._scale = np.float32(reward_scale)
-        self._retry, self._failed = retry, set[int]()
-        self._rng = np.random.default_rng()
-        for part in self.parts:
-            part.envs.core.draw_seed = self._draw_seed  # type: ignore[method-assign]
         first = self.parts[0].envs
         self.render_mode = None
         self.observation_layout = first.observation_layout
@@ -62,16 +55,9 @@ class TrainingWorlds(VecEnv):
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         seeds = super().seed(seed)
-        self._rng = np.random.default_rng(seed)
         for i, part in enumerate(self.parts):
             part._seeds = list(seeds[i * part.num_envs : (i + 1) * part.num_envs])
         return seeds
-
-    def _draw_seed(self, rng: np.random.Generator) -> int:
-        """Seed of a world's next episode."""
-        if self._failed and self._rng.random() < self._retry:
-            return int(self._rng.choice(sorted(self._failed)))
-        return draw_seed("train", rng)
 
     def reset(self) -> VecEnvObs:
         observations = [np.asarray(part.reset()) for part in self.parts]
@@ -97,9 +83,7 @@ class TrainingWorlds(VecEnv):
             if isinstance(core.base_policy, ServerPolicy) and core.base_policy_problem:
                 raise SettingsError(f"{core.base_policy_problem}; run this again once it is back, to go on")
             for world in np.flatnonzero(dones):
-                info = infos[world]
-                info["terminal_observation"] = self._terminal(info)
-                (self._failed.discard if info["success"] else self._failed.add)(info["seed"])
+                infos[world]["terminal_observation"] = self._terminal(infos[world])
             steps.append((self._with_privileged(np.asarray(observations), part), self._scale * rewards, dones, infos))
         observations, rewards, dones, infos = zip(*steps, strict=True)
         merged = [info for part in infos for info in part]
