@@ -66,7 +66,7 @@ def test_the_table_has_a_row_for_each_condition_and_task(finished: tuple[Path, s
     folder, output, _ = finished
     lines = [[entry.strip() for entry in line.strip("|\n").split("|")] for line in output.splitlines() if "|" in line]
     assert lines[0] == ["world, pose errors", "task", *SIDES, "residual - base"]
-    expected = [[condition, task] for condition in CONDITIONS for task in (*QUICK, "all tasks")]
+    expected = [[condition, task] for condition in CONDITIONS for task in (*QUICK, "these 2 tasks")]
     assert [line[:2] for line in lines[2:]] == expected
     differences = read(folder)["differences"]
     for line, row in zip(lines[2:], differences, strict=True):
@@ -215,3 +215,11 @@ def test_means_are_those_of_the_papers_five_tasks_and_of_all() -> None:
         assert row["difference"]["mean"] == pytest.approx(row["residual"]["mean"] - row["base"]["mean"])
     five = [episode for episode in sides["base"] if episode["task"] in PAPER_TASKS]
     assert [row["task"] for row in paired_rates({"base": five, "residual": five})][-1] == "paper's five tasks"
+
+
+@pytest.mark.parametrize("residual", ["zero", "oracle"])
+def test_what_is_compared_with_anyway_is_no_residual_to_compare(
+    residual: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(residual, tmp_path) == 2
+    assert "give a trained residual" in capsys.readouterr().err

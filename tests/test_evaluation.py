@@ -156,7 +156,7 @@ def test_compare_pairs_the_episodes(finished: Path, tmp_path: Path) -> None:
     evaluate(EvaluationSettings(SETTINGS.tasks, base="hold", episodes=4), tmp_path / "hold")
     summary, table = compare(tmp_path / "hold", finished, tmp_path)
     assert len(summary["cells"]) == 4
-    assert [row["task"] for row in summary["differences"]] == ["Lift", "CloseDrawer", "all tasks"]
+    assert [row["task"] for row in summary["differences"]] == ["Lift", "CloseDrawer", "these 2 tasks"]
     for row in summary["differences"]:
         difference = row["difference"]
         assert difference["mean"] == pytest.approx(row["candidate"]["mean"] - row["reference"]["mean"])
@@ -202,3 +202,9 @@ def test_bootstrap_does_not_claim_certainty_where_all_episodes_agree() -> None:
     assert estimate.low == pytest.approx(0.885, abs=0.02)
     many = stratified_bootstrap({str(task): np.ones(50) for task in range(6)}, (0.0, 1.0))
     assert many.low < 0.98 < many.mean == many.high == 1.0
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(SettingsError, match="out is a file; give a folder as --out"):
+        evaluate(EvaluationSettings(("Lift",), "hold", episodes=1), tmp_path / "out")

@@ -251,6 +251,25 @@ def test_cards_lie_beside_the_shipped_files_and_name_their_hashes(name):
     assert set(re.findall(r"\.onnx `([0-9a-f]{64})`", card.read_text(encoding="utf-8"))) == hashes
 
 
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("base", NEWEST)
+def test_shipped_residuals_fit_their_tasks_and_stand_in_their_card(base, name):
+    if base == "vla" and name not in ("Lift", "PickPlace", "PegInsert"):
+        with pytest.raises(ValueError, match="on vla-v0 Lift, PegInsert, PickPlace"):
+            residual_policy(name, base)
+        return
+    policy = residual_policy(name, base)
+    worlds = ResidualWorlds(name, 2, base_policy="hold")
+    worlds.reset(np.arange(2), [0, 1])
+    policy.check([field.name for field in worlds.observation_layout], worlds.observation.shape[1])
+    actions = policy(worlds.observation)
+    worlds.close()
+    assert actions.any()
+    assert np.abs(actions).max() <= 0.5  # what training bounded them to
+    card = SHIPPED / NEWEST_RESIDUALS["trained"] / NEWEST[base] / "card.md"
+    assert policy.hash in card.read_text(encoding="utf-8")
+
+
 def test_a_missing_shipped_policy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("oc_residual_gym.policies.versions.SHIPPED", tmp_path)
     with pytest.raises(ValueError, match="'bc-v0' has no file for Lift"):
