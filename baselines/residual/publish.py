@@ -17,6 +17,7 @@ from oc_residual_gym.evaluation.comparison import TABLE_FILE
 from oc_residual_gym.evaluation.report import markdown_table, percent
 from oc_residual_gym.evaluation.results import SUMMARY_FILE, Record, read_json, write_bytes, write_text
 from oc_residual_gym.evaluation.statistics import wilson
+from oc_residual_gym.policies.versions import NEWEST
 from oc_residual_gym.tasks import TASKS
 
 CURVES_FILE = "learning_curves.png"
@@ -101,6 +102,7 @@ def _finished(folder: Path) -> Training:
     if not (folder / REPORT_FILE).exists():
         raise BaselineError(f"{folder} holds no finished training ({REPORT_FILE}): run train-residual --out {folder}")
     report = read_json(folder / REPORT_FILE)
+    report["base"] = NEWEST.get(report["base"], report["base"])
     if not (folder / POLICY_FILE).exists() or code_hash(folder / POLICY_FILE) != report["sha256"]:
         raise BaselineError(f"{folder / POLICY_FILE} is not the file that {REPORT_FILE} describes: train again")
     return Training(folder, report)
