@@ -83,7 +83,7 @@ def test_everything_that_comes_with_the_packages_is_installed(monkeypatch):
         path
         for package in ("oc_residual_gym", "demos_replay")
         for path in (root / package).rglob("*")
-        if path.suffix in (".onnx", ".hdf5", ".json", ".md", ".typed")
+        if path.suffix in (".onnx", ".hdf5", ".json", ".md", ".png", ".typed")
     }
     assert {root / "demos_replay" / "logs" / f"{task}.hdf5" for task in TASKS} <= installed
     assert any(path.suffix == ".onnx" for path in installed)
