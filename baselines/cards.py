@@ -63,9 +63,14 @@ def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | Non
         "Training": _training(reports),
         "Limits": [_LIMITS],
     }
-    lines = [f"# {reports[0]['policy']}", "", _ABOUT[reports[0]["base"]]]
-    for title, content in sections.items():
-        lines += ["", f"## {title}", "", *content] if content else []
+    return write_sections(folder, reports[0]["policy"], _ABOUT[reports[0]["base"]], sections)
+
+
+def write_sections(folder: Path, title: str, about: str, sections: Mapping[str, Sequence[str]]) -> Path:
+    """Write the card of ``folder`` from the lines of its sections, leaving out empty ones; return the card."""
+    lines = [f"# {title}", "", about]
+    for heading, content in sections.items():
+        lines += ["", f"## {heading}", "", *content] if content else []
     write_text(folder / CARD_FILE, "\n".join(lines) + "\n")
     return folder / CARD_FILE
 

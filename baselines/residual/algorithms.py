@@ -56,8 +56,6 @@ class ResidualPPO(PPO):
 
 
 CLASSES: dict[str, type[BaseAlgorithm]] = {"sac": ResidualSAC, "td3": ResidualTD3, "ppo": ResidualPPO}
-
-
 POLICIES = {"sac": AsymmetricSACPolicy, "td3": AsymmetricTD3Policy, "ppo": AsymmetricPPOPolicy}
 
 

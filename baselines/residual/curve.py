@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oc_residual_gym.evaluation import results
+from oc_residual_gym.evaluation.report import save_figure
 
 TABLE_FILE, PLOT_FILE = "learning_curve.csv", "learning_curve.png"
 
@@ -26,4 +27,4 @@ def write_curve(folder: Path, curve: Sequence[results.Record]) -> None:
     steps = [record["steps"] for record in curve]
     axes.plot(steps, [record["success_rate"] for record in curve], ".-")
     axes.set(xlabel="environment steps", ylabel="success on val", ylim=(-0.03, 1.03))
-    figure.savefig(folder / PLOT_FILE, dpi=120)
+    save_figure(figure, folder / PLOT_FILE, dpi=120)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baselines import BaselineError
-from baselines.cards import CARD_FILE, notes_lines
+from baselines.cards import notes_lines, write_sections
 from baselines.data import code_hash
 from baselines.residual import POLICY_FILE, REPORT_FILE
 from oc_residual_gym.evaluation.comparison import TABLE_FILE
-from oc_residual_gym.evaluation.report import markdown_table, percent
-from oc_residual_gym.evaluation.results import SUMMARY_FILE, Record, read_json, write_bytes, write_text
+from oc_residual_gym.evaluation.report import markdown_table, percent, save_figure
+from oc_residual_gym.evaluation.results import SUMMARY_FILE, Record, read_json
 from oc_residual_gym.evaluation.statistics import wilson
 from oc_residual_gym.policies.versions import NEWEST
 from oc_residual_gym.tasks import TASKS
@@ -87,11 +86,8 @@ def publish(
         shutil.copyfile(training.folder / POLICY_FILE, temporary)
         temporary.replace(out / f"{task}.onnx")
     _draw(published, out / CURVES_FILE)
-    lines = [f"# Residual policies on {bases.pop()}", "", _ABOUT.format(base=finished[0].report["base"])]
-    for title, content in sections.items():
-        lines += ["", f"## {title}", "", *content] if content else []
-    write_text(out / CARD_FILE, "\n".join(lines) + "\n")
-    return out / CARD_FILE
+    base = bases.pop()
+    return write_sections(out, f"Residual policies on {base}", _ABOUT.format(base=base), sections)
 
 
 def _order(training: Training) -> tuple[int, int]:
@@ -213,6 +209,4 @@ def _draw(published: Mapping[str, Training], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("thousand environment steps", fontsize="medium")
     figure.supylabel("success on val", fontsize="medium")
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110)
-    write_bytes(path, image.getvalue())
+    save_figure(figure, path, dpi=110)

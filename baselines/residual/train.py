@@ -72,8 +72,7 @@ def train_residual(request: Request) -> Path:
     if (request.out / REPORT_FILE).exists():
         return request.out / POLICY_FILE
     torch.set_num_threads(request.threads)
-    scale = 1.0 - settings.model["gamma"]
-    with _worlds_of(request, settings, scale) as worlds:
+    with _worlds_of(request, settings) as worlds:
         model, progress = _start(request, settings, worlds)
         follower = _Follower(request, settings, evaluation, progress)
         if model.num_timesteps < settings.steps:
@@ -106,8 +105,9 @@ def train_residual(request: Request) -> Path:
 
 
 @contextmanager
-def _worlds_of(request: Request, settings: Settings, scale: float) -> Iterator[TrainingWorlds]:
+def _worlds_of(request: Request, settings: Settings) -> Iterator[TrainingWorlds]:
     """The worlds to train in. Raises ``SettingsError`` where the base policy cannot act in them."""
+    scale = 1.0 - settings.model["gamma"]
     try:
         worlds = TrainingWorlds(
             request.task, request.base, settings.worlds, settings.errors, settings.bound, scale, request.threads
@@ -123,14 +123,15 @@ def _worlds_of(request: Request, settings: Settings, scale: float) -> Iterator[T
 
 def _identity(request: Request, settings: Settings, evaluation: EvaluationSettings) -> results.Record:
     """What the training depends on."""
+    hashes = evaluation.hashes  # reads and hashes files each time
     return {
         "task": request.task,
         "base": NEWEST.get(request.base, request.base),
-        "base_sha256": evaluation.hashes["base"][request.task],
+        "base_sha256": hashes["base"][request.task],
         "algorithm": request.algorithm,
         "seed": request.seed,
         "settings": {key: value for key, value in asdict(settings).items() if key != "algorithm"},
-        "simulation": evaluation.hashes["simulation"],
+        "simulation": hashes["simulation"],
         "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in (algorithms, privileged, worlds_module)},
         "stable_baselines3": metadata.version("stable-baselines3"),
         "torch": torch.__version__,

@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oc_residual_gym.evaluation.results import Record, write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("0.72", "tab:blue", "tab:green")
 """Of the sides' bars, in their order."""
@@ -63,6 +67,11 @@ def plot_rates(path: Path, panels: Mapping[str, Sequence[Record]], sides: Mappin
         axes.set_title(title, loc="left", fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(sides), frameon=False)
+    save_figure(figure, path, dpi=150)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a figure as a PNG file, all at once."""
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150)
+    figure.savefig(image, format="png", dpi=dpi)
     write_bytes(path, image.getvalue())
