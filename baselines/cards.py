@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from baselines import BaselineError
-from oc_residual_gym.evaluation.results import SUMMARY_FILE, Record, read_json, write_text
+from oc_residual_gym.evaluation.results import Record, finished_summary, read_json, write_text
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
 from oc_residual_gym.tasks import PAPER_TASKS, TASKS
 
@@ -47,8 +47,9 @@ def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | Non
         notes: what a person has to say, in Markdown; kept in ``folder`` and used again when none are given.
 
     Raises:
-        BaselineError: there are no policies, the notes are no text, or an evaluation is not finished, is one of other
-            files, or measures again what another one did.
+        BaselineError: there are no policies, the notes are no text, or an evaluation is one of other files, or measures
+            again what another one did.
+        SettingsError: an evaluation is not finished.
     """
     reports = [read_json(path) for path in sorted(folder.glob("*.json"))]
     if not reports:
@@ -77,9 +78,7 @@ def write_sections(folder: Path, title: str, about: str, sections: Mapping[str, 
 
 def _summary(folder: Path, reports: Sequence[Record]) -> Record:
     """Summary of an evaluation, if it is one of these files."""
-    if not (folder / SUMMARY_FILE).exists():
-        raise BaselineError(f"{folder} holds no finished evaluation ({SUMMARY_FILE}): run oc-residual evaluate there")
-    summary: Record = read_json(folder / SUMMARY_FILE)
+    summary = finished_summary(folder)
     ours = {task: report["sha256"] for report in reports for task in report["tasks"]}
     for cell in summary["cells"]:
         if summary["hashes"].get("base", {}).get(cell["task"]) != ours.get(cell["task"], ""):

@@ -14,7 +14,7 @@ from baselines.data import code_hash
 from baselines.residual import POLICY_FILE, REPORT_FILE
 from oc_residual_gym.evaluation.comparison import TABLE_FILE
 from oc_residual_gym.evaluation.report import markdown_table, percent, save_figure
-from oc_residual_gym.evaluation.results import SUMMARY_FILE, Record, read_json
+from oc_residual_gym.evaluation.results import Record, finished_summary, read_json
 from oc_residual_gym.evaluation.statistics import wilson
 from oc_residual_gym.policies.versions import NEWEST
 from oc_residual_gym.tasks import TASKS
@@ -60,7 +60,8 @@ def publish(
 
     Raises:
         BaselineError: a training is not finished, or of another base policy than the others; a comparison or an
-            evaluation is not finished, or is one of other files.
+            evaluation is one of other files.
+        SettingsError: a comparison or an evaluation is not finished.
     """
     finished = sorted((_finished(folder) for folder in trainings), key=_order)
     bases = {training.report["base"] for training in finished}
@@ -104,17 +105,11 @@ def _finished(folder: Path) -> Training:
     return Training(folder, report)
 
 
-def _summary(folder: Path, command: str) -> Record:
-    if not (folder / SUMMARY_FILE).exists():
-        raise BaselineError(f"{folder} holds no {SUMMARY_FILE}: run `{command} --out {folder}` to its end first")
-    return read_json(folder / SUMMARY_FILE)
-
-
 def _success(comparison: Path | None, published: Mapping[str, Training]) -> list[str]:
     """The comparison's page without its title and plot, its headings one level lower."""
     if comparison is None:
         return ["Not compared yet."]
-    hashes = _summary(comparison, "python -m baselines compare")["hashes"]
+    hashes = finished_summary(comparison, "python -m baselines compare ...")["hashes"]
     for task, training in published.items():
         theirs = tuple(hashes.get(kind, {}).get(task) for kind in ("residual", "base"))
         if theirs != (training.report["sha256"], training.report["base_sha256"]):
@@ -128,7 +123,7 @@ def _seeds(trainings: Sequence[Training], evaluations: Sequence[Path]) -> list[s
     by_hash = {training.report["sha256"]: training.report for training in trainings}
     measured: dict[tuple[str, int], dict[str, str]] = {}
     for folder in evaluations:
-        summary = _summary(folder, "oc-residual evaluate")
+        summary = finished_summary(folder)
         for cell in summary["cells"]:
             task, hashes = cell["task"], summary["hashes"]
             report = by_hash.get(hashes.get("residual", {}).get(task))

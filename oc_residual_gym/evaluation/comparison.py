@@ -13,8 +13,8 @@ from oc_residual_gym.evaluation.results import (
     SUMMARY_FILE,
     Record,
     cells,
+    finished_summary,
     read_episodes,
-    read_json,
     write_json,
     write_text,
 )
@@ -36,7 +36,7 @@ def compare(reference: Path, candidate: Path, out: Path) -> tuple[Record, str]:
         SettingsError: if one of them is not finished, or they ran different episodes.
     """
     folders = {"reference": reference, "candidate": candidate}
-    summaries = {role: _finished(folder) for role, folder in folders.items()}
+    summaries = {role: finished_summary(folder) for role, folder in folders.items()}
     episodes = {role: read_episodes(folder / EPISODES_FILE) for role, folder in folders.items()}
     if rows_of(episodes["reference"]) != rows_of(episodes["candidate"]):
         raise SettingsError(
@@ -62,15 +62,6 @@ def compare(reference: Path, candidate: Path, out: Path) -> tuple[Record, str]:
     write_text(out / TABLE_FILE, table)
     plot_rates(out / PLOT_FILE, {"": differences}, names)
     return summary, table
-
-
-def _finished(folder: Path) -> Record:
-    path = folder / SUMMARY_FILE
-    if not path.exists():
-        raise SettingsError(
-            f"{folder} holds no finished evaluation; run `oc-residual evaluate ... --out {folder}` first"
-        )
-    return read_json(path)
 
 
 def _describe(episodes: list[Record]) -> str:

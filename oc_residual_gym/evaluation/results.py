@@ -129,6 +129,13 @@ def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
     return read_episodes(out / EPISODES_FILE)
 
 
+def finished_summary(folder: Path, command: str = "oc-residual evaluate ...") -> Record:
+    """The summary of what ``command`` finished in ``folder``. Raises ``SettingsError`` where it has not."""
+    if not (folder / SUMMARY_FILE).exists():
+        raise SettingsError(f"{folder} holds no finished evaluation; run `{command} --out {folder}` first")
+    return read_json(folder / SUMMARY_FILE)
+
+
 def cells(episodes: Iterable[Record]) -> list[Record]:
     """Summary of the episodes of each task (and policy, domain, ...), in the order in which they come.
 
