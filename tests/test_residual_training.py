@@ -49,8 +49,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for algorithm in ALGORITHMS:
         (folder / f"{algorithm}.toml").write_text(
             f"[training]\nsteps = {STEPS}\nworlds = 4\nerrors = ['paper', 'tracker']\n"
-            f"bound = {list(BOUND)}\n"
-            f"[start]\n{START[algorithm]}\n[model]\ngamma = 0.9\nlearning_rate = 1e-3\n{SMALL[algorithm]}\n"
+            f"bound = {list(BOUND)}\npenalty = 0.1\n"
+            f"[start]\n{START[algorithm]}\n[model]\ngamma = 0.9\nlearning_rate = [1e-3, 1e-4]\n{SMALL[algorithm]}\n"
             "[model.policy_kwargs]\nnet_arch = [16]\n"
         )
     monkeypatch.setattr(settings_module, "FOLDER", folder)
@@ -136,7 +136,20 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def make_worlds(task: str = "CloseDrawer", worlds: int = 2) -> TrainingWorlds:
-    return TrainingWorlds(task, "hold", worlds, ("paper", "tracker"), BOUND, reward_scale=0.1, threads=1)
+    return TrainingWorlds(task, "hold", worlds, ("paper", "tracker"), BOUND, penalty=0.1, reward_scale=0.1, threads=1)
+
+
+def test_corrections_cost_as_much_as_the_settings_say() -> None:
+    worlds = make_worlds()
+    rewards = []
+    for action in (0.0, 1.0):  # the gripper alone, so little that nothing moves
+        worlds.seed(3)
+        worlds.reset()
+        actions = np.zeros((2, 7), np.float32)
+        actions[1, 6] = action
+        rewards.append(worlds.step(actions)[1])
+    worlds.close()
+    np.testing.assert_allclose(rewards[0] - rewards[1], [0.0, 0.1 * 0.1 / 7], rtol=1e-4)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -9,6 +9,7 @@ import torch
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from baselines.residual.privileged import AsymmetricPPOPolicy, AsymmetricSACPolicy, AsymmetricTD3Policy
@@ -61,7 +62,8 @@ POLICIES = {"sac": AsymmetricSACPolicy, "td3": AsymmetricTD3Policy, "ppo": Asymm
 
 def make_model(settings: Settings, worlds: VecEnv, seed: int) -> BaseAlgorithm:
     """A model whose deterministic action is zero, and whose exploration is as small as ``settings`` say."""
-    arguments = {**settings.model, "seed": seed, "device": "cpu"}
+    learning_rate = LinearSchedule(*settings.model["learning_rate"], end_fraction=1.0)
+    arguments = {**settings.model, "learning_rate": learning_rate, "seed": seed, "device": "cpu"}
     start = settings.start
     if settings.algorithm == "td3":
         size = int(np.prod(worlds.action_space.shape or ()))

@@ -27,11 +27,13 @@ class Settings:
     """Pose error models, an equal share of the worlds each."""
     bound: tuple[float, ...]
     """Largest residual action of the policy, for x, y, z, the three rotations and the gripper."""
+    penalty: float
+    """What an action at the bound in every dimension costs, in rewards of one step."""
     start: dict[str, float]
     """How the training starts at the base policy: ``log_std`` or ``noise`` of the exploration, in shares of the bound;
     ``critic_updates``, the first updates, which leave the actor as it is."""
     model: dict[str, Any]
-    """Arguments of the Stable-Baselines3 class."""
+    """Arguments of the Stable-Baselines3 class; ``learning_rate`` is that of the first and of the last update."""
 
 
 def load_settings(algorithm: str, task: str, base: str) -> Settings:
@@ -57,6 +59,7 @@ def load_settings(algorithm: str, task: str, base: str) -> Settings:
         int(training["worlds"]),
         tuple(training["errors"]),
         tuple(training["bound"]),
+        float(training["penalty"]),
         content["start"],
         content["model"],
     )

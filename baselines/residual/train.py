@@ -107,10 +107,16 @@ def train_residual(request: Request) -> Path:
 @contextmanager
 def _worlds_of(request: Request, settings: Settings) -> Iterator[TrainingWorlds]:
     """The worlds to train in. Raises ``SettingsError`` where the base policy cannot act in them."""
-    scale = 1.0 - settings.model["gamma"]
     try:
         worlds = TrainingWorlds(
-            request.task, request.base, settings.worlds, settings.errors, settings.bound, scale, request.threads
+            request.task,
+            request.base,
+            settings.worlds,
+            settings.errors,
+            settings.bound,
+            settings.penalty,
+            reward_scale=1.0 - settings.model["gamma"],
+            threads=request.threads,
         )
         worlds.reset()
     except (ValueError, RenderError) as error:  # no server, no OpenGL, a file made for another task

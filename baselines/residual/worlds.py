@@ -26,6 +26,7 @@ class TrainingWorlds(VecEnv):
         num_envs: worlds, all together.
         errors: pose error models.
         bound: residual action that an action of 1 stands for, seven numbers.
+        penalty: rewards lose this share of the mean square of the action, so that corrections are made where they pay.
         reward_scale: rewards are multiplied by this.
         threads: threads that step worlds.
     """
@@ -37,13 +38,15 @@ class TrainingWorlds(VecEnv):
         num_envs: int,
         errors: Sequence[str],
         bound: Sequence[float],
+        penalty: float,
         reward_scale: float,
         threads: int | None,
     ):
         share = num_envs // len(errors)
         self.parts = [ResidualVecEnv(task, share, base_policy=base, errors=e, threads=threads) for e in errors]
         self.bound = np.array(bound, np.float32)
-        self._scale = np.float32(reward_scale)
+        self._penalty, self._scale = penalty, reward_scale
+        self._actions = np.zeros((num_envs, len(self.bound)), np.float32)
         first = self.parts[0].envs
         self.render_mode = None
         self.observation_layout = first.observation_layout
@@ -72,6 +75,7 @@ class TrainingWorlds(VecEnv):
         return np.concatenate([observations, seen], axis=1)
 
     def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
         for part, rows in zip(self.parts, np.split(self.bound * actions, len(self.parts)), strict=True):
             part.step_async(rows)
 
@@ -84,10 +88,11 @@ class TrainingWorlds(VecEnv):
                 raise SettingsError(f"{core.base_policy_problem}; run this again once it is back, to go on")
             for world in np.flatnonzero(dones):
                 infos[world]["terminal_observation"] = self._terminal(infos[world])
-            steps.append((self._with_privileged(np.asarray(observations), part), self._scale * rewards, dones, infos))
+            steps.append((self._with_privileged(np.asarray(observations), part), rewards, dones, infos))
         observations, rewards, dones, infos = zip(*steps, strict=True)
         merged = [info for part in infos for info in part]
-        return np.concatenate(observations), np.concatenate(rewards), np.concatenate(dones), merged
+        reward = np.concatenate(rewards) - self._penalty * np.square(self._actions).mean(axis=1)
+        return np.concatenate(observations), (self._scale * reward).astype(np.float32), np.concatenate(dones), merged
 
     def _terminal(self, info: dict[str, Any]) -> np.ndarray:
         """An episode's last observation with what its critic sees."""
