@@ -15,9 +15,9 @@ from baselines.chunks import FloatArray, samples_of
 from baselines.rotations import axes_of, dot, quat_from_rotvec, quat_multiply, turned, within
 from baselines.training import Schedule
 from demos_replay.demo import Demo
-from oc_residual_gym.envs.core import NEAR_FINGERS
 from oc_residual_gym.perception.errors import PoseErrors
 from oc_residual_gym.perception.filter import PoseFilter
+from oc_residual_gym.perception.simulated import NEAR_FINGERS
 from oc_residual_gym.policies.base import HORIZON
 from oc_residual_gym.tasks.base import ObservedObject, Task
 

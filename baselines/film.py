@@ -199,8 +199,8 @@ class _Window:
 
 def _window(core: ResidualWorlds) -> _Window:
     """The window that holds the hand and the objects where they are now: from afar, fingers would be a few pixels."""
-    camera = core.world.scene.model.camera(CAMERAS[CAMERA])
-    objects = [poses[0, :3] for poses in core.task.object_poses(core.world.true)]
+    camera = core.simulation.scene.model.camera(CAMERAS[CAMERA])
+    objects = [poses[0, :3] for poses in core.task.object_poses(core.simulation.true)]
     points = np.array([core.world.robot.tcp_pose[0, :3], *objects]) - camera.pos
     # MuJoCo's cameras look along -z, with y up; here y grows downwards, in heights of the picture from its middle.
     x, y, z = Rotation.from_quat(camera.quat, scalar_first=True).inv().apply(points).T

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from demos_replay.log import LogError
 from demos_replay.operator import OperatorPolicy
-from demos_replay.schema import SCHEMA, Recording, add
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.log_schema import SCHEMA, Recording, add
 from oc_residual_gym.policies.base import BasePolicy
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
@@ -54,7 +54,7 @@ def record_person(task: str, out: Path, operator: BasePolicy, *, demos: int, dom
 
     def show(core: ResidualWorlds) -> None:
         nonlocal due
-        viewer.show(core.world, 0)
+        viewer.show(core.simulation, 0)
         due = max(due + 1.0 / CONTROL_FREQUENCY, time.monotonic() - 0.1)
         time.sleep(max(0.0, due - time.monotonic()))
 
@@ -156,7 +156,7 @@ def _run(
 
 def _measure(core: ResidualWorlds) -> dict[str, Array]:
     """What is recorded of all worlds at this moment."""
-    robot, true = core.world.robot, core.world.true
+    robot, true = core.simulation.robot, core.simulation.true
     measured = {
         "time": core.steps / CONTROL_FREQUENCY,
         "tcp_pose": robot.tcp_pose,

@@ -150,9 +150,9 @@ class Replayer:
             "gripper_width": robot.gripper_width[world],
             "gripper_closed": core.latch.closed[world],
             "wrench": robot.wrench[world],
-            "qpos": core.world.physics_state(world)[0],
+            "qpos": core.simulation.physics_state(world)[0],
         }
-        object_poses = self.task.object_poses(core.world.true)
+        object_poses = self.task.object_poses(core.simulation.true)
         state |= {f"objects/{o.name}": pose[world] for o, pose in zip(self.task.objects, object_poses, strict=True)}
         if self.images:
             state |= {f"images/{camera}": core.render(world, camera, POLICY_IMAGE_SIZE) for camera in POLICY_CAMERAS}

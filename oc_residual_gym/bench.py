@@ -143,7 +143,7 @@ def _block(env: Any, seed: int, rng: np.random.Generator, shape: tuple[int, ...]
     env.reset(seed=seed)
     seconds = [_seconds(env.step, action) for action in actions]
     # The same steps once more, for their states and controls: taking these down in between would have cost time.
-    world: SimWorld = env.unwrapped.core.world
+    world: SimWorld = env.unwrapped.core.simulation
     env.reset(seed=seed)
     starts, controls = [], []
     for action in actions:

@@ -222,7 +222,7 @@ def test_worlds_show_the_critics_more_than_the_policy(task: str) -> None:
     """The policy's observation comes first, also in an episode's last one; true state follows."""
     worlds = make_worlds(task)
     cores = [part.envs.core for part in worlds.parts]
-    assert [core.errors.model for core in cores] == [MODELS["paper"], MODELS["tracker"]]
+    assert [core.tracker.errors.model for core in cores] == [MODELS["paper"], MODELS["tracker"]]
     size, true = worlds.observation_layout[-1].stop, cores[0].world.true
     assert worlds.observation_space.shape == (size + privileged_size(len(true.poses), len(true.contacts)),)
     worlds.seed(3)

@@ -62,7 +62,8 @@ POLICIES = {"sac": AsymmetricSACPolicy, "td3": AsymmetricTD3Policy, "ppo": Asymm
 
 def make_model(settings: Settings, worlds: VecEnv, seed: int) -> BaseAlgorithm:
     """A model whose deterministic action is zero, and whose exploration is as small as ``settings`` say."""
-    learning_rate = LinearSchedule(*settings.model["learning_rate"], end_fraction=1.0)
+    first, last = settings.model["learning_rate"]
+    learning_rate = LinearSchedule(first, last, end_fraction=1.0)
     arguments = {**settings.model, "learning_rate": learning_rate, "seed": seed, "device": "cpu"}
     start = settings.start
     if settings.algorithm == "td3":

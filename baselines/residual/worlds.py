@@ -50,7 +50,7 @@ class TrainingWorlds(VecEnv):
         first = self.parts[0].envs
         self.render_mode = None
         self.observation_layout = first.observation_layout
-        true = first.core.world.true
+        true = first.core.simulation.true
         self._bodies = len(true.poses)
         size = self.observation_layout[-1].stop + privileged_size(self._bodies, len(true.contacts))
         space = spaces.Box(-BOUND, BOUND, (size,), np.float32)
@@ -70,7 +70,7 @@ class TrainingWorlds(VecEnv):
 
     def _with_privileged(self, observations: np.ndarray, part: ResidualVecEnv) -> np.ndarray:
         """Observations of the worlds of ``part``, followed by what their critics see."""
-        world = part.envs.core.world
+        world = part.envs.core.simulation
         seen = privileged(world.robot.tcp_pose, world.critic_state, self._bodies)
         return np.concatenate([observations, seen], axis=1)
 

@@ -1,4 +1,4 @@
-"""Our own log schema, as :mod:`demos_replay.schema` describes it."""
+"""Our own log schema, as :mod:`oc_residual_gym.log_schema` describes it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from demos_replay.log import Log, LogError, LogObject
 from demos_replay.readers.arms import check_reach, find_lag
 from demos_replay.readers.content import natural_order, number, numbers, poses, subgroup, text
-from demos_replay.schema import SCHEMA, VERSION
 from oc_residual_gym.geometry import Array
+from oc_residual_gym.log_schema import SCHEMA, VERSION
 from oc_residual_gym.registration import MAX_EPISODE_STEPS
 from oc_residual_gym.worlds.base import BoolArray
 

@@ -11,21 +11,18 @@ from oc_residual_gym.envs.actions import ACTION_NAMES, LATCH_STEPS, Latch, Resid
 from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, episode_generators
 from oc_residual_gym.envs.judging import judge
 from oc_residual_gym.envs.observation import BASE_TARGET_STEPS, Field, ObservationBuilder
-from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply, rotate
-from oc_residual_gym.perception.errors import PoseErrors
 from oc_residual_gym.perception.filter import PoseFilter
+from oc_residual_gym.perception.simulated import SimulatedTracker
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicyError, ChunkRunner, PolicyView
 from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState, Snapshot
-from oc_residual_gym.worlds.base import Array, IntArray
+from oc_residual_gym.worlds.base import Array, IntArray, Tracker, World
 from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
 from oc_residual_gym.worlds.sim import SimWorld
 
 REWARDS = ("dense", "sparse")
-NEAR_FINGERS = 0.08
-"""Metres from the TCP within which closed fingers hide an object from the tracker."""
 _MAX_PAUSE = 3  # control steps, the longest inference pause of any domain
 
 
@@ -43,9 +40,10 @@ class ResidualWorlds:
         scales: what a residual action of 1 means.
         max_episode_steps: control steps after which an episode is truncated; ``None`` for no limit.
         threads: threads that step worlds; by default one a core.
+        world: a real robot in place of simulated worlds; "nominal" only, its own pose source in place of ``errors``.
 
     Raises:
-        ValueError: an option is unknown; the message lists the valid ones.
+        ValueError: an option is unknown; the message lists the valid ones. A real robot was asked for what it has not.
     """
 
     def __init__(
@@ -61,6 +59,7 @@ class ResidualWorlds:
         scales: ResidualScales = ResidualScales(),  # noqa: B008 (frozen)
         max_episode_steps: int | None = None,
         threads: int | None = None,
+        world: World | None = None,
     ):
         self.task = TASKS[_one_of("task", task, TASKS)]
         if num_worlds < 1:
@@ -70,11 +69,18 @@ class ResidualWorlds:
         self.domain, self.split = _one_of("domain", domain, DOMAINS), _one_of("split", split, SPLITS)
         self.reward_kind = _one_of("reward", reward, REWARDS)
         self.num_worlds, self.scales, self.max_episode_steps = num_worlds, scales, max_episode_steps
-        count = len(self.task.objects)
-        self.errors = PoseErrors(errors, num_worlds, count)
         self.filter = PoseFilter([o.symmetry for o in self.task.objects], num_worlds)
         self.base_policy = load_base_policy(base_policy, self.task)
-        self.world = SimWorld(self.task, num_worlds, shared_physics=domain == "nominal", threads=threads)
+        self.world: World
+        self.tracker: Tracker
+        if world is None:
+            simulation = SimWorld(self.task, num_worlds, shared_physics=domain == "nominal", threads=threads)
+            self.tracker = SimulatedTracker(self.task, simulation.true, errors, calibrated=domain == "nominal")
+            self.world = simulation
+        else:
+            self._check_reality(world)
+            assert world.tracker is not None
+            self.world, self.tracker = world, world.tracker
         self._builder = ObservationBuilder(tuple(o.name for o in self.task.objects))
         self._runner = ChunkRunner(self.base_policy, num_worlds, _MAX_PAUSE if domain != "nominal" else 0)
         self._ahead = np.array([*BASE_TARGET_STEPS, 1_000_000])
@@ -110,9 +116,19 @@ class ResidualWorlds:
         self.base_policy_problem = ""
         """What the base policy said when it last failed."""
         self._pauses = np.zeros(n, np.int64)
-        self._far = np.zeros((n, len(self.task.objects)), bool)
-        self._hand_eye_position = np.zeros((n, 1, 3))
-        self._hand_eye_rotation = np.zeros((n, 1, 4))
+
+    def _check_reality(self, world: World) -> None:
+        if self.domain != "nominal" or self.num_worlds != world.num_worlds:
+            raise ValueError(f"a real robot has the domain 'nominal' and {world.num_worlds} world, not {self.domain!r}")
+        if "truth" in self.base_policy.needs:
+            raise ValueError(f"base policy {self.base_policy.name!r} reads true state, which a real robot has not")
+
+    @property
+    def simulation(self) -> SimWorld:
+        """The simulated worlds. Raises ``ValueError`` where the robot is real."""
+        if not isinstance(self.world, SimWorld):
+            raise ValueError("this needs simulated worlds, and the environment runs a real robot")
+        return self.world
 
     @property
     def observation_layout(self) -> tuple[Field, ...]:
@@ -164,9 +180,7 @@ class ResidualWorlds:
         self.executed_target[worlds, :7] = self.world.robot.tcp_pose[worlds]
         self.executed_target[worlds, 7] = ~closed
         self._pauses[worlds] = [p.inference_pause for p in physics]
-        self._hand_eye_position[worlds, 0] = [p.hand_eye_position for p in physics]
-        self._hand_eye_rotation[worlds, 0] = quat_from_rotvec(np.array([p.hand_eye_rotation for p in physics]))
-        self.errors.reset(worlds, [perception for _, _, perception, _ in streams])
+        self.tracker.reset(worlds, [perception for _, _, perception, _ in streams], physics)
         self.filter.reset(worlds)
         self.base_policy.reset(worlds, [policy for *_, policy in streams])
         for world in worlds:
@@ -222,16 +236,7 @@ class ResidualWorlds:
         return actions
 
     def _perceive(self, worlds: IntArray | None) -> None:
-        poses = np.stack(self.task.object_poses(self.world.true), axis=1)
-        if self.domain != "nominal":
-            rotation = self._hand_eye_rotation
-            positions = self._hand_eye_position + rotate(rotation, poses[..., :3])
-            poses = np.concatenate([positions, quat_multiply(rotation, poses[..., 3:])], axis=-1)
-        near = self._far
-        if self.errors.fingers_matter:
-            near = norm(poses[..., :3] - self.world.robot.tcp_pose[:, None, :3]) < NEAR_FINGERS
-            near &= self.latch.closed[:, None]
-        seen, valid = self.errors.observe(poses, near, worlds)
+        seen, valid = self.tracker.observe(self.world.robot.tcp_pose, self.latch.closed, worlds)
         self.filter.update(seen, valid, worlds)
 
     def _plan(self, worlds: IntArray) -> None:
@@ -254,8 +259,12 @@ class ResidualWorlds:
 
     def _judge(self, worlds: IntArray) -> None:
         """Success, reward, and whether episodes end, in the present state of ``worlds``."""
-        done_now = self.task.success(self.world.true)
-        milestones = self.task.progress(self.world.true)
+        true = self.world.true
+        if true is None:
+            self._take_verdicts(worlds)
+            return
+        done_now = self.task.success(true)
+        milestones = self.task.progress(true)
         values = np.array(list(milestones.values()), np.float64)
         terms = np.empty_like(values)
         judge(
@@ -263,7 +272,7 @@ class ResidualWorlds:
             done_now,
             values,
             self._weights,
-            self.world.diverged,
+            self.world.stopped,
             self.base_policy_failed,
             self.steps,
             self.max_episode_steps or 0,
@@ -276,27 +285,44 @@ class ResidualWorlds:
             self.truncated,
             self._missed,
         )
-        self.terminated = self.success.copy()
+        self._end(worlds)
         self.reward_terms = dict(zip(milestones, terms, strict=True))
+
+    def _take_verdicts(self, worlds: IntArray) -> None:
+        """Success as the operator of a real robot sees it: the reward is -1 a step until he says so."""
+        for world in worlds:
+            verdict = self.world.verdict(int(world))
+            self.success[world] = verdict is True
+            self.truncated[world] = verdict is False or self.world.stopped[world] or self.base_policy_failed[world]
+            self.reward[world] = 0.0 if self.success[world] else -1.0
+        late = self.steps >= (self.max_episode_steps or np.inf)
+        self.truncated[worlds] |= late[worlds]
+        self._end(worlds)
+
+    def _end(self, worlds: IntArray) -> None:
+        """Take the episodes that are over to their end."""
+        self.terminated = self.success.copy()
         for world in np.flatnonzero(self.truncated & ~self.success):
             self.failure[world] = self.name_failure(world)
+            if self.base_policy_failed[world]:
+                self.world.stop(int(world), "base_policy_failed")
 
     def name_failure(self, world: int) -> str:
         """Why the episode of ``world`` has not succeeded: a fault, or "no_<milestone>" for the first one missed.
 
-        "not_held" where all milestones were reached but success did not hold.
+        "not_held" where all milestones were reached but success did not hold; "not_done" where an operator judged.
         """
-        if self.world.diverged[world]:
-            return "diverged"
+        if self.world.stopped[world]:
+            return self.world.stop_reason(world)
         if self.base_policy_failed[world]:
             return "base_policy_failed"
-        return self._failures[self._missed[world]]
+        return self._failures[self._missed[world]] if self.world.true is not None else "not_done"
 
     def _observe(self) -> None:
         robot = self.world.robot
         self.observation = self._builder.build(
             robot,
-            robot.wrench + self.errors.wrench_noise(),
+            robot.wrench + self.tracker.wrench_noise(),
             self.latch.closed,
             np.concatenate([self.executed_target[:, None], self._runner.targets(self._ahead)], axis=1),
             self._runner.phase,
@@ -312,12 +338,9 @@ class ResidualWorlds:
         if "objects" in needs:
             objects = {o.name: self.filter.poses[worlds, i] for i, o in enumerate(self.task.objects)}
         if "images" in needs:
-            from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
+            from oc_residual_gym.worlds.render import POLICY_CAMERAS
 
-            images = {
-                camera: np.stack([self.render(int(w), camera, POLICY_IMAGE_SIZE) for w in worlds])
-                for camera in POLICY_CAMERAS
-            }
+            images = {c: np.stack([self._policy_image(int(w), c) for w in worlds]) for c in POLICY_CAMERAS}
         if "truth" in needs:
             truth = [self._snapshot(int(world)) for world in worlds]
         return PolicyView(
@@ -327,15 +350,22 @@ class ResidualWorlds:
             joint_positions=robot.joint_positions[worlds],
             gripper_width=robot.gripper_width[worlds],
             gripper_closed=self.latch.closed[worlds],
-            wrench=(robot.wrench + self.errors.wrench_noise())[worlds],
+            wrench=(robot.wrench + self.tracker.wrench_noise())[worlds],
             previous_target=self.executed_target[worlds],
             objects=objects,
             images=images,
             truth=truth,
         )
 
+    def _policy_image(self, world: int, camera: str) -> np.ndarray:
+        from oc_residual_gym.worlds.render import POLICY_IMAGE_SIZE
+
+        if self.world.true is None:
+            return self.world.image(world, camera)
+        return self.render(world, camera, POLICY_IMAGE_SIZE)
+
     def _snapshot(self, world: int) -> Snapshot:
-        true = self.world.true
+        true = self.simulation.true
         return Snapshot(
             poses={k: v[world].copy() for k, v in true.poses.items()},
             velocities={k: v[world].copy() for k, v in true.velocities.items()},
@@ -353,10 +383,10 @@ class ResidualWorlds:
         """Image (height, width, 3) uint8 of one world; see :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
         from oc_residual_gym.worlds.render import shared_renderer
 
-        return shared_renderer(self.task, visuals, size).image(self.world, world, camera)
+        return shared_renderer(self.task, visuals, size).image(self.simulation, world, camera)
 
     def close(self) -> None:
-        """Free the simulator's threads."""
+        """Free the worlds' threads and connections."""
         self.world.close()
 
 

@@ -16,7 +16,7 @@ def judge(
     done_now: BoolArray,
     milestones: Array,
     weights: Array,
-    diverged: BoolArray,
+    stopped: BoolArray,
     base_failed: BoolArray,
     steps: IntArray,
     max_steps: int,
@@ -36,7 +36,7 @@ def judge(
         done_now: (N,) does the success condition hold?
         milestones: (T, N) in [0, 1].
         weights: (T,) shares of the milestones in the dense reward.
-        diverged: (N,) has physics failed?
+        stopped: (N,) can the world not go on?
         base_failed: (N,) has the base policy no target for the coming step?
         steps: (N,) control steps in the episode.
         max_steps: time limit in control steps, 0 for none.
@@ -51,7 +51,7 @@ def judge(
         for t in range(len(weights)):
             terms[t, n] = weights[t] * milestones[t, n]
     for n in worlds:
-        held[n] = held[n] + 1 if done_now[n] and not diverged[n] else 0
+        held[n] = held[n] + 1 if done_now[n] and not stopped[n] else 0
         success[n] = held[n] >= SUCCESS_STEPS
         progress = 0.0
         for t in range(len(weights)):
@@ -63,7 +63,7 @@ def judge(
             reward[n] = 0.0 if done_now[n] else progress - 1.0
         # As with Gymnasium's TimeLimit, success in the very last step is both.
         late = max_steps > 0 and steps[n] >= max_steps
-        truncated[n] = late or diverged[n] or (base_failed[n] and not success[n])
+        truncated[n] = late or stopped[n] or (base_failed[n] and not success[n])
         missed[n] = 0
         while missed[n] < len(weights) and best[missed[n], n] >= REACHED:
             missed[n] += 1

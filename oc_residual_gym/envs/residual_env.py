@@ -14,7 +14,7 @@ from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.policies.base import BasePolicyError
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, World
 from oc_residual_gym.worlds.render import CAMERAS
 
 OBS_MODES = ("flat", "dict")
@@ -53,8 +53,8 @@ class ResidualEnv(gym.Env, EzPickle):
 
     ## Info
     `success` and `is_success`, `executed_target` (8,), `base_target` (8,) of the coming step, `reward_terms`,
-    `critic_state` (privileged true state), `seed` of the episode, and `failure`: why an episode that ends with this
-    step is no success, `None` if it is one.
+    `critic_state` (privileged true state; not of a real robot), `seed` of the episode, and `failure`: why an episode
+    that ends with this step is no success, `None` if it is one.
 
     ## Arguments
     | argument | default | meaning |
@@ -68,6 +68,7 @@ class ResidualEnv(gym.Env, EzPickle):
     | `position_scale`, `rotation_scale`, `gripper_scale` | 0.02, 0.1, 0.6 | what an action of 1 means |
     | `render_mode` | `None` | "rgb_array" or "human" |
     | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) of "rgb_array" |
+    | `world` | `None` | a real robot, `oc_residual_gym.worlds.fr3.FR3World`, in place of the simulation |
 
     Raises:
         ValueError: an argument is unknown; the message lists the valid ones.
@@ -90,10 +91,13 @@ class ResidualEnv(gym.Env, EzPickle):
         render_mode: str | None = None,
         camera: str = "person",
         render_size: tuple[int, int] = (480, 640),
+        world: World | None = None,
         **unknown: Any,
     ):
         check_arguments(type(self), unknown, obs_mode, render_mode, camera, render_size)
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__", "unknown")}
+        if world is not None and render_mode is not None:
+            raise ValueError(f"render_mode {render_mode!r} draws simulated worlds: leave it out with a real robot")
         EzPickle.__init__(self, **options)
         self.core = ResidualWorlds(
             task,
@@ -104,6 +108,7 @@ class ResidualEnv(gym.Env, EzPickle):
             split=split,
             reward=reward,
             scales=ResidualScales(position_scale, rotation_scale, gripper_scale),
+            world=world,
         )
         self.__doc__ = f"{inspect.getdoc(type(self.core.task))}\n\n{inspect.getdoc(type(self))}"
         self.render_mode = render_mode
@@ -176,7 +181,7 @@ class ResidualEnv(gym.Env, EzPickle):
                 from oc_residual_gym.worlds.render import HumanViewer
 
                 self._viewer = HumanViewer(self.core.task)
-            self._viewer.show(self.core.world, 0)
+            self._viewer.show(self.core.simulation, 0)
 
     def _observation(self) -> Any:
         flat = self.core.observation[0].copy()
@@ -191,8 +196,8 @@ class ResidualEnv(gym.Env, EzPickle):
             "executed_target": core.executed_target[0].copy(),
             "base_target": core.base_target[0].copy(),
             "reward_terms": {name: float(value[0]) for name, value in core.reward_terms.items()},
-            "critic_state": core.world.critic_state[0],
             "seed": int(core.seeds[0]),
+            **({} if core.world.true is None else {"critic_state": core.simulation.critic_state[0]}),
         }
 
 

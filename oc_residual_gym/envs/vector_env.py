@@ -182,7 +182,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
             "is_success": core.success.copy(),
             "executed_target": core.executed_target.copy(),
             "base_target": core.base_target.copy(),
-            "critic_state": core.world.critic_state,
+            "critic_state": core.simulation.critic_state,
             "seed": core.seeds.copy(),
         }
         infos: dict[str, Any] = {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from oc_residual_gym.tasks.base import InitialState
+    from oc_residual_gym.worlds.domains import EpisodePhysics
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -58,15 +62,67 @@ class TrueState:
     """(N,) as in :class:`RobotState`."""
 
 
+class Tracker(Protocol):
+    """Where the observed object poses of N worlds come from."""
+
+    def reset(
+        self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: Sequence[EpisodePhysics]
+    ) -> None:
+        """Start an episode in ``worlds``."""
+
+    def observe(self, tcp_pose: Array, closed: BoolArray, worlds: IntArray | None) -> tuple[Array, BoolArray]:
+        """What was seen after a control step of ``worlds`` (all by default).
+
+        Args:
+            tcp_pose: (N, 7) measured.
+            closed: (N,) state of the gripper latch.
+            worlds: their numbers.
+
+        Returns:
+            Poses (N, K, 7) in the base frame, in the order of ``Task.objects``, NaN where an object was not seen, and
+            whether it was (N, K).
+        """
+
+    def wrench_noise(self) -> Array:
+        """(N, 6) what is added to the wrench estimate to make it as bad as a real one; zeros in reality."""
+
+
 class World(Protocol):
-    """N worlds that track end-effector targets."""
+    """N worlds that track end-effector targets, in simulation or in reality."""
 
     num_worlds: int
     robot: RobotState
     """State after the last step."""
+    stopped: BoolArray
+    """(N,): can the world not go on? It then stays as it is until its next reset."""
+    peak_contact_force: Array
+    """(N,) largest force on the hand within the last step, N."""
 
-    def step(self, targets: Array, worlds: IntArray) -> None:
-        """Track ``targets`` (N, 8) for one control step in the given worlds, and in no other."""
+    @property
+    def true(self) -> TrueState | None:
+        """What a simulation knows besides; ``None`` in reality, where the operator judges."""
+
+    @property
+    def tracker(self) -> Tracker | None:
+        """Where object poses come from; ``None`` in a simulation, whose poses are true."""
+
+    def reset(self, worlds: IntArray, starts: Sequence[InitialState], physics: Sequence[EpisodePhysics]) -> None:
+        """Start an episode in each of ``worlds``."""
+
+    def step(self, targets: Array, worlds: IntArray | None = None) -> None:
+        """Track ``targets`` (N, 8) for one control step in the given worlds (all by default), and in no other."""
+
+    def stop_reason(self, world: int) -> str:
+        """Why ``world`` stopped; "" if it did not."""
+
+    def stop(self, world: int, reason: str) -> None:
+        """Leave the arm of ``world`` stopped: its episode ended for ``reason``."""
+
+    def verdict(self, world: int) -> bool | None:
+        """Whether the operator calls the episode a success or a failure; ``None`` while he has not said."""
+
+    def image(self, world: int, camera: str) -> NDArray[np.uint8]:
+        """(height, width, 3) what a policy camera sees; of real worlds only, simulated ones are rendered."""
 
     def close(self) -> None:
         """Free threads, connections and rendering contexts."""

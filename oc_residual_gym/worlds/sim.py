@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
+from numpy.typing import NDArray
 
 from oc_residual_gym.robots.constants import FINGER_SPEED, MAX_OPENING
 from oc_residual_gym.tasks.base import InitialState, Task
@@ -45,6 +46,8 @@ class SimWorld:
         threads: threads that step worlds; by default one a core, at most one a world.
     """
 
+    tracker: None = None
+
     def __init__(self, task: Task, num_worlds: int, *, shared_physics: bool = True, threads: int | None = None):
         self.task = task
         self.num_worlds = num_worlds
@@ -63,8 +66,8 @@ class SimWorld:
 
     def _allocate(self, model: mujoco.MjModel) -> None:
         n, scene = self.num_worlds, self.scene
-        self.diverged: BoolArray = np.zeros(n, bool)
-        """(N,): did the physics of the last step fail? The world then stays in its last good state."""
+        self.stopped: BoolArray = np.zeros(n, bool)
+        """(N,): did physics diverge? The world then stays in its last good state."""
         self.peak_contact_force = np.zeros(n)
         """(N,) largest net contact force on the hand within the last step, N."""
         self._state = np.zeros((n, self._state_size))
@@ -149,7 +152,7 @@ class SimWorld:
         self._contacts[worlds] = self._contact_counts[worlds] > 0
         self.robot.wrench[worlds] = self._wrench_bias[worlds]
         self.peak_contact_force[worlds] = 0.0
-        self.diverged[worlds] = False
+        self.stopped[worlds] = False
         tcp_pose = self.robot.tcp_pose[worlds]
         self._target[worlds] = tcp_pose[:, _POSE_WXYZ]
         self._pending[worlds, :, :7] = tcp_pose[:, None]
@@ -269,7 +272,7 @@ class SimWorld:
             self._contacts,
             self.robot.wrench,
             self.peak_contact_force,
-            self.diverged,
+            self.stopped,
         )
 
     def physics_state(self, world: int) -> tuple[Array, Array, Array]:
@@ -278,6 +281,20 @@ class SimWorld:
         mocap = self._control[world, -1, model.nu :]
         quats = 3 * model.nmocap
         return self._state[world, 1 : 1 + model.nq], mocap[:quats].reshape(-1, 3), mocap[quats:].reshape(-1, 4)
+
+    def stop_reason(self, world: int) -> str:
+        """ "diverged" where physics failed."""
+        return "diverged" if self.stopped[world] else ""
+
+    def stop(self, world: int, reason: str) -> None:
+        """Nothing: a simulated arm stands still while nobody steps it."""
+
+    def verdict(self, world: int) -> None:
+        """Nothing: success follows from true state."""
+
+    def image(self, world: int, camera: str) -> NDArray[np.uint8]:
+        """Simulated worlds are drawn by :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
+        raise NotImplementedError("render simulated worlds with oc_residual_gym.worlds.render")
 
     def close(self) -> None:
         """Stop the threads."""

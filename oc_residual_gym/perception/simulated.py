@@ -1,0 +1,57 @@
+"""The tracker of a simulation: true poses, off by the cell's calibration error and by a pose error model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply, rotate
+from oc_residual_gym.perception.errors import PoseErrors
+from oc_residual_gym.tasks.base import Task
+from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, TrueState
+from oc_residual_gym.worlds.domains import EpisodePhysics
+
+NEAR_FINGERS = 0.08
+"""Metres from the TCP within which closed fingers hide an object from the tracker."""
+
+
+class SimulatedTracker:
+    """Tracker of the objects of N simulated worlds (``oc_residual_gym.worlds.base.Tracker``).
+
+    Args:
+        task: whose objects are tracked.
+        true: state of the worlds, as the simulation keeps it up to date.
+        errors: pose error model, "clean", "paper" or "tracker".
+        calibrated: whether no world has a hand-eye calibration error.
+    """
+
+    def __init__(self, task: Task, true: TrueState, errors: str, calibrated: bool):
+        n = len(true.table_height)
+        self.errors = PoseErrors(errors, n, len(task.objects))
+        self.wrench_noise = self.errors.wrench_noise
+        self._task, self._true, self._calibrated = task, true, calibrated
+        self._far = np.zeros((n, len(task.objects)), bool)
+        self._hand_eye_position = np.zeros((n, 1, 3))
+        self._hand_eye_rotation = np.zeros((n, 1, 4))
+
+    def reset(
+        self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: Sequence[EpisodePhysics]
+    ) -> None:
+        """Start an episode in ``worlds``, each drawing its errors from its generator."""
+        self._hand_eye_position[worlds, 0] = [p.hand_eye_position for p in physics]
+        self._hand_eye_rotation[worlds, 0] = quat_from_rotvec(np.array([p.hand_eye_rotation for p in physics]))
+        self.errors.reset(worlds, generators)
+
+    def observe(self, tcp_pose: Array, closed: BoolArray, worlds: IntArray | None) -> tuple[Array, BoolArray]:
+        """What is seen after a control step of ``worlds``: see ``Tracker``."""
+        poses = np.stack(self._task.object_poses(self._true), axis=1)
+        if not self._calibrated:
+            rotation = self._hand_eye_rotation
+            positions = self._hand_eye_position + rotate(rotation, poses[..., :3])
+            poses = np.concatenate([positions, quat_multiply(rotation, poses[..., 3:])], axis=-1)
+        near = self._far
+        if self.errors.fingers_matter:
+            near = norm(poses[..., :3] - tcp_pose[:, None, :3]) < NEAR_FINGERS
+            near &= closed[:, None]
+        return self.errors.observe(poses, near, worlds)
