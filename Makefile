@@ -12,7 +12,8 @@ setup: .venv/developer.stamp
 
 test: .venv/developer.stamp
 	$(BIN)/oc-residual check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not rig"
+	$(BIN)/python -m pytest -m rig
 
 lint: .venv/developer.stamp
 	$(BIN)/ruff check .
@@ -40,5 +41,5 @@ check: .venv/package.stamp
 
 .venv/developer.stamp: .venv/package.stamp
 	@echo "Installing the training and developer tools into .venv"
-	$(INSTALL) -e ".[train,datasets,servers,dev]"
+	$(INSTALL) -e ".[train,datasets,servers,real,step,dev]"
 	@touch $@

@@ -6,8 +6,9 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -36,6 +37,16 @@ class Finding:
     detail: str
     remedy: str = ""
     """What to do where it is not ready."""
+
+
+def show(findings: list[Finding]) -> tuple[int, dict[str, Any]]:
+    """Print findings; return a command's exit code and result."""
+    for finding in findings:
+        print(f"{'ok     ' if finding.ready else 'MISSING'} {finding.name:20} {finding.detail}")
+        if not finding.ready and finding.remedy:
+            print(f"        {finding.remedy}")
+    ready = all(finding.ready for finding in findings)
+    return 0 if ready else 1, {"ready": ready, "findings": [asdict(finding) for finding in findings]}
 
 
 def check() -> list[Finding]:

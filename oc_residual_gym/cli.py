@@ -7,11 +7,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.real import cli as real_commands
 from oc_residual_gym.registration import env_id
 
 DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipulation policy."
@@ -47,12 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
-        sub.set_defaults(run=run)
-        sub.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
-        return sub
+        return _add_command(commands, name, run, text)
 
     command("tasks", _tasks, "list the tasks: id, instruction, success rule, time limit")
 
@@ -82,7 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--out", type=Path, required=True, metavar="FILE", help="what to write: .png, .mp4 or .gif")
 
     command("check", _check, "say whether this machine is ready, and what to install where it is not")
+    real_commands.add_commands(commands, _add_command)
     return parser
+
+
+def _add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    sub.set_defaults(run=run)
+    sub.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
+    return sub
 
 
 def _add_policy_options(parser: argparse.ArgumentParser) -> None:
@@ -191,15 +196,9 @@ def _render(options: argparse.Namespace) -> Outcome:
 
 
 def _check(options: argparse.Namespace) -> Outcome:
-    from oc_residual_gym.check import check
+    from oc_residual_gym.check import check, show
 
-    findings = check()
-    for finding in findings:
-        print(f"{'ok     ' if finding.ready else 'MISSING'} {finding.name:20} {finding.detail}")
-        if not finding.ready and finding.remedy:
-            print(f"        {finding.remedy}")
-    ready = all(finding.ready for finding in findings)
-    return 0 if ready else 1, {"ready": ready, "findings": [asdict(finding) for finding in findings]}
+    return show(check())
 
 
 if __name__ == "__main__":

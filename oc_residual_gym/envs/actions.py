@@ -96,7 +96,7 @@ def residual_between(base_target: Array, target: Array, scales: ResidualScales) 
     return np.clip(residual, -1.0, 1.0)
 
 
-def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch) -> tuple[Array, Latch]:
+def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch, speed: float = 1.0) -> tuple[Array, Latch]:
     """The targets that are executed.
 
     In this order: workspace box with a floor for the tilted hand, rate, leash, gripper latch; and the box once more, so
@@ -108,13 +108,14 @@ def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch) -> tupl
         previous: (N, 8) executed one control step ago.
         tcp_pose: (N, 7) measured.
         latch: state of the gripper.
+        speed: share of the rate limit that is allowed, below 1 for first trials on a robot.
 
     Returns:
         (N, 8) executed targets, their opening 0 or 1, and the new state of the gripper.
     """
     executed = np.empty(target.shape)
     closed, steps = latch.closed.copy(), latch.steps.copy()
-    _limit(target, previous, tcp_pose, closed, steps, executed)
+    _limit(target, previous, tcp_pose, closed, steps, speed, executed)
     return executed, Latch(closed, steps)
 
 
@@ -131,16 +132,18 @@ def hand_floor(quat: Array) -> float:
     return half_height - down * HAND_CENTER_Z
 
 
-@njit("void(float64[:,:],float64[:,:],float64[:,:],boolean[:],int64[:],float64[:,:])")
-def _limit(target: Array, previous: Array, tcp: Array, closed: BoolArray, steps: IntArray, out: Array) -> None:
+@njit("void(float64[:,:],float64[:,:],float64[:,:],boolean[:],int64[:],float64,float64[:,:])")
+def _limit(
+    target: Array, previous: Array, tcp: Array, closed: BoolArray, steps: IntArray, speed: float, out: Array
+) -> None:
     position, rotation = np.empty(3), np.empty(4)
     for n in range(len(target)):
-        towards_one(previous[n, 3:7], target[n, 3:7], RATE_ROTATION, rotation)
+        towards_one(previous[n, 3:7], target[n, 3:7], speed * RATE_ROTATION, rotation)
         towards_one(tcp[n, 3:7], rotation, LEASH_ROTATION, out[n, 3:7])
         for i in range(3):
             position[i] = min(max(target[n, i], WORKSPACE_LOW[i]), WORKSPACE_HIGH[i])
         position[2] = max(position[2], hand_floor(out[n, 3:7]))
-        approach_one(previous[n, :3], position, RATE_POSITION, position)
+        approach_one(previous[n, :3], position, speed * RATE_POSITION, position)
         approach_one(tcp[n, :3], position, LEASH_POSITION, out[n, :3])
         # Where the arm has swung out of the box, the leash gives way: no target ever lies outside.
         for i in range(3):

@@ -207,7 +207,7 @@ class ResidualWorlds:
         if worlds is not None and len(worlds) == 0:
             return
         target = compose(self.base_target, np.minimum(np.maximum(actions, -1.0), 1.0), self.scales)
-        executed, latch = limit(target, self.executed_target, self.world.robot.tcp_pose, self.latch)
+        executed, latch = limit(target, self.executed_target, self.world.robot.tcp_pose, self.latch, self.world.speed)
         rows: slice | IntArray
         if worlds is None:
             rows, self.executed_target, self.latch = slice(None), executed, latch
@@ -291,7 +291,7 @@ class ResidualWorlds:
     def _take_verdicts(self, worlds: IntArray) -> None:
         """Success as the operator of a real robot sees it: the reward is -1 a step until he says so."""
         for world in worlds:
-            verdict = self.world.verdict(int(world))
+            verdict = self.world.verdict(int(world)) if self.steps[world] else None  # not before the first step
             self.success[world] = verdict is True
             self.truncated[world] = verdict is False or self.world.stopped[world] or self.base_policy_failed[world]
             self.reward[world] = 0.0 if self.success[world] else -1.0

@@ -17,9 +17,7 @@ class Robot:
     """The arm and its hand."""
 
     host: str
-    """Address of the robot's controller."""
-    port: int = 1337
-    """Of the robot's command interface; a real one has 1337."""
+    """Address of the robot's controller, whose ports are fixed."""
     realtime: bool = True
     """Whether the control computer must have a real-time kernel; only a rehearsal does without."""
     set_tcp: bool = False
@@ -28,6 +26,8 @@ class Robot:
     """Kilograms that the wrist carries besides the hand, such as a camera; also set in Desk."""
     speed_cap: float = 0.1
     """Metres a second that targets move at most; the policy's own limit is 0.2. Keep 0.1 for first trials."""
+    target_limit: float = 0.5
+    """Seconds without a new target after which the arm stops; a base policy on a server must answer in less."""
     force_threshold: float = 50.0
     """Newtons along each axis at which the robot's own collision reflex stops it."""
     torque_threshold: float = 38.0
@@ -47,7 +47,9 @@ class Poses:
     max_age: float = 0.2
     """Seconds from an image to the use of its pose; an older pose counts as lost for that step."""
     silence_limit: float = 1.0
-    """Seconds without any usable pose of an object after which the arm stops."""
+    """Seconds without any word of an object, or with nothing but jumps, after which the arm stops."""
+    lost_limit: float = 3.0
+    """Seconds without a usable pose of an object that the source reports as lost, or too late, after which it stops."""
     jump_position: float = 0.05
     jump_rotation: float = 0.6
     """Metres and radians, beyond what the TCP itself moved, that a pose may change from one reading to the next."""

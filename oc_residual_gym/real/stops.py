@@ -24,6 +24,8 @@ class StopReason(StrEnum):
     """The robot's state came later than its limit, though it still comes."""
     ROBOT_REFLEX = "robot_reflex"
     """The robot's own safety stopped it (collision, limits, communication)."""
+    ROBOT_SETTINGS = "robot_settings"
+    """The robot's end effector or stiffness frame is not ours, so that nothing would be where it seems."""
     GRIPPER_BLOCKED = "gripper_blocked"
     """The hand did not finish a command in time."""
     BASE_POLICY_FAILED = "base_policy_failed"

@@ -95,6 +95,8 @@ class World(Protocol):
     """State after the last step."""
     stopped: BoolArray
     """(N,): can the world not go on? It then stays as it is until its next reset."""
+    speed: float
+    """Share of the rate limit that targets may use: 1, but for a robot in its first trials."""
     peak_contact_force: Array
     """(N,) largest force on the hand within the last step, N."""
 

@@ -47,6 +47,7 @@ class SimWorld:
     """
 
     tracker: None = None
+    speed = 1.0
 
     def __init__(self, task: Task, num_worlds: int, *, shared_physics: bool = True, threads: int | None = None):
         self.task = task
@@ -146,10 +147,7 @@ class SimWorld:
         """Start a new episode in each of ``worlds``; no model is compiled and no other world is touched."""
         for world, start, episode in zip(worlds, starts, physics, strict=True):
             self._reset_one(int(world), start, episode)
-        self._run(worlds, 1)
-        sensors = self._sensors_out[worlds, 0]
-        self._readings[worlds] = sensors[:, self._columns]
-        self._contacts[worlds] = self._contact_counts[worlds] > 0
+        self._sense(worlds)
         self.robot.wrench[worlds] = self._wrench_bias[worlds]
         self.peak_contact_force[worlds] = 0.0
         self.stopped[worlds] = False
@@ -157,6 +155,17 @@ class SimWorld:
         self._target[worlds] = tcp_pose[:, _POSE_WXYZ]
         self._pending[worlds, :, :7] = tcp_pose[:, None]
         self._pending[worlds, :, 7] = ~self._gripper_closed[worlds, None]
+
+    def place(self, world: int, qpos: Array, qvel: Array) -> None:
+        """Take over a state (nq,), (nv,) as it is, for judging what went on elsewhere; fixtures stay where they are."""
+        self._state[world, 1 : 1 + len(qpos) + len(qvel)] = np.concatenate([qpos, qvel])
+        self._sense(np.array([world]))
+
+    def _sense(self, worlds: IntArray) -> None:
+        """Take readings in the present state of ``worlds``, which does not advance."""
+        self._run(worlds, 1)
+        self._readings[worlds] = self._sensors_out[worlds, 0][:, self._columns]
+        self._contacts[worlds] = self._contact_counts[worlds] > 0
 
     def _reset_one(self, world: int, start: InitialState, physics: EpisodePhysics) -> None:
         scene = self.scene

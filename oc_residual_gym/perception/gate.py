@@ -1,0 +1,149 @@
+"""Which readings of an object are believed: age limit, jump gate with re-acquisition, and the mark of a frozen tracker.
+
+A reading is used if it is of an object that is tracked, is younger than ``max_age``, and passes the gate: it may differ
+from the last one used by ``jump_position`` and ``jump_rotation``, and by what the TCP moved and turned since that one's
+image, for an object in the hand moves with it. One that jumped further is believed once ``reacquire`` readings in a row
+agree with each other; so is the first one of an episode. Ways in which an object looks the same are no jumps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oc_residual_gym.geometry import norm, quat_conjugate, quat_multiply, rotation_between, rotvec_from_quat
+from oc_residual_gym.perception.filter import SYMMETRIES
+from oc_residual_gym.perception.messages import TrackedPose
+from oc_residual_gym.tasks.base import ObservedObject
+from oc_residual_gym.worlds.base import Array
+
+if TYPE_CHECKING:
+    from oc_residual_gym.real.cell import Poses
+
+FROZEN_AFTER = 0.5
+FROZEN_READINGS = 10
+"""Seconds and readings with the very same numbers under new stamps that no camera gives."""
+
+
+class ToolMotion:
+    """How far the TCP has moved and turned in the last seconds."""
+
+    def __init__(self) -> None:
+        self._pose: Array | None = None
+        # Control steps: time, metres and radians since the start.
+        self._steps: deque[tuple[float, float, float]] = deque(maxlen=128)
+
+    def add(self, pose: Array, now: float) -> None:
+        """Note the TCP's pose (7,) at a time in seconds."""
+        _, moved, turned = self._steps[-1] if self._steps else (now, 0.0, 0.0)
+        if self._pose is not None:
+            moved += float(norm(pose[:3] - self._pose[:3]))
+            turned += float(norm(rotation_between(self._pose[3:], pose[3:])))
+        self._pose = pose.copy()
+        self._steps.append((now, moved, turned))
+
+    def since(self, stamp: float) -> tuple[float, float]:
+        """Metres and radians since then, as far as that is remembered."""
+        if not self._steps:
+            return 0.0, 0.0
+        times, moved, turned = np.array(self._steps).T
+        return moved[-1] - np.interp(stamp, times, moved), turned[-1] - np.interp(stamp, times, turned)
+
+
+class Gate:
+    """What is believed of one object.
+
+    Args:
+        observed: the object.
+        settings: the limits.
+
+    Attributes:
+        pose: (7,) last one used, base frame; ``None`` before the first one.
+        state: of the newest reading: "used", "jumped", "old", "lost", or "missing" where there never was one.
+        frozen: whether its tracker repeats itself.
+    """
+
+    def __init__(self, observed: ObservedObject, settings: Poses) -> None:
+        self.name, self._settings = observed.name, settings
+        self._half_step = 0.5 * SYMMETRIES[observed.symmetry]
+        self.forget()
+        self.frozen = False
+        self.same_count = 0
+        self._same_pose, self._same_since = np.full(7, np.nan), 0.0
+
+    def forget(self) -> None:
+        """A new episode starts: the object may have been put anywhere. A frozen tracker is not forgotten."""
+        self.pose: Array | None = None
+        self.state = "missing"
+        self._stamp = self._judged = -np.inf  # stamps of the last reading that was used, and that was judged
+        self._doubted: list[tuple[Array, float]] = []  # readings that jumped, each agreeing with the one before
+
+    def judge(self, reading: TrackedPose | None, pose: Array | None, now: float, motion: ToolMotion) -> str:
+        """What becomes of the newest reading.
+
+        Args:
+            reading: as the source has it.
+            pose: (7,) the same in the base frame.
+            now: seconds.
+            motion: of the tool.
+        """
+        if reading is None or pose is None:
+            self.state = "missing"
+        elif reading.status == "lost":
+            self.state = "lost"
+        elif now - reading.stamp > self._settings.max_age:
+            self.state = "old"
+        elif reading.stamp == self._judged:
+            self.state = "used" if reading.stamp == self._stamp else "jumped"
+        else:
+            self._judged = reading.stamp
+            self._note_sameness(reading)
+            self.state = "used" if self._believes(pose, reading.stamp, motion) else "jumped"
+        return self.state
+
+    def jump(self) -> str:
+        """How far the last doubted reading is from where the object was, for people."""
+        if self.pose is None or not self._doubted:
+            return "has not been twice at the same place"
+        doubted = self._doubted[-1][0]
+        distance = 100 * float(norm(doubted[:3] - self.pose[:3]))
+        angle = np.degrees(_angle_between(self.pose[3:], doubted[3:], self._half_step))
+        return f"has been {distance:.0f} cm and {angle:.0f} degrees from where it was"
+
+    def _believes(self, pose: Array, stamp: float, motion: ToolMotion) -> bool:
+        if self.pose is None or not self._agree(self.pose, self._stamp, pose, motion):
+            if self._doubted and not self._agree(*self._doubted[-1], pose, motion):
+                self._doubted.clear()
+            self._doubted.append((pose, stamp))
+            if len(self._doubted) < self._settings.reacquire:
+                return False
+        self.pose, self._stamp = pose, stamp
+        self._doubted.clear()
+        return True
+
+    def _agree(self, earlier: Array, stamp: float, pose: Array, motion: ToolMotion) -> bool:
+        """Whether the object can have come from ``earlier``, at ``stamp``, to ``pose``."""
+        moved, turned = motion.since(stamp)
+        distance = float(norm(pose[:3] - earlier[:3]))
+        angle = _angle_between(earlier[3:], pose[3:], self._half_step)
+        return distance <= self._settings.jump_position + moved and angle <= self._settings.jump_rotation + turned
+
+    def _note_sameness(self, reading: TrackedPose) -> None:
+        if reading.status == "fixed" or not np.array_equal(reading.pose, self._same_pose):
+            self._same_pose, self._same_since, self.same_count = reading.pose, reading.stamp, 0
+        self.same_count += 1
+        # An image whose pose is sent twice has one stamp: it does not make a tracker frozen.
+        self.frozen = self.same_count >= FROZEN_READINGS and reading.stamp - self._same_since > FROZEN_AFTER
+
+
+def _angle_between(a: Array, b: Array, half_step: float) -> float:
+    """Radians between quaternions (4,), apart from turns about the own z axis by multiples of twice ``half_step``, or
+    by any angle where that is 0."""
+    relative = quat_multiply(quat_conjugate(a), b)
+    half_twist = np.arctan2(relative[2], relative[3])
+    if half_step > 0.0:
+        half_twist = half_step * np.rint(half_twist / half_step)
+    undo = np.array([0.0, 0.0, -np.sin(half_twist), np.cos(half_twist)])
+    return float(norm(rotvec_from_quat(quat_multiply(relative, undo))))

@@ -1,0 +1,182 @@
+"""Pose sources: clients of whatever tracks the objects of a real cell, by ZeroMQ or by ROS 2.
+
+A source only listens: it keeps the newest reading of every object and says when that reading's image was taken. What is
+believed of it is up to :mod:`oc_residual_gym.perception.tracking`. ``docs/pose_messages.md`` documents the messages.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.perception.messages import MessageError, PoseMessage, TrackedPose, read_message
+
+LARGEST_MESSAGE = 2**20
+"""Bytes; a message of five objects has one thousand."""
+
+
+class PoseSource(Protocol):
+    """Where object poses come from."""
+
+    @property
+    def frame(self) -> str:
+        """ "base" or "camera"; "" before the first reading."""
+
+    @property
+    def calibration(self) -> str:
+        """Id of the calibration that the source says it has applied; "" where it says none."""
+
+    def latest(self) -> Mapping[str, TrackedPose]:
+        """The newest reading of every object heard of so far. Never waits."""
+
+    def problem(self) -> str:
+        """What is wrong with what is received, for people; "" where nothing is."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+def open_source(address: str, objects: Sequence[str]) -> PoseSource:
+    """The client for an address, listening already. Whether anybody publishes there shows later.
+
+    Args:
+        address: "tcp://host:port" or "ipc:///path" of a ZeroMQ publisher, or "ros2://prefix" for the topics
+            "/prefix/<object>".
+        objects: names of the objects to listen for.
+
+    Raises:
+        SettingsError: the address is malformed, or its client's package is not installed.
+    """
+    scheme, _, place = address.partition("://")
+    if scheme in ("tcp", "ipc") and place:
+        return ZmqPoseSource(address, objects)
+    if scheme == "ros2" and place:
+        from oc_residual_gym.perception.ros2_source import Ros2PoseSource
+
+        return Ros2PoseSource(place, objects)
+    raise SettingsError(f'pose source {address!r}: write "tcp://HOST:PORT", "ipc:///PATH" or "ros2://TOPIC-PREFIX"')
+
+
+class Listener:
+    """What both clients do: keep the newest reading of each object, and count what cannot be used.
+
+    Args:
+        address: where the readings come from, for messages.
+        objects: names of the objects to listen for; others are left out.
+    """
+
+    def __init__(self, address: str, objects: Sequence[str]) -> None:
+        self._address, self._objects = address, tuple(objects)
+        self._lock = threading.Lock()
+        self._latest: dict[str, TrackedPose] = {}
+        self._frame = self._calibration = ""
+        self._received = self._refused = 0
+        self._last_refusal = ""
+        self._others: set[str] = set()
+
+    @property
+    def frame(self) -> str:
+        return self._frame
+
+    @property
+    def calibration(self) -> str:
+        return self._calibration
+
+    def latest(self) -> Mapping[str, TrackedPose]:
+        with self._lock:
+            return dict(self._latest)
+
+    def problem(self) -> str:
+        with self._lock:
+            if not self._received and not self._refused:
+                return f"nothing has come from {self._address} yet"
+            problems = []
+            if missing := [name for name in self._objects if name not in self._latest]:
+                heard = f"it sends {', '.join(map(repr, sorted(self._others)))}" if self._others else "nor of any other"
+                problems.append(f"no reading of {', '.join(map(repr, missing))} has come from {self._address}; {heard}")
+            if self._refused:
+                total = self._refused + self._received
+                problems.append(f"{self._refused} of {total} messages were refused, the last one: {self._last_refusal}")
+            return "; ".join(problems)
+
+    def take(self, message: PoseMessage) -> None:
+        """Take in one message."""
+        with self._lock:
+            if self._frame and message.frame != self._frame:
+                self._note_refusal(f'"frame" changed from {self._frame!r} to {message.frame!r}')
+                return
+            if self._received and message.calibration != self._calibration:
+                self._note_refusal(f'"calibration" changed from {self._calibration!r} to {message.calibration!r}')
+                return
+            self._frame, self._calibration = message.frame, message.calibration
+            self._received += 1
+            for name, reading in message.objects.items():
+                if name not in self._objects:
+                    # Names that change with every message must not fill the memory.
+                    self._others.update([name[:40]] if len(self._others) < 10 else [])
+                elif name not in self._latest or reading.stamp >= self._latest[name].stamp:
+                    self._latest[name] = reading
+
+    def refuse(self, why: str) -> None:
+        """Count a message that cannot be used."""
+        with self._lock:
+            self._note_refusal(why)
+
+    def _note_refusal(self, why: str) -> None:
+        self._refused += 1
+        self._last_refusal = why if len(why) < 300 else f"{why[:300]}..."
+
+
+class ZmqPoseSource(Listener):
+    """Client of a ZeroMQ publisher (PUB) of JSON messages.
+
+    It listens in a thread of its own, because a message's age counts from the moment it came in.
+
+    Raises:
+        SettingsError: the address is malformed, or pyzmq is not installed.
+    """
+
+    def __init__(self, address: str, objects: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(address, objects)
+        try:
+            import zmq
+        except ImportError as error:
+            raise missing_package(error) from error
+        self._clock = clock
+        self._closing = threading.Event()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise SettingsError(f"pose source {address!r}: {error}; write tcp://HOST:PORT") from error
+        self._thread = threading.Thread(target=self._listen, name="poses", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        while not self._closing.is_set():
+            if not self._socket.poll(50):
+                continue
+            text, received = self._socket.recv(), self._clock()
+            try:
+                self.take(read_message(text, received))
+            except MessageError as error:
+                self.refuse(str(error))
+        # The socket belongs to this thread.
+        self._context.destroy(linger=0)
+
+
+def missing_package(error: ImportError) -> SettingsError:
+    """What is raised where a package of the extra "real" is not installed."""
+    return SettingsError(f'{error}: the real robot needs more packages: pip install "oc-residual-gym[real]"')

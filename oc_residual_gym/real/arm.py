@@ -1,0 +1,239 @@
+"""The arm of an FR3 as the main process sees it: targets go out, states come back; the rest is another process's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+
+from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION, WORKSPACE_HIGH, WORKSPACE_LOW
+from oc_residual_gym.real.arm_process import ArmSettings, ArmState, Stop
+from oc_residual_gym.real.cell import Cell
+from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, JOINT_LOWER, JOINT_UPPER
+from oc_residual_gym.robots.kinematics import forward_kinematics
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
+from oc_residual_gym.worlds.impedance import (
+    POSTURE_DAMPING,
+    POSTURE_STIFFNESS,
+    ROTATIONAL_STIFFNESS,
+    TRANSLATIONAL_STIFFNESS,
+    damping_of,
+)
+
+POSITION_CLIP, ROTATION_CLIP = 0.04, 0.25
+"""Metres and radians along each axis that the impedance acts on at most: 32 N and 12.5 Nm. The leash is no longer."""
+JOINT_MARGIN = 0.1
+"""Radians before the joint limits at which franky begins to push back."""
+START_LIMIT, ANSWER_LIMIT, HOMING_LIMIT = 30.0, 3.0, 90.0
+"""Seconds for an answer of the arm's process: at its start, usually (a lost link blocks it for 1 s), and for homing."""
+_PROGRAM = "from oc_residual_gym.real.arm_process import main; main()"
+
+
+class Arm(Protocol):
+    """An arm that tracks targets."""
+
+    def home(self) -> ArmState:
+        """Raise the TCP where it is low and move to the home posture. Raises ``RobotStopped`` if it cannot."""
+
+    def send(self, target: Array, poses_at: float) -> None:
+        """Approach ``target`` (8,) over the coming control step; the newest object pose is of time ``poses_at``."""
+
+    def state(self) -> ArmState:
+        """What the arm measures now."""
+
+    def stop(self, reason: StopReason, detail: str) -> ArmState:
+        """Stop; only :meth:`recover` lets it move again."""
+
+    def rest(self) -> ArmState:
+        """Come to rest between episodes, which is no fault."""
+
+    def recover(self) -> ArmState:
+        """Clear what stopped the arm, on the operator's word. Raises ``RobotStopped`` if it does not go away."""
+
+    def close(self) -> None:
+        """Stop and disconnect."""
+
+
+def speed_fraction(speed_cap: float) -> float:
+    """By how much a speed cap in m/s lowers the rate limit of targets, 0 to 1."""
+    return min(speed_cap / (RATE_POSITION * CONTROL_FREQUENCY), 1.0)
+
+
+def arm_settings(cell: Cell) -> ArmSettings:
+    """What the arm's process has to know: the simulation's controller, and the cell's limits."""
+    robot, fraction = cell.robot, speed_fraction(cell.robot.speed_cap)
+    damping = [damping_of(TRANSLATIONAL_STIFFNESS)] * 3 + [damping_of(ROTATIONAL_STIFFNESS)] * 3
+    return ArmSettings(
+        host=robot.host,
+        realtime=robot.realtime,
+        set_tcp=robot.set_tcp,
+        speed_cap=robot.speed_cap,
+        control_period=1.0 / CONTROL_FREQUENCY,
+        target_limit=robot.target_limit,
+        pose_limit=cell.poses.silence_limit,
+        rate_position=fraction * RATE_POSITION,
+        rate_rotation=fraction * RATE_ROTATION,
+        workspace_low=WORKSPACE_LOW,
+        workspace_high=WORKSPACE_HIGH,
+        home=HOME_JOINT_POSITIONS,
+        joint_lower=JOINT_LOWER + JOINT_MARGIN,
+        joint_upper=JOINT_UPPER - JOINT_MARGIN,
+        translational_stiffness=TRANSLATIONAL_STIFFNESS,
+        rotational_stiffness=ROTATIONAL_STIFFNESS,
+        damping=np.array(damping),
+        posture_stiffness=POSTURE_STIFFNESS,
+        posture_damping=POSTURE_DAMPING,
+        position_clip=POSITION_CLIP,
+        rotation_clip=ROTATION_CLIP,
+        torque_thresholds=(robot.torque_threshold,) * 4 + (robot.wrist_torque_threshold,) * 3,
+        force_thresholds=(robot.force_threshold,) * 3 + (robot.wrist_torque_threshold,) * 3,
+    )
+
+
+class FR3Arm:
+    """A real (or network-simulated) FR3, in a process of its own, which outlives a frozen parent and then stops it.
+
+    Args:
+        cell: addresses and limits.
+
+    Raises:
+        RobotStopped: no connection, or the robot does not take the settings.
+    """
+
+    def __init__(self, cell: Cell):
+        settings, (ours, theirs) = arm_settings(cell), socket.socketpair()
+        # Its own session: Ctrl+C and a closed terminal reach only us. Not multiprocessing, which runs the main script.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        theirs.close()
+        self._connection = Connection(ours.detach())
+        self._serial = 0
+        self._connection.send(settings)
+        failed = self._receive(START_LIMIT)
+        if failed is not None:
+            reason, problem = failed
+            self.close()
+            hint = "is its address right, the robot unlocked, and FCI activated in Desk?"
+            raise RobotStopped(reason, f"cannot use the robot at {cell.robot.host}: {problem}; {hint}")
+
+    @property
+    def process_id(self) -> int:
+        """Of the arm's process."""
+        return self._process.pid
+
+    def home(self) -> ArmState:
+        return self._checked(self._ask("home", limit=HOMING_LIMIT))
+
+    def send(self, target: Array, poses_at: float) -> None:
+        self._send("target", np.array(target, np.float64), poses_at)
+
+    def state(self) -> ArmState:
+        return self._ask("state")
+
+    def stop(self, reason: StopReason, detail: str) -> ArmState:
+        return self._ask("stop", reason, detail)
+
+    def rest(self) -> ArmState:
+        return self._ask("rest")
+
+    def recover(self) -> ArmState:
+        return self._checked(self._ask("recover", limit=HOMING_LIMIT))
+
+    def close(self) -> None:
+        try:
+            self._connection.send((0, "close"))
+            self._process.wait(5.0)
+        except (OSError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+        self._connection.close()
+
+    def _checked(self, state: ArmState) -> ArmState:
+        if state.stop is not None:
+            raise RobotStopped(state.stop.reason, state.stop.detail)
+        return state
+
+    def _ask(self, *message: Any, limit: float = ANSWER_LIMIT) -> ArmState:
+        self._serial += 1
+        self._send(*message)
+        answer = self._receive(limit)
+        assert isinstance(answer, ArmState)
+        return answer
+
+    def _send(self, *message: Any) -> None:
+        try:
+            self._connection.send((self._serial, *message))
+        except OSError as error:
+            raise self._gone() from error
+
+    def _receive(self, limit: float) -> Any:
+        """The answer to the last question; one that came too late is of an earlier question."""
+        try:
+            while self._connection.poll(limit):
+                serial, answer = self._connection.recv()
+                if serial == self._serial:
+                    return answer
+        except (EOFError, OSError) as error:
+            raise self._gone() from error
+        raise RobotStopped(StopReason.LINK_LOST, f"the arm's process did not answer within {limit:.0f} s")
+
+    def _gone(self) -> RobotStopped:
+        code = self._process.poll()
+        return RobotStopped(StopReason.LINK_LOST, f"the arm's process ended (exit status {code}); its output is above")
+
+
+class DryArm:
+    """No robot: prints the targets that it is sent, and is where the last one was."""
+
+    def __init__(self) -> None:
+        self._stop: Stop | None = None
+        self._pose = forward_kinematics(HOME_JOINT_POSITIONS)
+
+    def home(self) -> ArmState:
+        print("dry run: the arm would move to its home posture")
+        self._pose = forward_kinematics(HOME_JOINT_POSITIONS)
+        return self.state()
+
+    def send(self, target: Array, poses_at: float) -> None:
+        position, rotation = np.round(1e3 * target[:3], 1), np.round(target[3:7], 3)
+        hand = "closed" if target[7] < 0.5 else "open"
+        print(f"dry run: target {position.tolist()} mm, {rotation.tolist()} xyzw, hand {hand}")
+        self._pose = target[:7].copy()
+
+    def state(self) -> ArmState:
+        return ArmState(
+            stamp=0.0,
+            joint_positions=HOME_JOINT_POSITIONS.copy(),
+            joint_velocities=np.zeros(7),
+            tcp_pose=self._pose.copy(),
+            wrench=np.zeros(6),
+            reference=self._pose.copy(),
+            stiffness_frame_offset=0.0,
+            mass=0.0,
+            success_rate=1.0,
+            stop=self._stop,
+        )
+
+    def stop(self, reason: StopReason, detail: str) -> ArmState:
+        self._stop = self._stop or Stop(reason, detail, 0.0, 0.0)
+        return self.state()
+
+    def rest(self) -> ArmState:
+        return self.state()
+
+    def recover(self) -> ArmState:
+        self._stop = None
+        return self.state()
+
+    def close(self) -> None:
+        pass

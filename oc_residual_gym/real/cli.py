@@ -1,0 +1,142 @@
+"""The commands ``oc-residual real ...`` and ``oc-residual rehearse``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from oc_residual_gym.evaluation import SettingsError
+
+CommandMaker = Callable[[Any, str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
+INSTALL = 'install it with pip install "oc-residual-gym[real]"'
+
+
+def add_commands(commands: Any, command: CommandMaker) -> None:
+    """Add ``real`` with its own commands, and ``rehearse``."""
+    text = "a real FR3: check the cell, run blind trials, report on them"
+    real = commands.add_parser("real", help=text, description=text)
+    steps = real.add_subparsers(dest="real_command", required=True, metavar="COMMAND")
+
+    check = command(steps, "check", _check, "test a cell before the first motion")
+    _add_cell_options(check)
+
+    run = command(steps, "run", _run, "run trials of base and residual, interleaved blind; goes on where it stopped")
+    _add_cell_options(run)
+    run.add_argument("--base", default="bc", help='base policy, such as "bc"')
+    run.add_argument("--residual", default="trained", help='"trained", "zero", a .onnx file, or a folder of them')
+    run.add_argument("--starts", type=int, default=20, help="start poses; each is two trials, in a random order")
+    run.add_argument("--split", default="test", help='where start poses come from: "train", "val" or "test"')
+    run.add_argument("--dry-run", action="store_true", help="move nothing, and print the targets")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the trials")
+
+    report = command(steps, "report", _report, "success with intervals, failures, and the sequential test STEP")
+    report.add_argument("trials", type=Path, metavar="DIR", help="folder of the trials")
+    report.add_argument("--decision", action="store_true", help="say only whether to go on: for a blind operator")
+
+    rehearse = command(commands, "rehearse", _rehearse, "run trials through the robot's own client on a simulated cell")
+    rehearse.add_argument("--task", required=True, help='name of a task, or "all"')
+    rehearse.add_argument("--base", default="bc", help='base policy, such as "bc"')
+    rehearse.add_argument("--residual", default="trained", help='"trained", "zero", a .onnx file, or a folder of them')
+    rehearse.add_argument("--arm-alone", action="store_true", help="no objects to touch, only their published poses")
+    rehearse.add_argument("--steps", type=int, help="control steps a trial; by default the task's limit")
+    rehearse.add_argument("--starts", type=int, default=1, help="start poses; each is two trials")
+    rehearse.add_argument("--speed-cap", type=float, default=0.2, metavar="M_S", help="metres a second of the targets")
+    rehearse.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the trials")
+
+
+def _add_cell_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the cell, as examples/cell.yaml")
+    parser.add_argument("--task", required=True, help="name of a task")
+
+
+def _needed(options: argparse.Namespace) -> None:
+    """Raise ``SettingsError`` where what a robot needs is not installed, or the task does not exist."""
+    from oc_residual_gym.tasks import TASKS
+
+    for module, name in (("franky", "franky-control"), ("yaml", "pyyaml"), ("zmq", "pyzmq")):
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise SettingsError(f"a robot needs {name} ({error}): {INSTALL}") from error
+    if options.task not in TASKS and options.task != "all":
+        raise SettingsError(f"unknown task {options.task!r}: choose one of {', '.join(TASKS)}")
+
+
+def _check(options: argparse.Namespace) -> tuple[int, Any]:
+    _needed(options)
+    from oc_residual_gym.check import show
+    from oc_residual_gym.real.cell import load_cell
+    from oc_residual_gym.real.check import check_cell
+
+    return show(check_cell(load_cell(options.config), options.task))
+
+
+def _run(options: argparse.Namespace) -> tuple[int, Any]:
+    _needed(options)
+    from oc_residual_gym.real.cell import load_cell
+    from oc_residual_gym.real.operator import TerminalOperator
+    from oc_residual_gym.real.run import TrialSettings, run_trials
+    from oc_residual_gym.real.session import make_env, open_cell
+    from oc_residual_gym.real.stops import RobotStopped
+
+    cell = load_cell(options.config)
+    settings = TrialSettings(
+        options.task, cell, options.base, options.residual, options.split, options.starts, rehearsal=options.dry_run
+    )
+    try:
+        with (
+            TerminalOperator() as operator,
+            open_cell(cell, options.task, operator.verdict, options.dry_run) as world,
+        ):
+            summary = run_trials(settings, lambda: make_env(world, options.base, options.split), operator, options.out)
+    except RobotStopped as error:
+        raise SettingsError(str(error)) from error
+    print(f"{summary['judged']} of {summary['trials']} trials have a verdict: oc-residual real report {options.out}")
+    return 0, summary
+
+
+def _report(options: argparse.Namespace) -> tuple[int, Any]:
+    from oc_residual_gym.real.report import decision, markdown, report
+
+    if options.decision:
+        text = decision(options.trials)
+        print(text)
+        return 0, {"decision": text}
+    summary = report(options.trials)
+    print(markdown(summary), end="")
+    return 0, summary
+
+
+def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
+    _needed(options)
+    from oc_residual_gym.evaluation.evaluator import resolve_tasks
+    from oc_residual_gym.real.rehearse import Rehearsal, rehearse
+    from oc_residual_gym.real.rig import RigError
+    from oc_residual_gym.real.stops import RobotStopped
+
+    tasks, summaries = resolve_tasks(options.task), {}
+    for task in tasks:
+        settings = Rehearsal(
+            task,
+            options.base,
+            options.residual,
+            full_scene=not options.arm_alone,
+            steps=options.steps,
+            starts=options.starts,
+            speed_cap=options.speed_cap,
+        )
+        out = options.out / task if len(tasks) > 1 else options.out
+        try:
+            summaries[task] = rehearse(settings, out)
+        except (RigError, RobotStopped) as error:
+            raise SettingsError(str(error)) from error
+        for trial in summaries[task]["trials"]:
+            period, distance = trial["period_ms"], trial["tracking_error_mm"]
+            print(
+                f"{task:12} {trial['arm']:9} {trial['steps']:4} steps, period {period['mean']} ms (99 % below "
+                f"{period['p99']}), TCP {distance['mean']} mm from its target (at most {distance['max']}): "
+                f"{trial['stop_reason'] or trial['verdict']}"
+            )
+    return 0, summaries

@@ -1,0 +1,182 @@
+"""The person at the robot: what trials tell and ask him, at a terminal's keyboard or by a script."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Literal, Protocol
+
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.real.trials import Verdict
+
+Command = Literal["", "stop", "invalid", "quit"]
+"""What an operator wants in the middle of a trial besides his verdict. Each leaves the arm stopped."""
+
+KEYS = "during a trial: s success, f fail, x stop the arm, i stop: invalid trial, q stop and quit"
+COMMANDS: dict[str, Command] = {"x": "stop", "i": "invalid", "q": "quit"}
+RESULTS: dict[str, Literal["success", "fail", "invalid"]] = {"s": "success", "f": "fail", "i": "invalid"}
+
+
+class Operator(Protocol):
+    """Whoever watches the trials."""
+
+    def say(self, text: str) -> None:
+        """Tell him something."""
+
+    def wait_for_go(self, text: str) -> bool:
+        """Wait until he says go; ``False``: he wants to quit. A verdict given before is forgotten."""
+
+    def verdict(self) -> bool | None:
+        """Whether he has called the running trial a success or a failure; never blocks."""
+
+    def command(self) -> Command:
+        """What else he wants since the last call; never blocks."""
+
+    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict:
+        """The verdict on the trial that is over: ``proposed``, unless he changes it; a stopped trial is no success."""
+
+
+class TerminalOperator:
+    """An operator at a keyboard, whose keys count without Enter. Use it as a context manager.
+
+    Args:
+        source: a terminal.
+        output: where texts go.
+
+    Raises:
+        SettingsError: ``source`` is no terminal.
+    """
+
+    def __init__(self, source: IO[str] = sys.stdin, output: IO[str] = sys.stdout):
+        if not source.isatty():
+            raise SettingsError("trials need an operator at a terminal: run this in one, without redirected input")
+        self._source, self._output = source, output
+        self._verdict: bool | None = None
+        self._commands: list[Command] = []
+        self._settings: list[Any] | None = None
+
+    def __enter__(self) -> TerminalOperator:
+        self._settings = termios.tcgetattr(self._source)
+        tty.setcbreak(self._source)  # Ctrl+C still interrupts
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._settings is not None:
+            termios.tcsetattr(self._source, termios.TCSADRAIN, self._settings)
+
+    def say(self, text: str) -> None:
+        print(text, file=self._output, flush=True)
+
+    def wait_for_go(self, text: str) -> bool:
+        self.say(f"{text}\n[Enter] go   [q] quit   {KEYS}")
+        termios.tcflush(self._source, termios.TCIFLUSH)  # keys from before the question are no answer
+        self._verdict, self._commands = None, []
+        return self._wait({"\n": True, "\r": True, "q": False})
+
+    def verdict(self) -> bool | None:
+        self._poll()
+        return self._verdict
+
+    def command(self) -> Command:
+        self._poll()
+        return self._commands.pop(0) if self._commands else ""
+
+    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict:
+        choices = {key: result for key, result in RESULTS.items() if may_succeed or result != "success"}
+        offers = [f"[{key}] {result}" for key, result in choices.items()]
+        answers: dict[str, Any] = dict(choices)
+        if proposed is not None:
+            offers.insert(0, f"[Enter] {proposed.result}")
+            answers |= {"\n": None, "\r": None}
+        self.say(f"{text}\n{'   '.join(offers)}")
+        termios.tcflush(self._source, termios.TCIFLUSH)
+        result = self._wait(answers)
+        if result is None:
+            assert proposed is not None
+            result, reason = proposed.result, proposed.reason
+        else:
+            reason = ""
+        if result == "invalid" and not reason:
+            reason = self._ask_line("Why is it invalid? ")
+        self.say(f"-> {result}{f': {reason}' if reason else ''}")
+        return Verdict(result, reason)
+
+    def _poll(self) -> None:
+        """Take in the keys pressed until now."""
+        while select.select([self._source], [], [], 0.0)[0]:
+            key = self._read()
+            if key in ("s", "f"):
+                self._verdict = key == "s"
+            elif key in COMMANDS:
+                self._commands.append(COMMANDS[key])
+
+    def _wait(self, answers: dict[str, Any]) -> Any:
+        while (key := self._read()) not in answers:
+            pass
+        return answers[key]
+
+    def _read(self) -> str:
+        """One key. The file's own buffer would hide the next ones from ``select``."""
+        key = os.read(self._source.fileno(), 1)
+        if not key:
+            raise SettingsError("the terminal was closed")
+        return key.decode("ascii", "replace").lower()
+
+    def _ask_line(self, question: str) -> str:
+        """A line that is not empty, typed as usual."""
+        self.__exit__()
+        try:
+            while True:
+                print(question, end="", file=self._output, flush=True)
+                line = self._source.readline()
+                if not line:
+                    raise SettingsError("the terminal was closed")
+                if line.strip():
+                    return line.strip()
+        finally:
+            tty.setcbreak(self._source)
+
+
+class ScriptedOperator:
+    """An operator for rehearsals and tests: always ready, he takes verdicts from a list, or from ``succeeded``.
+
+    Args:
+        verdicts: answers to the first questions for a verdict; from then on the proposal, else failure.
+        commands: what he wants, step by step, over all trials; nothing from their end on.
+        succeeded: whether the task is done, asked once a step.
+        show: what to do with what he is told.
+    """
+
+    def __init__(
+        self,
+        verdicts: Sequence[Verdict] = (),
+        commands: Sequence[Command] = (),
+        succeeded: Callable[[], bool | None] = lambda: None,
+        show: Callable[[str], None] = lambda text: None,
+    ):
+        self._verdicts, self._commands, self._succeeded, self._show = list(verdicts), list(commands), succeeded, show
+
+    def say(self, text: str) -> None:
+        self._show(text)
+
+    def wait_for_go(self, text: str) -> bool:
+        self._show(text)
+        return True
+
+    def verdict(self) -> bool | None:
+        return self._succeeded()
+
+    def command(self) -> Command:
+        return self._commands.pop(0) if self._commands else ""
+
+    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict:
+        self._show(text)
+        if self._verdicts:
+            return self._verdicts.pop(0)
+        if proposed is None:
+            return Verdict("fail")
+        return Verdict(proposed.result, proposed.reason or ("by script" if proposed.result == "invalid" else ""))

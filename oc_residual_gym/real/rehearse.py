@@ -1,0 +1,162 @@
+"""``rehearse``: the whole pipeline of a real trial, through the robot's own client, on a simulated cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import matplotlib.pyplot as plt
+import numpy as np
+
+from oc_residual_gym.envs.episodes import episode_generators
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.evaluation.report import save_figure
+from oc_residual_gym.evaluation.results import Record, machine, versions, write_json
+from oc_residual_gym.real.cell import Cell, Poses, Robot
+from oc_residual_gym.real.judge import SceneJudge
+from oc_residual_gym.real.operator import ScriptedOperator
+from oc_residual_gym.real.rig import Rig
+from oc_residual_gym.real.run import TRIALS, TrialSettings, run_trials
+from oc_residual_gym.real.session import make_env, open_cell
+from oc_residual_gym.real.trials import read_trials
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks.base import InitialState, Task
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+
+FILE, FIGURE = "rehearsal.json", "rehearsal.png"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What is rehearsed."""
+
+    task: str
+    base: str = "bc"
+    residual: str = "trained"
+    full_scene: bool = True
+    """Whether the objects are there to be touched; otherwise the arm is alone and their poses stay what they were."""
+    steps: int | None = None
+    """Control steps of a trial, instead of the task's limit."""
+    starts: int = 1
+    """Start poses; each is a trial of the base policy alone and one with the residual."""
+    split: str = "val"
+    speed_cap: float = 0.2
+    """Metres a second; the policies' own limit by default, so that the robot does what it does in simulation."""
+
+
+def rehearse(settings: Rehearsal, out: Path) -> Record:
+    """Run the trials on the rig, and sum them up in ``out``.
+
+    Raises:
+        SettingsError: something does not exist, or ``out`` holds another rehearsal.
+        RigError: the rig cannot be made or started.
+        RobotStopped: the simulated robot does not take our settings.
+    """
+    if settings.task not in TASKS:
+        raise SettingsError(f"unknown task {settings.task!r}: choose one of {', '.join(TASKS)}")
+    task = TASKS[settings.task]
+    start = start_of(task, settings.split, 0)
+    with Rig(task, start, settings.full_scene) as rig:
+        cell = rig_cell(rig, settings.speed_cap)
+        trials = TrialSettings(
+            settings.task, cell, settings.base, settings.residual, settings.split, settings.starts, rehearsal=True
+        )
+        judge = SceneJudge(task, start, rig.truth_address) if settings.full_scene else None
+        operator = ScriptedOperator(succeeded=judge or (lambda: None))
+        try:
+            with open_cell(cell, settings.task, operator.verdict) as world:
+                env = PlacedObjects(make_env(world, settings.base, settings.split, settings.steps), rig, judge)
+                run_trials(trials, lambda: env, operator, out, pictures=False)
+        finally:
+            if judge is not None:
+                judge.close()
+    summary = {
+        "task": settings.task,
+        "full_scene": settings.full_scene,
+        "trials": [measure(trial["path"]) for trial in read_trials(out / TRIALS)],
+        "machine": machine(),
+        "versions": versions(),
+    }
+    write_json(out / FILE, summary)
+    _plot(summary, [trial["path"] for trial in read_trials(out / TRIALS)], out / FIGURE)
+    return summary
+
+
+def start_of(task: Task, split: str, seed: int) -> InitialState:
+    """Where the objects are in the episode of ``seed``."""
+    initial, *_ = episode_generators(task.name, split, seed)
+    return task.reset(initial)
+
+
+def rig_cell(rig: Rig, speed_cap: float) -> Cell:
+    """The rig as a cell."""
+    robot = Robot(host=rig.host, realtime=False, set_tcp=True, speed_cap=speed_cap)
+    return Cell("rehearsal", robot, Poses(source=rig.poses_address), operator="script")
+
+
+class PlacedObjects(gym.Wrapper):
+    """Puts the rig's objects where each trial's seed has them, as an operator would once the arm is home."""
+
+    def __init__(self, env: gym.Env, rig: Rig, judge: SceneJudge | None = None):
+        super().__init__(env)
+        self._rig, self._judge = rig, judge
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        core = self.get_wrapper_attr("core")
+        assert seed is not None
+        start = start_of(core.task, core.split, seed)
+        core.world.reset()
+        self._rig.place(start)
+        if self._judge is not None:
+            self._judge.begin(start)
+        return self.env.reset(seed=seed, options=options)
+
+
+def measure(path: Path) -> Record:
+    """Periods, tracking errors and the end of a recorded trial."""
+    with h5py.File(path, "r") as file:
+        demo = file["demos"][path.stem]
+        attributes, began = dict(demo.attrs), "target" in demo
+        errors = tracking_errors(demo) if began else np.zeros(0)
+        periods = 1e3 * demo["trial/period"][1:] if began else np.zeros(0)
+    return {
+        "arm": attributes["arm"],
+        "steps": len(periods) + began,
+        "verdict": attributes["verdict"],
+        "stop_reason": attributes["stop_reason"],
+        "stop_detail": attributes.get("stop_detail", ""),
+        "period_ms": _spread(periods),
+        "tracking_error_mm": _spread(1e3 * errors),
+    }
+
+
+def tracking_errors(demo: h5py.Group) -> np.ndarray:
+    """(T - 1,) metres from each executed target to the TCP at the end of its control step."""
+    return np.asarray(np.linalg.norm(demo["target"][:-1, :3] - demo["tcp_pose"][1:, :3], axis=1))
+
+
+def _spread(values: np.ndarray) -> Record:
+    if not len(values):
+        return {"mean": None, "p99": None, "max": None}
+    measures = {"mean": values.mean(), "p99": np.percentile(values, 99), "max": values.max()}
+    return {name: round(float(value), 2) for name, value in measures.items()}
+
+
+def _plot(summary: Record, paths: list[Path], file: Path) -> None:
+    figure, (periods, errors) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+    for trial, path in zip(summary["trials"], paths, strict=True):
+        with h5py.File(path, "r") as content:
+            demo = content["demos"][path.stem]
+            if "target" not in demo:
+                continue
+            label = f"{trial['arm']}: {trial['stop_reason'] or trial['verdict']}"
+            periods.plot(np.arange(1, trial["steps"]) / CONTROL_FREQUENCY, 1e3 * demo["trial/period"][1:], label=label)
+            errors.plot(np.arange(1, trial["steps"]) / CONTROL_FREQUENCY, 1e3 * tracking_errors(demo), label=label)
+    periods.set(xlabel="seconds", ylabel="control period, ms", title=f"{summary['task']} on the rig")
+    errors.set(xlabel="seconds", ylabel="target to TCP, mm")
+    errors.legend(frameon=False)
+    save_figure(figure, file, dpi=110)
+    plt.close(figure)

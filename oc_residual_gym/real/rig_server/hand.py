@@ -1,0 +1,56 @@
+"""The Franka Hand: franka-sim's, at the commanded speed and force, which can be stopped and blocked."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+from franka_sim.gripper.physics import FrankaHandPhysics
+from franka_sim.gripper.protocol import GripperCommand
+from franka_sim.gripper.server import FrankaGripperServer
+
+from .physics import SceneSim
+
+
+class Hand(FrankaHandPhysics):
+    """Keeps its grip when stopped; blocked, it neither moves nor answers."""
+
+    def __init__(self, sim: SceneSim, object_width: float | None) -> None:
+        super().__init__(sim, object_width=object_width)
+        self.blocked = False
+        self.interrupted = threading.Event()
+
+    def move(self, width: float, speed: float) -> bool:
+        self.sim.finger_speed = min(speed, self.sim.settings["hand"]["speed"])
+        return super().move(width, speed)
+
+    def grasp(self, width: float, epsilon_inner: float, epsilon_outer: float, speed: float, force: float) -> bool:
+        self.sim.finger_speed = min(speed, self.sim.settings["hand"]["speed"])
+        self.sim.finger_force = force
+        return super().grasp(width, epsilon_inner, epsilon_outer, speed, force)
+
+    def stop(self) -> bool:
+        """Stay where the fingers are; what they hold stays held."""
+        self.interrupted.set()
+        if not self.is_grasped:
+            self._command_width(self._current_width())
+        return True
+
+    def _drive_and_settle(self, width: float) -> tuple[float, bool]:
+        self.interrupted.clear()
+        while self.blocked:
+            if self.interrupted.wait(0.01):
+                raise RuntimeError("stopped before it was done")
+        return super()._drive_and_settle(width)
+
+
+class HandServer(FrankaGripperServer):
+    """Reads a stop while another command runs, as the real hand does."""
+
+    def _dispatch_command(self, sock: socket.socket, header: Any, payload: bytes) -> None:
+        if header.command == GripperCommand.kStop:
+            super()._dispatch_command(sock, header, payload)
+            return
+        arguments = (sock, header, payload)
+        threading.Thread(target=super()._dispatch_command, args=arguments, daemon=True).start()

@@ -1,0 +1,91 @@
+"""The robot's network interface: franka-sim's server with a link that can be late, and a collision reflex."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+from franka_sim import FrankaSimServer
+from franka_sim.franka_protocol import SetCollisionBehaviorCommand
+
+from .hand import Hand, HandServer
+from .physics import SceneSim
+
+JOINT_REFLEX, CARTESIAN_REFLEX = 6, 7
+"""Numbers of libfranka's errors (research_interface/robot/error.h)."""
+
+
+class LateSocket(socket.socket):
+    """A UDP socket at ``host`` that can hold back what it sends."""
+
+    delay = 0.0
+
+    def __init__(self, plain: socket.socket, host: str) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_DGRAM, fileno=plain.detach())
+        self.bind((host, 0))
+        self._waiting: deque[tuple[float, bytes, Any]] = deque()
+        threading.Thread(target=self._send_late, daemon=True).start()
+
+    def sendto(self, data: bytes, address: Any) -> int:  # type: ignore[override]
+        if LateSocket.delay <= 0.0 and not self._waiting:
+            return super().sendto(data, address)
+        self._waiting.append((time.monotonic() + LateSocket.delay, data, address))
+        return len(data)
+
+    def _send_late(self) -> None:
+        while not self._closed:  # type: ignore[attr-defined]
+            while self._waiting and self._waiting[0][0] <= time.monotonic():
+                _, data, address = self._waiting[0]
+                try:
+                    super().sendto(data, address)
+                except OSError:
+                    return
+                self._waiting.popleft()
+            time.sleep(0.0005 if self._waiting else 0.02)
+
+
+class Server(FrankaSimServer):
+    """franka-sim's server over late sockets, with our hand, and with the reflex of a robot that hits something."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        sim = SceneSim(settings)
+        self.hand = Hand(sim, settings["object_width"])
+        super().__init__(
+            host=settings["host"],
+            physics_sim=sim,
+            enable_gripper=False,
+            enforce_comm_constraints=settings["comm_constraints"],
+            enforce_motion_limits=settings["motion_limits"],
+        )
+        self.gripper_server = HandServer(host=settings["host"], backend=self.hand)
+
+        self._thresholds: tuple[np.ndarray, np.ndarray] | None = None
+
+    def handle_set_collision_behavior_command(self, client_socket: Any, header: Any, payload: bytes) -> None:
+        command = SetCollisionBehaviorCommand.from_bytes(payload)
+        torques, forces = command.upper_torque_thresholds_nominal, command.upper_force_thresholds_nominal
+        self._thresholds = np.array(torques), np.array(forces)
+        super().handle_set_collision_behavior_command(client_socket, header, payload)
+
+    def _run_self_collision_check(self, sim_state: dict[str, Any]) -> None:
+        super()._run_self_collision_check(sim_state)
+        motion = self.motion_limits.motion_id
+        if not motion or self._thresholds is None or not self.enforce_motion_limits:
+            return
+        readings = sim_state["tau_ext_hat_filtered"], sim_state["O_F_ext_hat_K"]
+        for reading, threshold, error in zip(readings, self._thresholds, (JOINT_REFLEX, CARTESIAN_REFLEX), strict=True):
+            if (abs(reading) > threshold).any():
+                self._abort_with_error(error, f"{np.round(reading, 1)} exceeds {threshold}", motion)
+                return
+
+    @property
+    def udp_socket(self) -> socket.socket | None:
+        return self.__dict__.get("_late_socket")
+
+    @udp_socket.setter
+    def udp_socket(self, plain: socket.socket | None) -> None:
+        self.__dict__["_late_socket"] = None if plain is None else LateSocket(plain, self.host)

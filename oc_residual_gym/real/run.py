@@ -1,0 +1,158 @@
+"""A blind comparison on a robot: the base policy alone and under a residual, from the same start poses.
+
+All start poses and the order of trials are written before the first one, and from each start both policies run, one
+after the other, in an order that chance decides. The operator sees numbers of trials; which policy they are is in a
+file of its own. A trial with a verdict is never repeated, an invalid one is attempted again, and nothing is deleted. In
+the folder:
+
+| | |
+|---|---|
+| ``settings.json`` | what is compared; another comparison needs another folder |
+| ``plan.json``, ``starts/`` | the trials in order, where to put the objects, pictures of that |
+| ``blind.json`` | which policy each trial is: not for the operator |
+| ``trials/`` | one file an attempt: see :mod:`oc_residual_gym.real.trials` |
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+from oc_residual_gym.envs.episodes import SPLITS
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.evaluation.results import Record, claim, read_json, simulation_hash, versions, write_json
+from oc_residual_gym.policies import load_base_policy
+from oc_residual_gym.policies.residual import load_residual
+from oc_residual_gym.real.attempts import Session
+from oc_residual_gym.real.cell import Cell
+from oc_residual_gym.real.operator import Operator
+from oc_residual_gym.real.starts import write_starts
+from oc_residual_gym.real.trials import ARMS, now, read_trials, recover
+from oc_residual_gym.tasks import TASKS
+
+SETTINGS_FILE, PLAN_FILE, BLIND_FILE, TRIALS = "settings.json", "plan.json", "blind.json", "trials"
+ADDRESSES = {"robot": ("host",), "poses": ("source",)}
+"""Entries of a cell that may change within a comparison."""
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What is compared, where.
+
+    Raises:
+        SettingsError: something does not exist; the message lists what does.
+    """
+
+    task: str
+    cell: Cell
+    base: str = "bc"
+    residual: str = "trained"
+    split: str = "test"
+    starts: int = 20
+    """Start poses: seeds 0 to ``starts`` - 1 of the split. Each is one trial of the base alone and one of both."""
+    rehearsal: bool = False
+    """Whether the robot is simulated."""
+
+    def __post_init__(self) -> None:
+        for kind, name, valid in (("task", self.task, TASKS), ("split", self.split, SPLITS)):
+            if name not in valid:
+                raise SettingsError(f"unknown {kind} {name!r}: choose one of {', '.join(valid)}")
+        most = SPLITS[self.split]
+        if self.starts < 1 or (most is not None and self.starts > most):
+            raise SettingsError(f"starts is {self.starts}; it must be 1 to {most or 'any number'}")
+        try:
+            load_base_policy(self.base, TASKS[self.task])
+            load_residual(self.residual, self.task, self.base)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+
+    @property
+    def hashes(self) -> Record:
+        """SHA-256 of the policies' files (``None`` where there is none) and of the code that results depend on."""
+        return {
+            "base": load_base_policy(self.base, TASKS[self.task]).hash,
+            "residual": load_residual(self.residual, self.task, self.base).hash,
+            "simulation": simulation_hash(),
+        }
+
+    @property
+    def identity(self) -> Record:
+        """All that must stay the same from the first trial to the last."""
+        identity = asdict(self) | {"hashes": self.hashes, "versions": versions()}
+        del identity["cell"]["path"]
+        for part, names in ADDRESSES.items():
+            for name in names:
+                del identity["cell"][part][name]
+        return identity
+
+
+def prepare(settings: TrialSettings, out: Path, pictures: bool = True) -> list[Record]:
+    """Write start poses, order and key of the comparison, unless ``out`` has them; return its trials in order.
+
+    Raises:
+        SettingsError: ``out`` holds another comparison.
+    """
+    claim(out, SETTINGS_FILE, settings.identity)
+    if not (out / PLAN_FILE).exists():
+        order_seed = secrets.randbits(64)
+        rng = np.random.default_rng(order_seed)
+        orders = [rng.permutation(ARMS).tolist() for _ in range(settings.starts)]
+        arms = [arm for order in orders for arm in order]
+        write_json(out / BLIND_FILE, {"order_seed": order_seed, "arms": arms})
+        starts = write_starts(TASKS[settings.task], settings.split, range(settings.starts), out, pictures)
+        trials = [{"trial": i + 1, **starts[i // len(ARMS)]} for i in range(len(arms))]
+        write_json(out / PLAN_FILE, {"planned": now(), "task": settings.task, "trials": trials})
+    return read_json(out / PLAN_FILE)["trials"]
+
+
+def run_trials(
+    settings: TrialSettings,
+    env_factory: Callable[[], gym.Env],
+    operator: Operator,
+    out: Path,
+    *,
+    pictures: bool = True,
+) -> Record:
+    """Run the trials that ``out`` has no verdict on yet, until the operator quits.
+
+    Args:
+        settings: what is compared.
+        env_factory: makes the environment with the time limit, with the base policy and split of ``settings``; one
+            on a robot has this operator's ``verdict`` in its ``FR3World``.
+        operator: who judges.
+        out: folder of the comparison.
+        pictures: whether to draw the starts.
+
+    Returns:
+        Numbers of planned "trials", of those "judged" and of those "open".
+
+    Raises:
+        SettingsError: ``out`` holds another comparison, or the environment is not that of ``settings``.
+        KeyboardInterrupt: after the arm was stopped and the running trial was kept as invalid.
+    """
+    plan = prepare(settings, out, pictures)
+    arms, folder = read_arms(out), out / TRIALS
+    for path in recover(folder):
+        operator.say(f"{path.name} was interrupted: it is kept as invalid")
+    env = env_factory()
+    try:
+        session = Session(settings, env, operator, folder)
+        for trial, arm in zip(plan, arms, strict=True):
+            if not session.attempt(trial, arm, len(plan), out):
+                break
+    finally:
+        env.close()
+    judged = len({trial["trial"] for trial in read_trials(folder) if trial["verdict"] != "invalid"})
+    return {"trials": len(plan), "judged": judged, "open": len(plan) - judged}
+
+
+def read_arms(out: Path) -> list[str]:
+    """Which policy each trial is, in their order. Raises ``SettingsError`` where the key is missing."""
+    if not (out / BLIND_FILE).exists():
+        raise SettingsError(f"{out} has no {BLIND_FILE}: without this key its trials cannot go on; put it back")
+    return read_json(out / BLIND_FILE)["arms"]

@@ -1,0 +1,62 @@
+"""From a cell's file to the environment on its robot: the same one as in simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gymnasium as gym
+
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.perception.calibration import load_calibration
+from oc_residual_gym.perception.sources import open_source
+from oc_residual_gym.perception.tracking import TrackedObjects
+from oc_residual_gym.real.cell import Cell
+from oc_residual_gym.registration import env_id
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.fr3 import FR3World
+
+
+@contextmanager
+def open_tracker(cell: Cell, task: str) -> Iterator[TrackedObjects]:
+    """The tracked objects of ``task`` in ``cell``.
+
+    Raises:
+        SettingsError: the source's address or the calibration's file is wrong.
+    """
+    objects = TASKS[task].objects
+    path = Path(cell.poses.calibration)
+    calibration = None
+    if cell.poses.calibration:
+        calibration = load_calibration(path if path.is_absolute() else Path(cell.path).parent / path)
+    tracker = TrackedObjects(
+        objects, open_source(cell.poses.source, [o.name for o in objects]), cell.poses, calibration
+    )
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+@contextmanager
+def open_cell(
+    cell: Cell, task: str, verdict: Callable[[], bool | None] | None = None, dry_run: bool = False
+) -> Iterator[FR3World]:
+    """The robot of ``cell``, connected and not moved yet.
+
+    Raises:
+        SettingsError: as :func:`open_tracker`.
+        RobotStopped: no connection, or the robot's settings are not ours.
+    """
+    with open_tracker(cell, task) as tracker, FR3World(cell, task, tracker, verdict, dry_run) as world:
+        yield world
+
+
+def make_env(world: FR3World, base: str, split: str, max_episode_steps: int | None = None) -> gym.Env:
+    """The environment of ``world``'s task on it. Raises ``SettingsError`` where the base policy cannot act in it."""
+    steps = max_episode_steps or world.task.max_episode_steps
+    try:
+        return gym.make(env_id(world.task.name), world=world, base_policy=base, split=split, max_episode_steps=steps)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error

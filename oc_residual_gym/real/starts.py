@@ -1,0 +1,76 @@
+"""Start poses of trials, written before the first one: numbers, words and pictures for whoever places the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.envs.episodes import episode_generators
+from oc_residual_gym.evaluation.results import Record, write_bytes
+from oc_residual_gym.tasks.base import InitialState, Task, axis_z, heading
+from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.worlds.render import RenderError
+
+LYING = 0.5
+"""An object whose own z axis rises less than this, of 1, lies on its side."""
+PICTURE_SIZE = (480, 640)
+
+
+def write_starts(task: Task, split: str, seeds: Iterable[int], out: Path, pictures: bool) -> list[Record]:
+    """The starts that ``seeds`` of a split stand for.
+
+    Args:
+        task: whose objects are placed.
+        split, seeds: as of simulated episodes, which start the same.
+        out: folder; pictures go into its folder ``starts``.
+        pictures: whether to draw them, where this machine can.
+
+    Returns:
+        By seed, "objects" (poses of the observed ones, base frame), "place" (a line for each thing to put somewhere)
+        and "picture" (its path in ``out``, or "").
+    """
+    starts = []
+    core = ResidualWorlds(task.name, 1, base_policy="hold", errors="clean", split=split)
+    try:
+        for seed in seeds:
+            start = task.reset(episode_generators(task.name, split, seed)[0])
+            core.reset(np.zeros(1, np.int64), [seed])
+            poses = task.object_poses(core.simulation.true)
+            picture = f"starts/start_{seed:04}.png"
+            if pictures:
+                try:
+                    drawn = core.render(0, "person", PICTURE_SIZE, "full")
+                    write_bytes(out / picture, imageio.imwrite("<bytes>", drawn, extension=".png"))
+                except RenderError:
+                    pictures = False
+            starts.append(
+                {
+                    "seed": seed,
+                    "objects": {o.name: pose[0].tolist() for o, pose in zip(task.objects, poses, strict=True)},
+                    "place": place(start),
+                    "picture": picture if pictures else "",
+                }
+            )
+    finally:
+        core.close()
+    return starts
+
+
+def place(start: InitialState) -> list[str]:
+    """A line for each thing to put somewhere."""
+    drawers = [f"{name} open by {1000 * opening:.0f} mm" for name, opening in start.slides.items()]
+    return [f"{name} {_words(pose)}" for name, pose in start.poses.items()] + drawers
+
+
+def _words(pose: Array) -> str:
+    """ "at x 512 mm, y -83 mm, turned by 34 degrees": from the robot's base, +x forward, +y left, + to the left."""
+    z = axis_z(pose[3:])
+    if abs(z[2]) < LYING:
+        turn = f"lying, its top towards {np.degrees(np.arctan2(z[1], z[0])):.0f} degrees"
+    else:
+        turn = f"turned by {np.degrees(heading(pose[3:])):.0f} degrees"
+    return f"at x {1000 * pose[0]:.0f} mm, y {1000 * pose[1]:.0f} mm, {turn}"

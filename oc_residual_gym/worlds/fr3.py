@@ -1,0 +1,277 @@
+"""FR3World: one real FR3 cell, stepped as a simulated world is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from oc_residual_gym.policies.base import BasePolicyError
+from oc_residual_gym.real.arm import Arm, DryArm, FR3Arm, speed_fraction
+from oc_residual_gym.real.arm_process import ArmState, Stop
+from oc_residual_gym.real.cell import Cell
+from oc_residual_gym.real.hand import DryHand, FrankaHand, Hand
+from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
+from oc_residual_gym.robots.kinematics import forward_kinematics
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks.base import InitialState, Task
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, Tracker
+
+PERIOD = 1.0 / CONTROL_FREQUENCY
+FRAME_POSITION, FRAME_ROTATION = 0.001, np.radians(0.5)
+"""Metres and radians by which the robot's TCP may differ from ours: more is a wrong setting, not rounding."""
+HELD_WIDTH = 0.005
+"""Metres between the fingers from which on the hand may hold something."""
+HOME_TOLERANCE = 0.02
+"""Radians on any joint from the home posture after homing."""
+
+
+class FR3World:
+    """One real cell as a world (N = 1).
+
+    Every fault stops the arm, and ends the episode with a :class:`StopReason`. After that ``reset`` refuses until
+    :meth:`recover` was called, on the operator's word. A pause between episodes is no fault: the arm comes to rest by
+    itself when no targets follow.
+
+    Args:
+        cell: addresses, limits, calibration.
+        task: name, or the task itself.
+        tracker: where the objects' poses come from.
+        verdict: asked once a step whether the operator has judged the trial; True is success.
+        dry_run: move nothing, connect to no robot, and print the targets instead.
+        cameras: for base policies that see: camera name to a function that returns its newest image, (height, width, 3)
+            uint8, framed as that of the simulation.
+
+    Raises:
+        RobotStopped: no connection, or the robot's TCP is not where ours is.
+
+    Attributes:
+        robot: state after the last step.
+        periods: seconds of each control step of the episode, as measured.
+        speed: share of the rate limit that targets may use, from the cell's speed cap; the arm refuses faster ones.
+    """
+
+    num_worlds = 1
+    true = None
+
+    def __init__(
+        self,
+        cell: Cell,
+        task: str | Task,
+        tracker: Tracker,
+        verdict: Callable[[], bool | None] | None = None,
+        dry_run: bool = False,
+        cameras: Mapping[str, Callable[[], NDArray[np.uint8]]] | None = None,
+    ) -> None:
+        self.cell, self.tracker = cell, tracker
+        self.task = TASKS[task] if isinstance(task, str) else task
+        self._verdict, self._cameras = verdict, dict(cameras or {})
+        self.speed = speed_fraction(cell.robot.speed_cap)
+        self.stopped: BoolArray = np.zeros(1, bool)
+        self.peak_contact_force = np.zeros(1)
+        self.periods: list[float] = []
+        self._stop: Stop | None = None
+        self._stepped_at = self._deadline = -np.inf
+        self._arm: Arm = DryArm() if dry_run else FR3Arm(cell)
+        try:
+            state = self._arm.state()
+            check_frames(state)
+            self._hand: Hand = DryHand() if dry_run else FrankaHand(cell.robot.host)
+        except BaseException:
+            self._arm.close()
+            raise
+        self.robot = RobotState(
+            joint_positions=np.zeros((1, 7)),
+            joint_velocities=np.zeros((1, 7)),
+            tcp_pose=np.zeros((1, 7)),
+            tcp_velocity=np.zeros((1, 6)),
+            gripper_width=np.zeros(1),
+            wrench=np.zeros((1, 6)),
+        )
+        self._take(state)
+
+    def reset(
+        self, worlds: IntArray | None = None, starts: Sequence[InitialState] | None = None, physics: Any = None
+    ) -> None:
+        """Put down what the hand holds, move the arm home, and open or close the hand as the task starts.
+
+        Raises:
+            RobotStopped: the arm is stopped and nobody called :meth:`recover`, or cannot get home.
+        """
+        if self._stop is not None:
+            raise RobotStopped(self._stop.reason, f"{self._stop.detail}; recover() first, once the cell is clear")
+        closed = starts is not None and len(starts) > 0 and starts[0].gripper_closed
+        try:
+            before = self._arm.rest().stop
+            if before is not None:
+                if before.reason is not StopReason.TARGETS_STALE:
+                    raise RobotStopped(before.reason, before.detail)
+                self._arm.recover()  # it came to rest by itself, as there were no targets between episodes
+            if self._hand.width > HELD_WIDTH:  # closed on nothing it stays so until it has room to open
+                self._hand.command(False)
+                self._hand.wait()
+            state = self._arm.home()
+            off = float(np.abs(state.joint_positions - HOME_JOINT_POSITIONS).max())
+            if off > HOME_TOLERANCE:
+                raise RobotStopped(StopReason.ROBOT_REFLEX, f"the arm is {off:.3f} rad from its home posture")
+            self._hand.command(closed)
+            self._hand.wait()
+            check_frames(state)
+        except RobotStopped as stopped:
+            self.stop(0, stopped.reason, stopped.detail)
+            raise
+        self._take(self._arm.state())
+        self.periods.clear()
+        self._stepped_at = self._deadline = -np.inf
+
+    def step(self, targets: Array, worlds: IntArray | None = None) -> None:
+        """Send ``targets`` (1, 8), wait until the control step is over, and read the state.
+
+        A fault sets ``stopped``. Ctrl+C stops the arm before it is raised.
+        """
+        if self.stopped[0]:
+            return
+        try:
+            self._step(targets[0])
+        except RobotStopped as stopped:
+            self.stop(0, stopped.reason, stopped.detail)
+        except KeyboardInterrupt:
+            self.stop(0, StopReason.OPERATOR_STOP, "Ctrl+C")
+            raise
+
+    def _step(self, target: Array) -> None:
+        fault = self._hand.fault or (self.tracker.fault() if hasattr(self.tracker, "fault") else None)
+        if fault is not None:
+            raise RobotStopped(*fault)
+        now = time.monotonic()
+        self._arm.send(target, getattr(self.tracker, "newest_stamp", np.inf))
+        self._hand.command(bool(target[7] < 0.5))
+        self._deadline += PERIOD
+        if self._deadline < now + 0.5 * PERIOD:  # the first step, or the policy took too long
+            self._deadline = now + PERIOD
+        time.sleep(max(0.0, self._deadline - time.monotonic()))
+        state, now = self._arm.state(), time.monotonic()
+        if np.isfinite(self._stepped_at):
+            self.periods.append(now - self._stepped_at)
+        self._stepped_at = now
+        self._take(state)
+        if state.stop is not None:
+            raise RobotStopped(state.stop.reason, state.stop.detail)
+
+    def _take(self, state: ArmState) -> None:
+        robot = self.robot
+        robot.joint_positions[0], robot.joint_velocities[0] = state.joint_positions, state.joint_velocities
+        robot.tcp_pose[0], robot.wrench[0] = state.tcp_pose, state.wrench
+        robot.tcp_velocity[0] = tcp_velocity(state.joint_positions, state.joint_velocities)
+        robot.gripper_width[0] = self._hand.width
+        self.peak_contact_force[0] = np.linalg.norm(state.wrench[:3])
+
+    def stop(self, world: int, reason: str, detail: str = "") -> None:
+        """Stop the arm, and with it the episode; the first reason stays."""
+        if self._stop is not None:
+            return
+        now, reason = time.monotonic(), StopReason(reason)
+        self._stop = Stop(reason, detail, now)
+        self.stopped[0] = True
+        try:
+            self._stop = self._arm.stop(reason, detail).stop or self._stop
+        except RobotStopped as gone:
+            self._stop = Stop(gone.reason, f"{detail}; {gone.detail}".lstrip("; "), now)
+
+    def stop_reason(self, world: int) -> str:
+        """Why the world cannot go on, or ""."""
+        return "" if self._stop is None else str(self._stop.reason)
+
+    def arm_state(self) -> ArmState:
+        """All that the arm says now. Raises ``RobotStopped`` if its process is gone."""
+        return self._arm.state()
+
+    def stop_report(self, wait: float = 2.5) -> Stop | None:
+        """Why and when the arm stopped, if it did; waits up to ``wait`` seconds until it has come to rest."""
+        deadline = time.monotonic() + wait
+        while self._stop is not None and self._stop.stopped_at is None and time.monotonic() < deadline:
+            try:
+                self._stop = self._arm.state().stop or self._stop
+            except RobotStopped:
+                break
+            time.sleep(0.02)
+        return self._stop
+
+    def recover(self) -> None:
+        """Clear the fault, on the operator's word only: the cell is clear, and the arm may move again.
+
+        Raises:
+            RobotStopped: the fault does not go away.
+        """
+        self._arm.recover()
+        self._hand.recover()
+        self._stop = None
+        self.stopped[0] = False
+
+    def rest(self) -> None:
+        """Let the arm come to rest at the end of an episode, at once rather than when targets are missed."""
+        if self._stop is None:
+            self._arm.rest()
+
+    def verdict(self, world: int) -> bool | None:
+        """The operator's, if given."""
+        return None if self._verdict is None else self._verdict()
+
+    def image(self, world: int, camera: str) -> NDArray[np.uint8]:
+        """(height, width, 3) newest image of a policy camera. Raises ``BasePolicyError`` if the cell has none."""
+        if camera not in self._cameras:
+            known = ", ".join(self._cameras) or "none"
+            raise BasePolicyError(f"the base policy wants images of {camera!r}; FR3World was given cameras: {known}")
+        return self._cameras[camera]()
+
+    def close(self) -> None:
+        """Stop the arm and disconnect."""
+        self._hand.close()
+        self._arm.close()
+
+    def __enter__(self) -> FR3World:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_frames(state: ArmState) -> None:
+    """Compare the robot's TCP with ours.
+
+    Raises:
+        RobotStopped: they differ, or the robot estimates the wrench elsewhere.
+    """
+    ours, theirs = forward_kinematics(state.joint_positions), state.tcp_pose
+    position = float(np.linalg.norm(theirs[:3] - ours[:3]))
+    rotation = float((Rotation.from_quat(ours[3:]).inv() * Rotation.from_quat(theirs[3:])).magnitude())
+    if position > FRAME_POSITION or rotation > FRAME_ROTATION:
+        raise RobotStopped(
+            StopReason.ROBOT_SETTINGS,
+            f"the robot's TCP is {1e3 * position:.1f} mm and {np.degrees(rotation):.1f} degrees from ours: set the "
+            "Franka Hand as end effector in Desk, with its TCP 103.4 mm from the hand, or set_tcp in the cell's file",
+        )
+    if state.stiffness_frame_offset > FRAME_POSITION:
+        raise RobotStopped(
+            StopReason.ROBOT_SETTINGS,
+            "the robot's stiffness frame is not at its TCP: some program has called setK; restart the robot",
+        )
+
+
+def tcp_velocity(joint_positions: Array, joint_velocities: Array) -> Array:
+    """(6,) linear and angular velocity of the TCP in the base frame: its Jacobian times the joint velocities.
+
+    A central difference along the motion, which is exact to 1e-8.
+    """
+    half = 1e-5 * joint_velocities
+    behind, ahead = forward_kinematics(np.stack([joint_positions - half, joint_positions + half]))
+    turned = (Rotation.from_quat(ahead[3:]) * Rotation.from_quat(behind[3:]).inv()).as_rotvec()
+    return np.concatenate([ahead[:3] - behind[:3], turned]) / 2e-5

@@ -1,0 +1,303 @@
+"""FR3World through the real client against the network rig: motion, limits, and every way to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("franky", reason="franky-control is not installed: pip install 'oc-residual-gym[real]'")
+
+from scipy.spatial.transform import Rotation
+
+from oc_residual_gym.real.cell import Cell, Poses, Robot
+from oc_residual_gym.real.rig import Rig, rig_available
+from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
+from oc_residual_gym.robots.kinematics import forward_kinematics
+from oc_residual_gym.tasks.base import InitialState
+from oc_residual_gym.worlds.fr3 import FR3World, tcp_velocity
+
+pytestmark = pytest.mark.rig
+
+HOME = forward_kinematics(HOME_JOINT_POSITIONS)
+STILL = 0.02
+"""rad/s."""
+
+
+class NoTracker:
+    """Poses that are always fresh, unless told otherwise."""
+
+    newest_stamp = np.inf
+
+    def fault(self) -> None:
+        return None
+
+
+def cell_at(host: str) -> Cell:
+    return Cell("rig", Robot(host, realtime=False, set_tcp=True, speed_cap=0.2), Poses("tcp://127.0.0.1:1"))
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    if reason := rig_available():
+        pytest.skip(f"no network rig: {reason}")
+    with Rig() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def connected(rig: Rig) -> Iterator[FR3World]:
+    with FR3World(cell_at(rig.host), "Lift", NoTracker()) as world:
+        yield world
+
+
+@pytest.fixture
+def world(connected: FR3World) -> FR3World:
+    if connected.stopped[0]:
+        connected.recover()
+    connected.reset()
+    return connected
+
+
+def drive(world: FR3World, steps: int, step: tuple[float, ...] = (0.0, 0.0, 0.0), opening: float = 1.0) -> np.ndarray:
+    """Move the target from where the TCP is, step by step; the last target (8,)."""
+    target = np.append(world.robot.tcp_pose[0], opening)
+    for _ in range(steps):
+        target[:3] += step
+        world.step(target[None])
+    return target
+
+
+def check_stopped(world: FR3World, reason: StopReason) -> None:
+    """The arm came to rest for ``reason``, stays there, and does not start again by itself."""
+    assert world.stop_reason(0) == reason and world.stopped[0]
+    report = world.stop_report()
+    assert report is not None and report.stopped_at is not None
+    assert report.stopped_at - report.seen_at < 2.5
+    before = world.robot.tcp_pose.copy()
+    drive(world, 3, (0.01, 0.0, 0.0))
+    np.testing.assert_array_equal(world.robot.tcp_pose, before)
+    with pytest.raises(RobotStopped, match="recover"):
+        world.reset()
+    world.recover()
+    world.reset()
+    drive(world, 3)
+    assert not world.stopped[0] and np.abs(world.robot.joint_velocities).max() < STILL
+
+
+def test_homes(world: FR3World) -> None:
+    np.testing.assert_allclose(world.robot.joint_positions[0], HOME_JOINT_POSITIONS, atol=0.02)
+    np.testing.assert_allclose(world.robot.tcp_pose[0, :3], HOME[:3], atol=0.01)
+    assert world.robot.gripper_width[0] > 0.075
+
+
+def test_follows_targets_at_the_control_rate(world: FR3World) -> None:
+    target = drive(world, 10, (0.0, 0.005, 0.0))
+    for _ in range(20):
+        world.step(target[None])
+    np.testing.assert_allclose(world.robot.tcp_pose[0, :3] - HOME[:3], [0.0, 0.05, 0.0], atol=0.005)
+    assert len(world.periods) == 29 and np.mean(world.periods) == pytest.approx(0.05, rel=0.1)
+    assert not world.stopped[0]
+
+
+def test_reports_velocities_of_the_tcp(world: FR3World) -> None:
+    drive(world, 15, (0.0, 0.005, 0.0))
+    linear = world.robot.tcp_velocity[0, :3]
+    assert 0.05 < linear[1] < 0.2 and abs(linear[0]) < 0.05 and abs(linear[2]) < 0.05
+
+
+def test_tcp_velocity_is_the_derivative_of_the_pose() -> None:
+    q, dq, dt = HOME_JOINT_POSITIONS + 0.1, np.array([0.1, -0.2, 0.3, 0.2, -0.1, 0.3, 0.5]), 1e-6
+    moved = forward_kinematics(q + dq * dt)[:3] - forward_kinematics(q)[:3]
+    np.testing.assert_allclose(tcp_velocity(q, dq)[:3], moved / dt, atol=1e-5)
+    tool_z = Rotation.from_quat(forward_kinematics(q)[3:]).apply([0.0, 0.0, 1.0])
+    np.testing.assert_allclose(tcp_velocity(q, np.eye(7)[6])[3:], tool_z, atol=1e-6)  # the last joint's axis
+
+
+def test_the_speed_cap_becomes_a_share_of_the_rate_limit() -> None:
+    cell = cell_at("127.99.0.1")
+    slow = replace(cell, robot=replace(cell.robot, speed_cap=0.1))
+    assert FR3World(slow, "Lift", NoTracker(), dry_run=True).speed == pytest.approx(0.5)
+    assert FR3World(cell, "Lift", NoTracker(), dry_run=True).speed == 1.0
+
+
+def test_the_hand_follows_the_opening(world: FR3World) -> None:
+    drive(world, 40, opening=0.0)
+    assert world.robot.gripper_width[0] < 0.005
+    drive(world, 40, opening=1.0)
+    assert world.robot.gripper_width[0] > 0.075
+
+
+def test_starts_with_a_closed_hand_where_the_task_does(world: FR3World) -> None:
+    world.reset(np.zeros(1, int), [InitialState(poses={}, gripper_closed=True)], [None])
+    assert world.robot.gripper_width[0] < 0.005
+
+
+def test_a_pause_between_episodes_is_no_fault(world: FR3World) -> None:
+    drive(world, 5, (0.005, 0.0, 0.0))
+    time.sleep(1.0)
+    world.reset()
+    drive(world, 5)
+    assert not world.stopped[0]
+
+
+@pytest.mark.parametrize("entry", [0, 4, 7])
+def test_refuses_targets_that_are_not_finite(world: FR3World, entry: int) -> None:
+    target = drive(world, 10, (0.005, 0.0, 0.0))
+    target[entry] = np.nan
+    world.step(target[None])
+    check_stopped(world, StopReason.TARGET_REFUSED)
+
+
+def test_refuses_targets_outside_the_workspace(world: FR3World) -> None:
+    drive(world, 40, (0.0, 0.0, 0.01))
+    check_stopped(world, StopReason.TARGET_REFUSED)
+    assert world.robot.tcp_pose[0, 2] < 0.61
+
+
+def test_refuses_targets_that_jump(world: FR3World) -> None:
+    target = drive(world, 5)
+    target[1] += 0.03
+    world.step(target[None])
+    check_stopped(world, StopReason.TARGET_REFUSED)
+
+
+def test_stops_when_poses_fall_silent(world: FR3World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.tracker, "newest_stamp", time.monotonic(), raising=False)
+    drive(world, 40)
+    monkeypatch.undo()
+    check_stopped(world, StopReason.POSES_SILENT)
+
+
+def test_stops_when_the_tracker_finds_fault(world: FR3World, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive(world, 5)
+    monkeypatch.setattr(world.tracker, "fault", lambda: (StopReason.POSES_FROZEN, "the same for 1 s"))
+    drive(world, 1)
+    monkeypatch.undo()
+    check_stopped(world, StopReason.POSES_FROZEN)
+
+
+def test_stops_on_request_and_keeps_the_first_reason(world: FR3World) -> None:
+    drive(world, 10, (0.005, 0.0, 0.0))
+    world.stop(0, "base_policy_failed")
+    world.stop(0, "operator_stop")
+    check_stopped(world, StopReason.BASE_POLICY_FAILED)
+
+
+def test_stops_when_the_hand_is_blocked(world: FR3World, rig: Rig) -> None:
+    rig.block_gripper(True)
+    drive(world, 80, opening=0.0)
+    assert world.stop_reason(0) == StopReason.GRIPPER_BLOCKED
+    rig.block_gripper(False)
+    time.sleep(1.5)
+    check_stopped(world, StopReason.GRIPPER_BLOCKED)
+
+
+def test_a_wrong_tcp_is_refused(rig: Rig, connected: FR3World) -> None:
+    connected.close()
+    cell = cell_at(rig.host)
+    with pytest.raises(RobotStopped, match=r"mm and .* degrees from ours: set the Franka Hand"):
+        FR3World(replace(cell, robot=replace(cell.robot, set_tcp=False)), "Lift", NoTracker())
+
+
+def test_no_robot_at_the_address() -> None:
+    with pytest.raises(RobotStopped, match=r"cannot use the robot at 127\.99\.0\.1.*FCI"):
+        FR3World(cell_at("127.99.0.1"), "Lift", NoTracker())
+
+
+def test_dry_run_prints_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    with FR3World(cell_at("127.99.0.1"), "Lift", NoTracker(), dry_run=True) as world:
+        world.reset()
+        drive(world, 2, (0.01, 0.0, 0.0), opening=0.0)
+        np.testing.assert_allclose(world.robot.tcp_pose[0, :3] - HOME[:3], [0.02, 0.0, 0.0], atol=1e-9)
+        assert world.robot.gripper_width[0] == 0.0
+    assert "target [440.0, " in capsys.readouterr().out
+
+
+_PROGRAM = """
+import json, sys, time
+sys.path.insert(0, {tests!r})
+from test_fr3_world import FR3World, NoTracker, cell_at, drive
+world = FR3World(cell_at({host!r}), "Lift", NoTracker())
+world.reset()
+print(json.dumps(world._arm.process_id), flush=True)
+while not world.stopped[0]:
+    try:
+        drive(world, 20, (0.0, 0.005, 0.0))
+        drive(world, 20, (0.0, -0.005, 0.0))
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+report = world.stop_report()
+print(json.dumps([report.reason, report.seen_at, report.stopped_at]), flush=True)
+if report.reason != "link_lost":
+    world.recover()
+    world.reset()
+    print("again", flush=True)
+    drive(world, 1000)
+"""
+
+
+@pytest.fixture
+def program(rig: Rig, connected: FR3World) -> Iterator[subprocess.Popen[str]]:
+    """Another process that moves the arm to and fro; its first line, the arm's process id, is read."""
+    connected.close()
+    code = _PROGRAM.format(tests=str(Path(__file__).parent), host=rig.host)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        yield process
+        process.kill()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_stops_when_the_main_process_is_frozen(program: subprocess.Popen[str]) -> None:
+    line_of(program)
+    time.sleep(1.0)
+    frozen_at = time.monotonic()
+    program.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    thawed_at = time.monotonic()
+    program.send_signal(signal.SIGCONT)
+    reason, seen_at, stopped_at = json.loads(line_of(program))
+    assert reason == StopReason.TARGETS_STALE
+    assert frozen_at < seen_at < stopped_at < thawed_at
+    assert line_of(program) == "again"
+
+
+def test_ctrl_c_stops_the_arm(program: subprocess.Popen[str]) -> None:
+    line_of(program)
+    time.sleep(1.0)
+    program.send_signal(signal.SIGINT)
+    assert line_of(program) == "interrupted"
+    assert json.loads(line_of(program))[0] == StopReason.OPERATOR_STOP
+
+
+def test_the_arm_stops_when_the_main_process_is_gone(program: subprocess.Popen[str]) -> None:
+    arm = int(line_of(program))
+    time.sleep(0.5)
+    program.kill()
+    deadline = time.monotonic() + 5.0
+    while Path(f"/proc/{arm}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{arm}").exists()
+
+
+def test_a_lost_link_is_named(program: subprocess.Popen[str], rig: Rig) -> None:
+    line_of(program)
+    time.sleep(0.5)
+    rig.kill()
+    reason, *_ = json.loads(line_of(program))
+    assert reason == StopReason.LINK_LOST

@@ -1,0 +1,443 @@
+"""Trials: what is recorded, what a crash leaves, and the blind order in which both policies run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import h5py
+import numpy as np
+import pytest
+
+from demos_replay.cli import main as demos_replay
+from demos_replay.log import Log
+from demos_replay.readers import Skipped, read_logs
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.perception.sources import TrackedPose
+from oc_residual_gym.perception.tracking import TrackedObjects
+from oc_residual_gym.real.cell import Cell, Poses, Robot
+from oc_residual_gym.real.operator import ScriptedOperator, TerminalOperator
+from oc_residual_gym.real.run import BLIND_FILE, PLAN_FILE, TRIALS, TrialSettings, prepare, run_trials
+from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.trials import READING_STATES, TrialRecorder, Verdict, read_trials, recover
+from oc_residual_gym.registration import env_id
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.fr3 import FR3World
+
+CELL = Cell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"), operator="A. Person")
+SETTINGS = TrialSettings("CloseDrawer", CELL, base="hold", residual="zero", starts=2, rehearsal=True)
+STEPS = 4
+
+
+def simulated(settings: TrialSettings = SETTINGS, steps: int = STEPS, **options: object) -> gym.Env:
+    options = {"base_policy": settings.base, "split": settings.split, "max_episode_steps": steps} | options
+    return gym.make(env_id(settings.task), **options)
+
+
+def run(out: Path, operator: ScriptedOperator, settings: TrialSettings = SETTINGS, **options: object) -> dict:
+    return run_trials(settings, lambda: simulated(settings, **options), operator, out, pictures=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a comparison in which every other trial succeeded."""
+    out = tmp_path_factory.mktemp("trials")
+    verdicts = [Verdict("success"), Verdict("fail", "pushed past it")] * SETTINGS.starts
+    assert run(out, ScriptedOperator(verdicts)) == {"trials": 4, "judged": 4, "open": 0}
+    return out
+
+
+def test_both_policies_run_from_each_start_in_the_order_written_beforehand(finished: Path) -> None:
+    plan = json.loads((finished / PLAN_FILE).read_text())["trials"]
+    arms = json.loads((finished / BLIND_FILE).read_text())["arms"]
+    assert [trial["seed"] for trial in plan] == [0, 0, 1, 1]
+    assert sorted(arms[:2]) == sorted(arms[2:]) == ["base", "residual"]
+    trials = read_trials(finished / TRIALS)
+    assert [trial["arm"] for trial in trials] == arms
+    assert [trial["seed"] for trial in trials] == [0, 0, 1, 1]
+    assert [trial["verdict"] for trial in trials] == ["success", "fail"] * 2
+    assert {t["reason"] for t in trials if t["verdict"] == "fail"} == {"pushed past it"}
+
+
+def test_the_operator_is_not_told_which_policy_runs(tmp_path: Path) -> None:
+    said: list[str] = []
+    run(tmp_path, ScriptedOperator(show=said.append))
+    words = "\n".join([*said, (tmp_path / PLAN_FILE).read_text(), *os.listdir(tmp_path / TRIALS)])
+    assert "Trial 4 of 4" in words and "cabinet at x" in words and "mm" in words
+    assert not any(arm in words for arm in ("residual", "base", "zero"))
+
+
+def test_the_order_differs_from_run_to_run(tmp_path: Path) -> None:
+    settings = TrialSettings("CloseDrawer", CELL, base="hold", residual="zero", starts=40)
+    orders = set()
+    for i in range(2):
+        prepare(settings, tmp_path / str(i), pictures=False)
+        orders.add((tmp_path / str(i) / BLIND_FILE).read_text())
+    assert len(orders) == 2
+
+
+def test_starts_are_drawn_and_described_for_every_task(task: str, tmp_path: Path) -> None:
+    settings = TrialSettings(task, CELL, base="hold", residual="zero", starts=1)
+    (first, _) = prepare(settings, tmp_path, pictures=task == "StandCup")
+    assert set(first["objects"]) == {item.name for item in TASKS[task].objects}
+    assert all(re.search(r"at x \d+ mm, y -?\d+ mm|open by \d+ mm", line) for line in first["place"])
+    if task == "StandCup":
+        assert (tmp_path / first["picture"]).read_bytes().startswith(b"\x89PNG")
+        assert "lying, its top towards" in first["place"][0]
+
+
+def test_a_trial_holds_what_was_measured_and_done(finished: Path) -> None:
+    trial = read_trials(finished / TRIALS)[0]
+    with h5py.File(trial["path"]) as file:
+        demo = file["demos"][trial["path"].stem]
+        rows = {name: len(demo[name]) for name in ("time", "target", "tcp_pose", "joint_positions", "wrench")}
+        assert set(rows.values()) == {STEPS}
+        assert demo["trial/action"].shape == (STEPS, 7) and demo["trial/base_target"].shape == (STEPS, 8)
+        assert {"cabinet"} <= set(demo["objects"]) and set(demo["objects"]) == set(demo["trial/age"])
+        # The base policy holds: what was executed is where the arm stood.
+        np.testing.assert_allclose(demo["target"][:, :3], demo["trial/base_target"][:, :3], atol=1e-4)
+    known = {"cell": "bench", "supervisor": "A. Person", "base": "hold", "pose_source": "tracker", "stop_reason": ""}
+    assert known.items() <= trial.items()
+    assert trial["ended_monotonic"] > trial["started_monotonic"]
+    assert json.loads(trial["versions"])["mujoco"]
+
+
+def test_demos_replay_reads_and_replays_trials(tmp_path: Path) -> None:
+    settings = TrialSettings("CloseDrawer", CELL, base="expert", residual="zero", split="val", starts=1, rehearsal=True)
+    run(tmp_path, ScriptedOperator(), settings, steps=300)
+    trials = read_trials(tmp_path / TRIALS)
+    assert [trial["verdict"] for trial in trials] == ["success", "success"]
+    (log,) = read_logs(trials[0]["path"])
+    assert isinstance(log, Log)
+    assert log.task == "CloseDrawer" and log.synthetic and set(log.objects) == {"cabinet", "drawer"}
+    assert any("tracker" in fact for fact in log.facts)
+    out = tmp_path / "replayed.hdf5"
+    assert demos_replay(["replay", str(trials[0]["path"]), "--out", str(out)]) == 0
+    report = json.loads(out.with_suffix(".report.json").read_text())
+    assert [demo["status"] for demo in report["demos"]] == ["success"]
+
+
+def test_verdicts_are_not_asked_again_and_invalid_trials_are(tmp_path: Path) -> None:
+    class Quitter(ScriptedOperator):
+        goes = 2
+
+        def wait_for_go(self, text: str) -> bool:
+            self.goes -= 1
+            return self.goes >= 0
+
+    invalid = Verdict("invalid", "somebody walked by")
+    assert run(tmp_path, Quitter([invalid, Verdict("success")]))["judged"] == 1
+    before = {path.name: path.read_bytes() for path in (tmp_path / TRIALS).iterdir()}
+    assert set(before) == {"trial_0001.hdf5", "trial_0001_2.hdf5"}
+    order = (tmp_path / BLIND_FILE).read_bytes()
+    assert run(tmp_path, ScriptedOperator())["open"] == 0
+    assert (tmp_path / BLIND_FILE).read_bytes() == order
+    after = {path.name: path.read_bytes() for path in (tmp_path / TRIALS).iterdir()}
+    assert before.items() <= after.items() and len(after) == 5
+    assert [t["attempt"] for t in read_trials(tmp_path / TRIALS)] == [1, 2, 1, 1, 1]
+
+
+def test_a_trial_that_stays_invalid_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    operator = ScriptedOperator([Verdict("invalid", "no light")] * 3)
+    assert run(tmp_path, operator) == {"trials": 4, "judged": 3, "open": 1}
+
+
+def test_another_comparison_does_not_go_into_the_same_folder(finished: Path) -> None:
+    other = TrialSettings("CloseDrawer", CELL, base="hold", residual="zero", starts=3, rehearsal=True)
+    with pytest.raises(SettingsError, match="starts: 2 there, 3 now"):
+        run(finished, ScriptedOperator(), other)
+    (finished / BLIND_FILE).rename(finished / "elsewhere")
+    with pytest.raises(SettingsError, match=BLIND_FILE):
+        run(finished, ScriptedOperator())
+    (finished / "elsewhere").rename(finished / BLIND_FILE)
+
+
+def test_the_environment_must_be_that_of_the_trials(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="split is 'train'"):
+        run(tmp_path, ScriptedOperator(), split="train")
+    with pytest.raises(SettingsError, match="base policy is 'expert'"):
+        run(tmp_path, ScriptedOperator(), base_policy="expert")
+    with pytest.raises(SettingsError, match="unknown residual"):
+        TrialSettings("CloseDrawer", CELL, residual="no such")
+
+
+@pytest.mark.parametrize("command", ["stop", "invalid", "quit"])
+def test_the_operator_can_end_a_trial(tmp_path: Path, command: str) -> None:
+    stops: list[str] = []
+
+    def factory() -> gym.Env:
+        env = simulated()
+        env.get_wrapper_attr("core").world.stop = lambda world, reason: stops.append(reason)
+        return env
+
+    run_trials(SETTINGS, factory, ScriptedOperator(commands=["", "", command]), tmp_path, pictures=False)
+    assert stops == [StopReason.OPERATOR_STOP]
+    first = read_trials(tmp_path / TRIALS)[0]
+    assert first["verdict"] == ("fail" if command == "stop" else "invalid")
+    with h5py.File(first["path"]) as file:
+        assert len(file["demos"]["trial_0001/time"]) == 2
+    assert (len(list((tmp_path / TRIALS).iterdir())) == 1) == (command == "quit")
+
+
+def test_a_stopped_trial_is_kept_with_its_reason(tmp_path: Path) -> None:
+    class Failing:
+        """Holds for two steps, and has no target from then on."""
+
+        name, hash, horizon, needs = "hold", None, 1, frozenset()
+        calls = 0
+
+        def reset(self, worlds: object, generators: object) -> None:
+            self.calls = 0
+
+        def predict(self, view: object) -> np.ndarray:
+            self.calls += 1
+            return view.previous_target[:, None] * (1.0 if self.calls < 3 else np.nan)
+
+    asked: list[str] = []
+    operator = ScriptedOperator(show=asked.append)
+    run(tmp_path, operator, base_policy=Failing())
+    for trial in read_trials(tmp_path / TRIALS):
+        assert (trial["verdict"], trial["stop_reason"]) == ("fail", "base_policy_failed")
+    assert any("stopped" in text and "base_policy_failed" in text for text in asked)
+
+
+def test_an_arm_that_does_not_start_leaves_an_invalid_trial(tmp_path: Path) -> None:
+    class Stuck(gym.Wrapper):
+        resets = 0
+
+        def reset(self, **options: object) -> tuple:
+            self.resets += 1
+            if self.resets == 1:
+                raise RobotStopped(StopReason.POSES_SILENT, "no camera")
+            return self.env.reset(**options)
+
+    result = run_trials(SETTINGS, lambda: Stuck(simulated()), ScriptedOperator(), tmp_path, pictures=False)
+    assert result["open"] == 0
+    first = read_trials(tmp_path / TRIALS)[0]
+    assert (first["verdict"], first["stop_reason"]) == ("invalid", "poses_silent")
+    assert "no camera" in first["reason"]
+
+
+def test_ctrl_c_stops_the_arm_and_keeps_the_trial(tmp_path: Path) -> None:
+    stops: list[str] = []
+
+    class Interrupted(ScriptedOperator):
+        steps = 0
+
+        def command(self) -> str:
+            self.steps += 1
+            if self.steps == 3:
+                raise KeyboardInterrupt
+            return ""
+
+    def factory() -> gym.Env:
+        env = simulated()
+        env.get_wrapper_attr("core").world.stop = lambda world, reason: stops.append(reason)
+        return env
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(SETTINGS, factory, Interrupted(), tmp_path, pictures=False)
+    assert stops == [StopReason.OPERATOR_STOP]
+    (trial,) = read_trials(tmp_path / TRIALS)
+    assert (trial["verdict"], trial["reason"]) == ("invalid", "interrupted")
+    with h5py.File(trial["path"]) as file:
+        assert len(file["demos/trial_0001/time"]) == 2
+    assert run(tmp_path, ScriptedOperator())["open"] == 0
+
+
+class Camera:
+    """A pose source that sees every object where it is planned to stand, and never the same twice."""
+
+    frame, calibration = "base", "hand-eye 3"
+
+    def __init__(self, poses: dict[str, list[float]]):
+        self._poses, self._rng = poses, np.random.default_rng(0)
+        self.silent = False
+
+    def latest(self) -> dict[str, TrackedPose]:
+        now = time.monotonic() - (10.0 if self.silent else 0.01)
+        noise = np.concatenate([self._rng.normal(0.0, 1e-4, 3), np.zeros(4)])
+        return {name: TrackedPose(pose + noise, now, "tracking") for name, pose in self._poses.items()}
+
+    def problem(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def test_a_real_world_runs_without_its_robot(tmp_path: Path) -> None:
+    """The dry run of a robot: its own clock, readings, stops and rests, but for an arm that prints its targets."""
+    plan = prepare(SETTINGS, tmp_path, pictures=False)
+    camera = Camera(plan[0]["objects"])
+    tracker = TrackedObjects(TASKS["CloseDrawer"].objects, camera, CELL.poses)
+
+    class Judge(ScriptedOperator):
+        """Calls the first trial a success in its fifth step (and is asked at the start); then the camera is silent."""
+
+        steps, prompts = 0, 0
+
+        def verdict(self) -> bool | None:
+            self.steps += 1
+            return True if self.steps == 6 else None
+
+        def command(self) -> str:
+            camera.silent = self.steps >= 8
+            return ""
+
+        def wait_for_go(self, text: str) -> bool:
+            camera.silent = False
+            self.prompts += "may move again" in text
+            return self.prompts == 0
+
+    operator = Judge()
+
+    def factory() -> gym.Env:
+        world = FR3World(CELL, "CloseDrawer", tracker, operator.verdict, dry_run=True)
+        return simulated(steps=12, world=world, errors="clean")
+
+    run_trials(SETTINGS, factory, operator, tmp_path, pictures=False)
+    done, stopped = read_trials(tmp_path / TRIALS)
+    assert (done["verdict"], done["stop_reason"], done["calibration"]) == ("success", "", "hand-eye 3")
+    assert max(done["placement_error"]) < 0.005
+    with h5py.File(done["path"]) as file:
+        demo = file["demos/trial_0001"]
+        assert len(demo["time"]) == 5
+        assert np.isnan(demo["trial/period"][0]) and (demo["trial/period"][1:] > 0.04).all()
+        assert (np.diff(demo["time"]) > 0.04).all()
+        readings = demo["trial/readings/cabinet"]
+        assert readings["pose"].shape == (5, 7) and (readings["state"][()] == READING_STATES.index("used")).all()
+        np.testing.assert_allclose(readings["age"], 0.01, atol=0.005)
+    assert (stopped["verdict"], stopped["stop_reason"]) == ("fail", "poses_silent")
+    assert "cabinet" in stopped["stop_detail"] and stopped["stopped_monotonic"] >= stopped["stop_seen_monotonic"]
+    # Nobody let it move again: the third trial did not begin.
+    assert operator.prompts == 1
+
+
+def rows(count: int) -> Iterator[dict]:
+    pose = [0.4, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0]
+    for t in range(count):
+        yield {
+            "time": t / 20,
+            "target": [*pose, 1.0],
+            "tcp_pose": pose,
+            "joint_positions": np.zeros(7),
+            "gripper_width": 0.08,
+            "objects/block": pose if t else np.full(7, np.nan),
+            "objects_valid/block": t > 0,
+        }
+
+
+HEAD = {"trial": 1, "attempt": 1, "arm": "base", "task": "Lift", "rate": 20.0, "seed": 0}
+
+
+@pytest.mark.parametrize("cut", ["between rows", "within a row", "within the head"])
+def test_what_a_crash_leaves_becomes_an_invalid_trial(tmp_path: Path, cut: str) -> None:
+    recorder = TrialRecorder(tmp_path, "trial_0001", HEAD, synthetic=False)
+    for row in rows(5):
+        recorder.add(row)
+    # A kill: nothing is closed, and what was written is there.
+    journal = tmp_path / "trial_0001.journal"
+    content = journal.read_bytes()
+    head = content.index(b"\n") + 1
+    journal.write_bytes(content[: {"between rows": len(content), "within a row": len(content) - 9}.get(cut, head - 9)])
+    (path,) = recover(tmp_path)
+    (trial,) = read_trials(tmp_path)
+    assert (trial["trial"], trial["verdict"], trial["reason"]) == (1, "invalid", "interrupted")
+    assert not journal.exists() and recover(tmp_path) == []
+    (log,) = read_logs(path)
+    if cut == "within the head":
+        assert isinstance(log, Skipped)
+        return
+    assert isinstance(log, Log) and len(log.time) == (5 if cut == "between rows" else 4)
+    assert np.isfinite(log.objects["block"].poses).all()
+
+
+def test_a_verdict_survives_a_crash_while_its_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = TrialRecorder(tmp_path, "trial_0001", HEAD, synthetic=False)
+    for row in rows(3):
+        recorder.add(row)
+    with monkeypatch.context() as patch:
+
+        def full(path: Path, content: bytes) -> int:
+            raise OSError(28, "No space left on device", str(path))
+
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            recorder.finish(Verdict("success"), stop_reason="")
+    assert not list(tmp_path.glob("*.hdf5"))
+    recover(tmp_path)
+    (trial,) = read_trials(tmp_path)
+    assert trial["verdict"] == "success" and trial["success"] is True
+
+
+def test_a_trial_is_never_recorded_over(tmp_path: Path) -> None:
+    TrialRecorder(tmp_path, "trial_0001", HEAD, synthetic=False).finish(Verdict("fail"))
+    with pytest.raises(SettingsError, match="never recorded over"):
+        TrialRecorder(tmp_path, "trial_0001", HEAD, synthetic=False)
+
+
+class Keyboard:
+    """A terminal whose keys a test presses."""
+
+    def __init__(self) -> None:
+        self.master, slave = pty.openpty()
+        self.source = os.fdopen(slave, "r")
+        self.shown = open(os.devnull, "w")  # noqa: SIM115
+
+    def press(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+        time.sleep(0.02)
+
+
+def test_keys_count_without_enter() -> None:
+    keyboard = Keyboard()
+    with TerminalOperator(keyboard.source, keyboard.shown) as operator:
+        assert operator.verdict() is None and operator.command() == ""
+        keyboard.press("zxi")
+        assert [operator.command() for _ in range(3)] == ["stop", "invalid", ""]
+        keyboard.press("f")
+        assert operator.verdict() is False
+        keyboard.press("S")
+        assert operator.verdict() is True
+
+
+@pytest.mark.parametrize(
+    ("keys", "proposed", "may_succeed", "expected"),
+    [
+        ("s", None, True, Verdict("success")),
+        ("\n", Verdict("success"), True, Verdict("success")),
+        ("f", Verdict("success"), True, Verdict("fail")),
+        ("sf", None, False, Verdict("fail")),
+        ("\nf", None, True, Verdict("fail")),
+    ],
+)
+def test_the_verdict_is_asked_for(
+    keys: str, proposed: Verdict | None, may_succeed: bool, expected: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyboard = Keyboard()
+    # What was typed before a question is thrown away; here the keys are pressed after it.
+    monkeypatch.setattr("termios.tcflush", lambda source, queue: keyboard.press(keys))
+    with TerminalOperator(keyboard.source, keyboard.shown) as operator:
+        assert operator.ask_verdict("over", proposed, may_succeed) == expected
+
+
+def test_an_invalid_trial_needs_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard = Keyboard()
+    monkeypatch.setattr("termios.tcflush", lambda source, queue: keyboard.press("i\n  \nlight went out\n"))
+    with TerminalOperator(keyboard.source, keyboard.shown) as operator:
+        assert operator.ask_verdict("over", None, True) == Verdict("invalid", "light went out")
+    monkeypatch.setattr("termios.tcflush", lambda source, queue: keyboard.press("q"))
+    with TerminalOperator(keyboard.source, keyboard.shown) as operator:
+        assert operator.wait_for_go("next") is False
+
+
+def test_trials_need_a_terminal() -> None:
+    with open(os.devnull) as nowhere, pytest.raises(SettingsError, match="terminal"):
+        TerminalOperator(nowhere)
