@@ -1,6 +1,6 @@
 """Publish the object poses of FoundationPose, or of any other tracker, to a robot cell.
 
-    python publish_foundationpose.py --bind tcp://*:5555 --calibration shoulder-1
+    python publish_foundationpose.py --bind 'tcp://*:5555' --calibration shoulder-1
 
 It needs pyzmq, NumPy and SciPy, and runs on the computer with the camera and the GPU, never on the one that controls
 the robot. Copy it next to your tracker and fill in ``Tracker``. ``--demo`` publishes a made-up block instead, to try
@@ -53,7 +53,7 @@ class Demo:
         pose = np.eye(4)
         pose[:3, :3] = Rotation.from_rotvec(np.random.normal(0.0, 0.005, 3)).as_matrix()  # noqa: NPY002
         pose[:3, 3] = np.random.normal([0.0, 0.1, 0.9], 0.001)  # noqa: NPY002
-        return taken, {"block": pose if int(taken) % 10 else None}
+        return taken, {"block": pose if int(5 * taken) % 10 else None}
 
 
 def entry(pose, age):

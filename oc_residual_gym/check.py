@@ -42,7 +42,7 @@ class Finding:
 def show(findings: list[Finding]) -> tuple[int, dict[str, Any]]:
     """Print findings; return a command's exit code and result."""
     for finding in findings:
-        print(f"{'ok     ' if finding.ready else 'MISSING'} {finding.name:20} {finding.detail}")
+        print(f"{'ok     ' if finding.ready else 'NOT OK '} {finding.name:20} {finding.detail}")
         if not finding.ready and finding.remedy:
             print(f"        {finding.remedy}")
     ready = all(finding.ready for finding in findings)

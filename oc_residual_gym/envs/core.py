@@ -118,8 +118,14 @@ class ResidualWorlds:
         self._pauses = np.zeros(n, np.int64)
 
     def _check_reality(self, world: World) -> None:
-        if self.domain != "nominal" or self.num_worlds != world.num_worlds:
-            raise ValueError(f"a real robot has the domain 'nominal' and {world.num_worlds} world, not {self.domain!r}")
+        if world.true is not None:
+            raise ValueError("world= takes a real robot; leave it out for a simulated one")
+        if self.domain != "nominal":
+            raise ValueError(f"a real robot has its own physics: leave domain={self.domain!r} out")
+        if self.num_worlds != world.num_worlds:
+            raise ValueError(f"the robot is {world.num_worlds} world, and {self.num_worlds} were asked for")
+        if self.task.name != world.task.name:
+            raise ValueError(f"the robot was set up for {world.task.name}, and the environment is {self.task.name}")
         if "truth" in self.base_policy.needs:
             raise ValueError(f"base policy {self.base_policy.name!r} reads true state, which a real robot has not")
 
@@ -245,10 +251,9 @@ class ResidualWorlds:
         A world whose base policy fails keeps its last target and is truncated by the next judgement.
         """
         if len(worlds):
-            view = self.view(worlds, self.base_policy.needs)
             problem = "it returned targets that are no poses"
             try:
-                chunks = self.base_policy.predict(view)
+                chunks = self.base_policy.predict(self.view(worlds, self.base_policy.needs))
                 failed = self._runner.load(worlds, self.executed_target[worlds], self._pauses[worlds], chunks)
             except (BasePolicyError, OSError) as error:
                 failed, problem = np.ones(len(worlds), bool), str(error)
@@ -292,8 +297,9 @@ class ResidualWorlds:
         """Success as the operator of a real robot sees it: the reward is -1 a step until he says so."""
         for world in worlds:
             verdict = self.world.verdict(int(world)) if self.steps[world] else None  # not before the first step
-            self.success[world] = verdict is True
-            self.truncated[world] = verdict is False or self.world.stopped[world] or self.base_policy_failed[world]
+            fault = self.world.stopped[world] or self.base_policy_failed[world]
+            self.success[world] = verdict is True and not fault
+            self.truncated[world] = verdict is False or fault
             self.reward[world] = 0.0 if self.success[world] else -1.0
         late = self.steps >= (self.max_episode_steps or np.inf)
         self.truncated[worlds] |= late[worlds]

@@ -166,7 +166,8 @@ class TrackedObjects:
         for gate, unused_for, jumping_for in zip(self._gates, self._unused_for, self._jumping_for, strict=True):
             silent_for = now - latest[gate.name].stamp if gate.name in latest else np.inf
             if silent_for > settings.silence_limit:
-                detail = f"the last image of {gate.name!r} is {silent_for:.1f} s old"
+                old = "was never sent" if np.isinf(silent_for) else f"is {silent_for:.1f} s old"
+                detail = f"the last image of {gate.name!r} {old}"
                 return StopReason.POSES_SILENT, self._with_problem(f"{detail}; the limit is {settings.silence_limit} s")
             if gate.frozen:
                 return StopReason.POSES_FROZEN, (
@@ -199,9 +200,10 @@ class TrackedObjects:
                 "as poses: calibration: FILE"
             )
         if ours is not None and applied != ours.id and (applied or frame == "base"):
+            theirs = f"the calibration {applied!r}" if applied else "none"
             raise SettingsError(
-                f"the publisher of poses says that it uses the calibration {applied!r}, but the cell's file names "
-                f"{ours.id!r}: give both the same one"
+                f"the publisher of poses says that it uses {theirs}, but "
+                f"the cell's file names {ours.id!r}: give both the same one"
             )
 
     def _with_problem(self, detail: str) -> str:

@@ -6,14 +6,17 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 import numpy as np
 
 from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION, WORKSPACE_HIGH, WORKSPACE_LOW
-from oc_residual_gym.real.arm_process import ArmSettings, ArmState, Stop
+from oc_residual_gym.real.arm_state import ArmSettings, ArmState, Stop
 from oc_residual_gym.real.cell import Cell
+from oc_residual_gym.real.homing import ALIVE_PERIOD, homing_limit
 from oc_residual_gym.real.stops import RobotStopped, StopReason
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, JOINT_LOWER, JOINT_UPPER
 from oc_residual_gym.robots.kinematics import forward_kinematics
@@ -30,16 +33,24 @@ POSITION_CLIP, ROTATION_CLIP = 0.04, 0.25
 """Metres and radians along each axis that the impedance acts on at most: 32 N and 12.5 Nm. The leash is no longer."""
 JOINT_MARGIN = 0.1
 """Radians before the joint limits at which franky begins to push back."""
-START_LIMIT, ANSWER_LIMIT, HOMING_LIMIT = 30.0, 3.0, 90.0
-"""Seconds for an answer of the arm's process: at its start, usually (a lost link blocks it for 1 s), and for homing."""
+START_LIMIT, ANSWER_LIMIT = 30.0, 3.0
+"""Seconds for an answer of the arm's process: to a connection, and usually (a lost link blocks it for 1 s)."""
+HINT = "is its address right, the robot unlocked, and FCI activated in Desk?"
 _PROGRAM = "from oc_residual_gym.real.arm_process import main; main()"
 
 
 class Arm(Protocol):
     """An arm that tracks targets."""
 
-    def home(self) -> ArmState:
-        """Raise the TCP where it is low and move to the home posture. Raises ``RobotStopped`` if it cannot."""
+    def home(self, should_stop: Callable[[], bool] | None = None) -> ArmState:
+        """Raise the TCP where it is low and move to the home posture.
+
+        Args:
+            should_stop: asked every 0.1 s on the way whether the operator wants the arm to stop.
+
+        Raises:
+            RobotStopped: it cannot, or was stopped.
+        """
 
     def send(self, target: Array, poses_at: float) -> None:
         """Approach ``target`` (8,) over the coming control step; the newest object pose is of time ``poses_at``."""
@@ -52,6 +63,9 @@ class Arm(Protocol):
 
     def rest(self) -> ArmState:
         """Come to rest between episodes, which is no fault."""
+
+    def resume(self) -> ArmState:
+        """:meth:`rest`, and forget a stop for want of targets alone. Raises ``RobotStopped`` after any other."""
 
     def recover(self) -> ArmState:
         """Clear what stopped the arm, on the operator's word. Raises ``RobotStopped`` if it does not go away."""
@@ -118,21 +132,33 @@ class FR3Arm:
         theirs.close()
         self._connection = Connection(ours.detach())
         self._serial = 0
-        self._connection.send(settings)
-        failed = self._receive(START_LIMIT)
-        if failed is not None:
-            reason, problem = failed
+        self._speed_cap = cell.robot.speed_cap
+        try:
+            self._connection.send(settings)
+            failed = self._receive(START_LIMIT)
+            if failed is not None:
+                raise RobotStopped(*failed)
+        except RobotStopped as stopped:
             self.close()
-            hint = "is its address right, the robot unlocked, and FCI activated in Desk?"
-            raise RobotStopped(reason, f"cannot use the robot at {cell.robot.host}: {problem}; {hint}")
+            detail = f"cannot use the robot at {cell.robot.host}: {stopped.detail}; {HINT}"
+            raise RobotStopped(stopped.reason, detail) from stopped
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def process_id(self) -> int:
         """Of the arm's process."""
         return self._process.pid
 
-    def home(self) -> ArmState:
-        return self._checked(self._ask("home", limit=HOMING_LIMIT))
+    def home(self, should_stop: Callable[[], bool] | None = None) -> ArmState:
+        def go_on() -> None:
+            if should_stop is not None and should_stop():
+                self._send("stop", StopReason.OPERATOR_STOP, "on the way to the home posture")
+            else:
+                self._send("alive")
+
+        return self._checked(self._ask("home", limit=homing_limit(self._speed_cap), meanwhile=go_on))
 
     def send(self, target: Array, poses_at: float) -> None:
         self._send("target", np.array(target, np.float64), poses_at)
@@ -146,8 +172,11 @@ class FR3Arm:
     def rest(self) -> ArmState:
         return self._ask("rest")
 
+    def resume(self) -> ArmState:
+        return self._checked(self._ask("resume"))
+
     def recover(self) -> ArmState:
-        return self._checked(self._ask("recover", limit=HOMING_LIMIT))
+        return self._checked(self._ask("recover", limit=START_LIMIT))
 
     def close(self) -> None:
         try:
@@ -163,10 +192,10 @@ class FR3Arm:
             raise RobotStopped(state.stop.reason, state.stop.detail)
         return state
 
-    def _ask(self, *message: Any, limit: float = ANSWER_LIMIT) -> ArmState:
+    def _ask(self, *message: Any, limit: float = ANSWER_LIMIT, meanwhile: Callable[[], None] | None = None) -> ArmState:
         self._serial += 1
         self._send(*message)
-        answer = self._receive(limit)
+        answer = self._receive(limit, meanwhile)
         assert isinstance(answer, ArmState)
         return answer
 
@@ -176,13 +205,17 @@ class FR3Arm:
         except OSError as error:
             raise self._gone() from error
 
-    def _receive(self, limit: float) -> Any:
+    def _receive(self, limit: float, meanwhile: Callable[[], None] | None = None) -> Any:
         """The answer to the last question; one that came too late is of an earlier question."""
+        deadline = time.monotonic() + limit
         try:
-            while self._connection.poll(limit):
-                serial, answer = self._connection.recv()
-                if serial == self._serial:
-                    return answer
+            while (left := deadline - time.monotonic()) > 0.0:
+                if self._connection.poll(min(left, ALIVE_PERIOD)):
+                    serial, answer = self._connection.recv()
+                    if serial == self._serial:
+                        return answer
+                elif meanwhile is not None:
+                    meanwhile()
         except (EOFError, OSError) as error:
             raise self._gone() from error
         raise RobotStopped(StopReason.LINK_LOST, f"the arm's process did not answer within {limit:.0f} s")
@@ -199,7 +232,7 @@ class DryArm:
         self._stop: Stop | None = None
         self._pose = forward_kinematics(HOME_JOINT_POSITIONS)
 
-    def home(self) -> ArmState:
+    def home(self, should_stop: Callable[[], bool] | None = None) -> ArmState:
         print("dry run: the arm would move to its home posture")
         self._pose = forward_kinematics(HOME_JOINT_POSITIONS)
         return self.state()
@@ -229,6 +262,9 @@ class DryArm:
         return self.state()
 
     def rest(self) -> ArmState:
+        return self.state()
+
+    def resume(self) -> ArmState:
         return self.state()
 
     def recover(self) -> ArmState:

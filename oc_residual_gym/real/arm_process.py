@@ -6,11 +6,14 @@ imports nothing that compiles or renders. The robot's own 1 kHz loop runs in fra
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections import deque
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,9 +21,11 @@ import franky
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.real.arm_state import ArmSettings, ArmState, Stop
+from oc_residual_gym.real.homing import ALIVE_PERIOD, check_control, move_joints, raise_tool
 from oc_residual_gym.real.stops import RobotStopped, StopReason
 from oc_residual_gym.robots.constants import Array
-from oc_residual_gym.robots.kinematics import TCP_FROM_FLANGE
+from oc_residual_gym.robots.kinematics import TCP_FROM_FLANGE, forward_kinematics
 
 STREAM_PERIOD = 0.005
 """Seconds from one interpolated target to the next: a target stepped at 20 Hz would kick by 8 N per 10 mm."""
@@ -28,89 +33,17 @@ STATE_LIMIT = 0.1
 """Seconds in which the robot's state must be renewed; the robot itself gives up after 20 ms without commands."""
 SLACK_POSITION, SLACK_ROTATION = 0.001, 0.01
 """Metres and radians beyond the rate limit: the first target follows a pose measured a moment before."""
-RETREAT = 0.04
-"""Metres that the hand draws back before it is raised."""
-RAISED = 0.25
-"""Metres above the table up to which the TCP is raised before the arm moves to its home posture."""
-HOMING_STIFFNESS = np.array([600.0, 600.0, 600.0, 600.0, 250.0, 150.0, 50.0])
-HOMING_DAMPING = np.array([50.0, 50.0, 50.0, 50.0, 30.0, 25.0, 15.0])
-"""Nm/rad and Nm s/rad of each joint on the way home, from libfranka's example ``joint_impedance_control``. Compliant,
-and indifferent to a late command, where a joint motion ends in a reflex."""
-HOMING_REACH = 0.8
-"""Metres from the TCP to the axes that move it farthest: turns the speed cap into one for joints."""
-HOMING_SETTLE = 0.5
-"""Seconds at the home posture before the arm is let go."""
-
-
-@dataclass(frozen=True)
-class ArmSettings:
-    """Everything that the process has to know."""
-
-    host: str
-    realtime: bool
-    set_tcp: bool
-    speed_cap: float
-    control_period: float
-    """Seconds over which a target is approached."""
-    target_limit: float
-    """Seconds without a new target after which the arm stops; until then it holds the last one."""
-    pose_limit: float
-    """Seconds without a usable object pose after which it stops."""
-    rate_position: float
-    rate_rotation: float
-    """Metres and radians that a target may be away from the one before it."""
-    workspace_low: Array
-    workspace_high: Array
-    home: Array
-    """(7,) joint positions."""
-    joint_lower: Array
-    joint_upper: Array
-    translational_stiffness: float
-    rotational_stiffness: float
-    damping: Array
-    """(6,)."""
-    posture_stiffness: float
-    posture_damping: float
-    position_clip: float
-    rotation_clip: float
-    """Metres and radians of error, along each axis, that the impedance acts on at most."""
-    torque_thresholds: tuple[float, ...]
-    force_thresholds: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Stop:
-    """A stop by itself, or on request. Times are ``time.monotonic()`` seconds."""
-
-    reason: StopReason
-    detail: str
-    seen_at: float
-    """When the fault was noticed."""
-    stopped_at: float | None = None
-    """When the arm had come to rest; ``None`` while it is coming to rest, or where nothing can be measured any more."""
-
-
-@dataclass(frozen=True)
-class ArmState:
-    """What the arm measures; base frame, SI units."""
-
-    stamp: float
-    """``time.monotonic()`` of the reading."""
-    joint_positions: Array
-    joint_velocities: Array
-    tcp_pose: Array
-    """(7,)."""
-    wrench: Array
-    """(6,) external wrench on the tool about the TCP, averaged since the last reading."""
-    reference: Array
-    """(7,) pose that the impedance draws the TCP to; the TCP itself where nothing does."""
-    stiffness_frame_offset: float
-    """Metres from the TCP to the frame whose wrench the robot estimates, and radians between the two."""
-    mass: float
-    """kg on the flange, as the robot was told."""
-    success_rate: float
-    """Of the last 100 commands, those that reached the robot in time."""
-    stop: Stop | None
+STORED_STEPS = 2.0
+"""Steps of the rate limit that may be saved up while no target comes: targets that are late may follow each other."""
+STOP_LIMIT = 2.2
+"""Seconds in which an arm comes to rest (2 at most, says franky); then control is cut, which the robot's brakes end."""
+CUT_LIMIT = 0.4
+"""Seconds that this takes; the arm is out of our hands if it takes longer."""
+FRAME_LIMIT, FRAME_ERROR = 3.0, 0.001
+"""Seconds that the robot is given to compute with a new TCP, and metres within which it then agrees with ours."""
+HAND_MASS, HAND_CENTER = 0.73, [-0.01, 0.0, 0.03]
+HAND_INERTIA = [0.001, 0.0, 0.0, 0.0, 0.0025, 0.0, 0.0, 0.0, 0.0017]
+"""kg, m from the flange and kg m2 of the Franka Hand, as Desk has them."""
 
 
 def pose_array(affine: franky.Affine) -> Array:
@@ -130,13 +63,15 @@ class ArmProcess:
         self.connection, self.settings = connection, settings
         self._parent = os.getppid()
         self._tracker: franky.CartesianImpedanceTracker | None = None
-        self._stopping = False
+        self._stopping, self._stopping_at = False, 0.0
         self._stop: Stop | None = None
         self._lost = False
+        self._waiting: deque[tuple[Any, ...]] = deque()
         self._wrenches: list[Array] = []
         self._robot = self._connect()
         self._tcp = self._reference = self._start = self._target = self._read()[1]
-        self._target_at = self._poses_at = self._renewed_at = time.monotonic()
+        self._target_at = self._poses_at = self._renewed_at = self._alive_at = time.monotonic()
+        self._allowance = STORED_STEPS
         self._robot_time = 0
 
     def _connect(self) -> franky.Robot:
@@ -145,16 +80,7 @@ class ArmProcess:
         robot = franky.Robot(s.host, realtime_config=config)
         robot.set_collision_behavior(list(s.torque_thresholds), list(s.force_thresholds))
         if s.set_tcp:
-            wanted = affine(TCP_FROM_FLANGE)
-            nominal = robot.state.F_T_NE
-            robot.set_ee((nominal.inverse * wanted).matrix.T.ravel().tolist())
-            robot.set_k(np.eye(4).ravel().tolist())
-            # The next state or two are still computed with the old frame.
-            deadline = time.monotonic() + 1.0
-            while np.abs(robot.state.F_T_EE.matrix - wanted.matrix).max() > 1e-6 and time.monotonic() < deadline:
-                pass
-            for _ in range(3):
-                robot.state  # noqa: B018 (receives one)
+            _set_tcp(robot)
         return robot
 
     def serve(self) -> None:
@@ -162,9 +88,9 @@ class ArmProcess:
         next_tick = time.monotonic()
         while True:
             moving = self._tracker is not None or self._stopping
-            if self.connection.poll(max(0.0, next_tick - time.monotonic()) if moving else 0.1):
+            if self._waiting or self.connection.poll(max(0.0, next_tick - time.monotonic()) if moving else 0.1):
                 try:
-                    serial, message, *arguments = self.connection.recv()
+                    serial, message, *arguments = self._waiting.popleft() if self._waiting else self.connection.recv()
                 except (EOFError, OSError):
                     break
                 if message == "close":
@@ -178,44 +104,42 @@ class ArmProcess:
             elif not moving:
                 next_tick = time.monotonic()
         self._leave(StopReason.TARGETS_STALE, "the controlling process is gone")
-        while self._stopping:
-            time.sleep(STREAM_PERIOD)
-            self._tick()
+        self._wait_for_rest()
 
     def _handle(self, serial: int, message: str, arguments: list[Any]) -> None:
-        if message == "target":
-            self._take_target(*arguments)
-            return
         try:
-            if message == "stop":
+            if message == "target":
+                self._take_target(*arguments)
+            elif message == "stop":
                 self._leave(*arguments)
             elif message == "rest":
                 self._rest()
+            elif message == "resume":
+                self._resume()
             elif message == "home":
                 self._home()
             elif message == "recover":
                 self._recover()
-        except RobotStopped as error:
-            now = time.monotonic()
-            self._stop = self._stop or Stop(error.reason, error.detail, now, now)
-        self.connection.send((serial, self._state()))
+        except Exception as error:  # franky's exceptions share no base class
+            self._fail(error)
+        if message not in ("target", "alive"):
+            with contextlib.suppress(OSError):  # a parent that is gone is noticed where its messages are awaited
+                self.connection.send((serial, self._state()))
 
     # ---- targets
 
     def _take_target(self, target: Array, poses_at: float) -> None:
-        now = time.monotonic()
         if self._stop is not None or self._stopping:
             return
         if self._tracker is None:
-            try:
-                self._track()
-            except Exception as error:  # franky's exceptions share no base class
-                self._fail(error)
-                return
+            self._track()
+        now, s = time.monotonic(), self.settings
+        self._allowance = min(self._allowance + (now - self._target_at) / s.control_period, STORED_STEPS)
         problem = self._problem(target)
         if problem:
             self._leave(StopReason.TARGET_REFUSED, problem)
             return
+        self._allowance -= self._steps_to(target)
         self._start, self._target = self._reference, target[:7].copy()
         if self._start[3:] @ self._target[3:] < 0.0:
             self._target[3:] *= -1.0
@@ -228,48 +152,54 @@ class ArmProcess:
             return f"{where} is not finite, or its quaternion not of length 1"
         if (target[:3] < s.workspace_low - 1e-6).any() or (target[:3] > s.workspace_high + 1e-6).any():
             return f"{where} is outside the workspace {s.workspace_low.tolist()} to {s.workspace_high.tolist()} m"
-        moved, turned = _distance(target, self._target)
-        if moved > s.rate_position + SLACK_POSITION or turned > s.rate_rotation + SLACK_ROTATION:
-            # The leash draws a target back, faster than that, to an arm that was pushed away.
-            now, before = _distance(target, self._tcp), _distance(self._target, self._tcp)
-            if now[0] < before[0] + SLACK_POSITION and now[1] < before[1] + SLACK_ROTATION:
-                return ""
-            return f"{where} is {1e3 * moved:.1f} mm and {turned:.3f} rad from the one before it"
+        slack = max(SLACK_POSITION / s.rate_position, SLACK_ROTATION / s.rate_rotation)
+        steps, allowed = self._steps_to(target), min(self._allowance, 1.0)
+        if steps > allowed + slack:
+            moved, turned = off_segment(target, self._target, self._target)
+            what = f"{steps:.1f} steps of the rate limit where {allowed:.1f} were due"
+            return f"{where} is {1e3 * moved:.1f} mm and {turned:.3f} rad from the one before it: {what}"
         return ""
 
+    def _steps_to(self, target: Array) -> float:
+        """How many steps of the rate limit lead to ``target``; for free are those from the last one towards the TCP.
+
+        The leash draws a target back, faster than the rate limit, to an arm that was pushed away.
+        """
+        moved, turned = off_segment(target, self._target, self._tcp)
+        return max(moved / self.settings.rate_position, turned / self.settings.rate_rotation)
+
     def _track(self) -> None:
+        self._tracker = self._new_tracker()
+        self._tcp = self._reference = self._start = self._target = self._read()[1]
+        self._wrenches.clear()
+        self._allowance = STORED_STEPS
+        self._renewed_at = self._target_at = time.monotonic()
+
+    def _new_tracker(self) -> franky.CartesianImpedanceTracker:
+        """Take control, with the present pose as the target."""
         s = self.settings
-        posture = franky.PostureTask(s.home, s.posture_stiffness, s.posture_damping)
-        self._tracker = franky.CartesianImpedanceTracker(
+        return franky.CartesianImpedanceTracker(
             self._robot,
             translational_stiffness=s.translational_stiffness,
             rotational_stiffness=s.rotational_stiffness,
             damping=s.damping,
             translational_error_clip=np.full(3, s.position_clip),
             rotational_error_clip=np.full(3, s.rotation_clip),
-            posture_task=posture,
+            posture_task=franky.PostureTask(s.home, s.posture_stiffness, s.posture_damping),
             lower_joint_limits=s.joint_lower,
             upper_joint_limits=s.joint_upper,
         )
-        self._tcp = self._reference = self._start = self._target = self._read()[1]
-        self._wrenches.clear()
-        self._renewed_at = self._target_at = time.monotonic()
 
     # ---- every 5 ms
 
     def _tick(self) -> None:
         try:
             if self._stopping:
-                if self._robot.join_motion(0.0):
-                    self._rested()
-                else:
-                    self._tcp = self._read()[1]
+                self._watch_stop()
                 return
             if self._tracker is None:
                 return
-            if self._tracker.tick() is None:
-                self._robot.join_motion(1.5)
-                raise RuntimeError("control ended without a reason")
+            check_control(self._robot, self._tracker)
             now, (robot_time, self._tcp) = time.monotonic(), self._read()
             if robot_time != self._robot_time:
                 self._robot_time, self._renewed_at = robot_time, now
@@ -289,118 +219,133 @@ class ArmProcess:
             self._leave(StopReason.LINK_LATE, f"no state from the robot for {age:.0f} ms")
         elif now - self._target_at > s.target_limit:
             self._leave(StopReason.TARGETS_STALE, f"no target for {now - self._target_at:.2f} s")
-        elif now - self._poses_at > s.pose_limit:
+        elif not now - self._poses_at <= s.pose_limit:  # NaN counts as never
             self._leave(StopReason.POSES_SILENT, f"no usable object pose for {now - self._poses_at:.2f} s")
 
     # ---- stopping
 
     def _leave(self, reason: StopReason, detail: str) -> None:
-        """Ramp the impedance down and let the arm come to rest; its first reason stays."""
+        """Stop; the first reason stays."""
         now = time.monotonic()
         if self._stop is None:
             self._stop = Stop(reason, detail, now, None if self._tracker or self._stopping else now)
-        self._end_tracking()
+        if self._tracker is not None:
+            self._let_go()
+
+    def _fail(self, error: Exception) -> None:
+        """Something went wrong, in the robot or here: an arm that is still controlled is stopped.
+
+        Any other has stopped by itself, or is out of reach.
+        """
+        reason, detail, before = reason_of(error), _first_line(error), self._stop
+        if before is None:
+            self._stop = Stop(reason, detail, time.monotonic())
+        elif before.reason is StopReason.LINK_LATE and reason is StopReason.LINK_LOST:
+            # It was late because it never came again.
+            self._stop = replace(before, reason=reason, detail=detail)
+        elif before.reason is StopReason.TARGETS_STALE:
+            # Which alone is no fault between episodes.
+            self._stop = replace(before, reason=reason, detail=f"{detail}; before that: {before.detail}")
+        self._lost = self._lost or reason is StopReason.LINK_LOST
+        if not self._stopping:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Ramp the impedance down, if there is any; :meth:`_watch_stop` sees to the rest. Never raises."""
+        self._tracker = None
+        self._stopping, self._stopping_at = True, time.monotonic()
+        try:
+            if self._robot.is_in_control:
+                self._robot.move(franky.TorqueStopMotion(), asynchronous=True)
+        except Exception:
+            self._cut()
+
+    def _cut(self) -> None:
+        """End control at once. What comes of it is said by the motion's end."""
+        with contextlib.suppress(Exception):
+            self._robot.stop()
+
+    def _watch_stop(self) -> None:
+        """See whether the arm has come to rest; raises what ended its control otherwise."""
+        took = time.monotonic() - self._stopping_at
+        if took > STOP_LIMIT + CUT_LIMIT:
+            self._stopping = False
+        elif self._robot.join_motion(0.0):
+            self._stopping = False
+            if self._stop is not None and self._stop.stopped_at is None and not self._lost:
+                self._stop = replace(self._stop, stopped_at=time.monotonic())
+        elif took > STOP_LIMIT:
+            self._cut()
+        else:
+            self._tcp = self._read()[1]
 
     def _rest(self) -> None:
-        """As :meth:`_leave`, without a fault."""
-        self._end_tracking()
+        """Come to rest, which is no fault."""
+        if self._tracker is not None:
+            self._let_go()
+        self._wait_for_rest()
+
+    def _wait_for_rest(self) -> None:
         while self._stopping:
             time.sleep(STREAM_PERIOD)
             self._tick()
 
-    def _end_tracking(self) -> None:
-        if self._tracker is None:
-            return
-        self._tracker, self._stopping = None, True
-        try:
-            if self._robot.is_in_control:
-                self._robot.move(franky.TorqueStopMotion(), asynchronous=True)
-        except Exception as error:  # franky's exceptions share no base class
-            self._fail(error)
-
-    def _rested(self) -> None:
-        self._stopping = False
-        if self._stop is not None and self._stop.stopped_at is None:
-            self._stop = replace(self._stop, stopped_at=time.monotonic())
-
-    def _fail(self, error: Exception) -> None:
-        """Control is lost: the robot has stopped by itself, or is out of reach."""
-        self._tracker = None
-        reason = reason_of(error)
-        now, before = time.monotonic(), self._stop
-        if before is None:
-            self._stop = Stop(reason, _first_line(error), now, now if reason is not StopReason.LINK_LOST else None)
-        elif before.reason is StopReason.LINK_LATE and reason is StopReason.LINK_LOST:
-            # It was late because it never came again.
-            self._stop = replace(before, reason=reason, detail=_first_line(error))
-        self._lost = reason is StopReason.LINK_LOST
-        self._stopping = False
-        if not self._lost:
-            self._rested()
-
     # ---- at rest
+
+    def _resume(self) -> None:
+        """Forget that no targets came, and nothing else."""
+        self._rest()
+        if self._stop is None or self._stop.reason is not StopReason.TARGETS_STALE:
+            return
+        self._check_errors()
+        self._stop = None
 
     def _home(self) -> None:
         """Raise the TCP where it is low, then move to the home posture."""
-        if self._stop is not None or self._lost:
-            raise RobotStopped(StopReason.ROBOT_REFLEX, "the arm is stopped; recover it first")
         self._rest()
-        try:
-            if self._robot.has_errors:
-                raise RobotStopped(StopReason.ROBOT_REFLEX, f"the robot reports {self._robot.state.current_errors}")
-            self._raise()
-            self._move_joints(self.settings.home)
-        except RobotStopped:
-            raise
-        except Exception as error:
-            self._lost = reason_of(error) is StopReason.LINK_LOST
-            raise RobotStopped(reason_of(error), f"on the way to the home posture: {_first_line(error)}") from error
-
-    def _raise(self) -> None:
-        """Back out of what the hand may touch, against the direction that it points in, and up."""
-        start = self._read()[1]
-        if start[2] >= RAISED:
+        if self._stop is not None:
             return
-        back = start.copy()
-        back[:3] -= RETREAT * Rotation.from_quat(start[3:]).as_matrix()[:, 2]
-        up = back.copy()
-        up[2] = max(RAISED, back[2])
-        self._track()
-        assert self._tracker is not None
-        for origin, goal in ((start, back), (back, up)):
-            seconds, begun, share = _distance(origin, goal)[0] / self.settings.speed_cap, time.monotonic(), 0.0
-            while share < 1.0 and not self.connection.poll(STREAM_PERIOD):
-                if self._tracker.tick() is None:
-                    self._robot.join_motion(1.5)
-                share = min((time.monotonic() - begun) / max(seconds, STREAM_PERIOD), 1.0)
-                self._tracker.set_target(affine(origin + share * (goal - origin)))
-        self._rest()
+        self._check_errors()
+        self._alive_at, cap = time.monotonic(), self.settings.speed_cap
+        raise_tool(self._robot, self._new_tracker, lambda: self._read()[1], cap, self._pause)
+        move_joints(self._robot, self.settings.home, cap, self._pause)
 
-    def _move_joints(self, goal: Array) -> None:
-        start, begun = np.array(self._robot.state.q), time.monotonic()
-        # The blend below is 1.5 times as fast in its middle as on average.
-        duration = 1.5 * float(np.abs(goal - start).max()) * HOMING_REACH / self.settings.speed_cap
-        tracker = franky.JointImpedanceTracker(self._robot, stiffness=HOMING_STIFFNESS, damping=HOMING_DAMPING)
-        while (elapsed := time.monotonic() - begun) < duration + HOMING_SETTLE:
-            if self.connection.poll(STREAM_PERIOD) or os.getppid() != self._parent:
-                tracker.stop()
-                raise RobotStopped(StopReason.OPERATOR_STOP, "stopped on the way to the home posture")
-            if tracker.tick() is None:
-                self._robot.join_motion(1.5)
-                raise RuntimeError("control ended without a reason")
-            share = min(elapsed / max(duration, STREAM_PERIOD), 1.0)
-            tracker.set_target(start + share * share * (3.0 - 2.0 * share) * (goal - start))
-        tracker.stop()
+    def _pause(self, seconds: float) -> None:
+        """On the way home: wait, and give up where the parent wants something else, says nothing, or is gone."""
+        if self.connection.poll(seconds):
+            message = self.connection.recv()
+            if message[1] != "alive":
+                self._waiting.append(message)
+                detail = "stopped on the way to the home posture"
+                raise RobotStopped(*(message[2:] if message[1] == "stop" else (StopReason.OPERATOR_STOP, detail)))
+            self._alive_at = time.monotonic()
+        silent = time.monotonic() - self._alive_at
+        if silent > max(self.settings.target_limit, 3.0 * ALIVE_PERIOD) or os.getppid() != self._parent:
+            detail = f"the controlling process was silent for {silent:.2f} s on the way to the home posture"
+            raise RobotStopped(StopReason.TARGETS_STALE, detail)
+
+    def _check_errors(self) -> None:
+        if self._robot.has_errors:
+            raise RobotStopped(StopReason.ROBOT_REFLEX, f"the robot reports {self._robot.state.current_errors}")
 
     def _recover(self) -> None:
+        self._rest()
         try:
             if self._lost:
+                # The robot serves one client: the old connection must be gone before the new one.
+                self.__dict__.pop("_robot", None)
+                gc.collect()
                 self._robot = self._connect()
-            elif self._robot.has_errors and not self._robot.recover_from_errors() and self._robot.has_errors:
-                raise RuntimeError("the robot did not recover; look at Desk")
-        except Exception as error:
-            raise RobotStopped(reason_of(error), f"cannot recover: {_first_line(error)}") from error
-        self._stop, self._lost, self._stopping, self._tracker = None, False, False, None
+            else:
+                with contextlib.suppress(Exception):
+                    self._robot.join_motion(0.0)  # forgets what ended the last motion
+                if self._robot.has_errors and not self._robot.recover_from_errors() and self._robot.has_errors:
+                    raise RuntimeError("the robot did not recover; look at Desk")
+        except Exception as error:  # franky's exceptions share no base class
+            now, detail = time.monotonic(), f"cannot recover: {_first_line(error)}"
+            self._stop = Stop(reason_of(error), detail, now, None if self._lost else now)
+            return
+        self._stop, self._lost = None, False
 
     # ---- state
 
@@ -447,7 +392,8 @@ def reason_of(error: Exception) -> StopReason:
         return StopReason.LINK_LATE
     if isinstance(error, (franky.NetworkException, franky.ProtocolException)) or "Net Exception" in text:
         return StopReason.LINK_LOST
-    return StopReason.ROBOT_REFLEX
+    from_franky = isinstance(error, RuntimeError) or type(error).__module__.startswith("franky")
+    return StopReason.ROBOT_REFLEX if from_franky else StopReason.PROGRAM_ERROR
 
 
 def _first_line(error: Exception) -> str:
@@ -455,10 +401,33 @@ def _first_line(error: Exception) -> str:
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
-def _distance(a: Array, b: Array) -> tuple[float, float]:
-    """Metres and radians between two poses (7,)."""
-    angle = 2.0 * np.arccos(min(abs(float(a[3:7] @ b[3:7])), 1.0))
-    return float(np.linalg.norm(a[:3] - b[:3])), float(angle)
+def off_segment(pose: Array, start: Array, end: Array) -> tuple[float, float]:
+    """Metres and radians from ``pose`` (7,) to the nearest on the way from ``start`` to ``end``."""
+    back = Rotation.from_quat(start[3:7]).inv()
+    turn, whole = ((back * Rotation.from_quat(p[3:7])).as_rotvec() for p in (pose, end))
+    return _beside(pose[:3] - start[:3], end[:3] - start[:3]), _beside(turn, whole)
+
+
+def _beside(step: Array, whole: Array) -> float:
+    square = float(whole @ whole)
+    share = min(max(float(step @ whole) / square, 0.0), 1.0) if square > 1e-12 else 0.0
+    return float(np.linalg.norm(step - share * whole))
+
+
+def _set_tcp(robot: franky.Robot) -> None:
+    """Tell the robot where the Franka Hand's TCP is, and what the hand weighs if Desk knows of no mass at all."""
+    wanted, state = affine(TCP_FROM_FLANGE), robot.state
+    robot.set_ee((state.F_T_NE.inverse * wanted).matrix.T.ravel().tolist())
+    robot.set_k(np.eye(4).ravel().tolist())
+    if state.m_total == 0.0:
+        robot.set_load(HAND_MASS, HAND_CENTER, HAND_INERTIA)
+    # The next states, and those that wait to be read, are still computed with the old frame.
+    deadline = time.monotonic() + FRAME_LIMIT
+    while time.monotonic() < deadline:
+        state = robot.state
+        told = np.abs(state.F_T_EE.matrix - wanted.matrix).max() < 1e-6
+        if told and np.linalg.norm(state.O_T_EE.translation - forward_kinematics(np.array(state.q))[:3]) < FRAME_ERROR:
+            break
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -14,9 +14,8 @@ import numpy as np
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.results import Record, commit, versions
-from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicyError
-from oc_residual_gym.policies.residual import ResidualPolicy, load_residual
+from oc_residual_gym.policies.residual import ResidualPolicy, ZeroResidual
 from oc_residual_gym.real.operator import Operator
 from oc_residual_gym.real.stops import RobotStopped, StopReason
 from oc_residual_gym.real.trials import (
@@ -27,17 +26,21 @@ from oc_residual_gym.real.trials import (
     executed,
     measured,
     now,
+    periods_of,
     read_trials,
     trial_name,
 )
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
 
 if TYPE_CHECKING:
     from oc_residual_gym.real.run import TrialSettings
 
 ATTEMPTS = 3
 """Of an invalid trial in a row; it stays open then, and the next run goes on with it."""
+PLACEMENT_LIMIT = 0.02
+"""Metres that an object may stand from its planned place before the operator is asked whether to start."""
+QUIT = Verdict("invalid", "the operator quit")
 
 
 class Session:
@@ -51,10 +54,8 @@ class Session:
         self._settings, self._env, self._operator, self._folder = settings, env, operator, folder
         self._core: ResidualWorlds = env.get_wrapper_attr("core")
         self._check_environment()
-        self._residuals: dict[str, ResidualPolicy] = {
-            arm: load_residual(name, settings.task, settings.base)
-            for arm, name in zip(ARMS, ("zero", settings.residual), strict=True)
-        }
+        policies: tuple[ResidualPolicy, ...] = (ZeroResidual(), settings.residual_policy)
+        self._residuals = dict(zip(ARMS, policies, strict=True))
         self._common: Record = {
             "task": settings.task,
             "instruction": TASKS[settings.task].instruction,
@@ -71,7 +72,7 @@ class Session:
         }
 
     def _check_environment(self) -> None:
-        core, wanted = self._core, load_base_policy(self._settings.base, TASKS[self._settings.task])
+        core, wanted = self._core, self._settings.base_policy
         pairs = {
             "task": (core.task.name, self._settings.task),
             "split": (core.split, self._settings.split),
@@ -89,40 +90,58 @@ class Session:
         if any(t["verdict"] != "invalid" for t in before):
             return True
         for attempt in range(len(before) + 1, len(before) + 1 + ATTEMPTS):
-            if not self._wait_for_go(trial, attempt, count, out):
+            if not self._prepare(trial, attempt, count, out):
                 return False
             verdict, quits = self._run(trial, arm, attempt)
             if quits:
                 return False
-            if verdict.result != "invalid":
+            if verdict is not None and verdict.result != "invalid":
                 return True
         self._operator.say(
             f"Trial {number} stays open after {ATTEMPTS} invalid attempts: run this again to try it later"
         )
         return True
 
-    def _wait_for_go(self, trial: Mapping[str, Any], attempt: int, count: int, out: Path) -> bool:
-        lines = [f"Trial {trial['trial']} of {count}" + (f", attempt {attempt}" if attempt > 1 else "")]
-        lines += [f"  put {line}" for line in trial["place"]]
+    def _prepare(self, trial: Mapping[str, Any], attempt: int, count: int, out: Path) -> bool:
+        """Get the arm home, and then the objects to their places; ``False``: the operator quits."""
+        title = f"Trial {trial['trial']} of {count}" + (f", attempt {attempt}" if attempt > 1 else "")
+        if self._core.world.true is None and not self._home(title):
+            return False
+        lines = [f"{title}: the arm is at rest. Put", *(f"  {line}" for line in trial["place"])]
         if trial["picture"]:
             lines.append(f"  as in {out / trial['picture']}")
-        world = self._core.world
-        lines.append("  The arm moves home first: keep out of its reach, and the user stop in your hand")
-        while world.stopped[0] and hasattr(world, "recover"):
-            question = (
-                f"The arm is stopped ({world.stop_reason(0)}). Go says that the cell is clear and it may move again"
-            )
-            if not self._operator.wait_for_go(question):
-                return False
-            try:
-                world.recover()
-            except RobotStopped as error:
-                self._operator.say(f"It stays stopped: {error}")
+        lines.append("Then leave the zone, the user stop in your hand: after go the policy starts at once")
         return self._operator.wait_for_go("\n".join(lines))
 
-    def _run(self, trial: Mapping[str, Any], arm: str, attempt: int) -> tuple[Verdict, bool]:
-        """One attempt, to its file. Returns its verdict, and whether the operator quits."""
-        operator, residual = self._operator, self._residuals[arm]
+    def _home(self, title: str) -> bool:
+        """Open the hand and move the arm home, before anything is placed below it; ``False``: the operator quits."""
+        operator, world = self._operator, cast(Any, self._core.world)
+        while True:
+            while world.stopped[0]:
+                stopped = f"{title}: the arm is stopped ({world.stop_reason(0)})"
+                if not operator.wait_for_go(f"{stopped}. Go says that the cell is clear and it may move again"):
+                    return False
+                try:
+                    world.recover()
+                except RobotStopped as error:
+                    operator.say(f"It stays stopped: {error}")
+            if not operator.wait_for_go(f"{title}: clear the zone. The hand opens where it is, and the arm moves home"):
+                return False
+            try:
+                world.reset()
+                return True
+            except RobotStopped as error:
+                operator.say(f"The arm did not get home: {error}")
+                if self._quits():
+                    return False
+
+    def _quits(self) -> bool:
+        """Whether the operator wants to quit, of all that he wanted since he was last asked."""
+        return "quit" in list(iter(self._operator.command, ""))
+
+    def _run(self, trial: Mapping[str, Any], arm: str, attempt: int) -> tuple[Verdict | None, bool]:
+        """One attempt, to its file. Returns its verdict, ``None`` if it waits, and whether the operator quits."""
+        residual = self._residuals[arm]
         attributes = self._common | {
             "trial": trial["trial"],
             "attempt": attempt,
@@ -139,52 +158,103 @@ class Session:
         recorder = TrialRecorder(self._folder, name, attributes, synthetic=self._settings.rehearsal)
         end: Record = {}
         try:
-            try:
-                self._start(trial, residual, end)
-            except (RobotStopped, BasePolicyError) as error:
-                reason = error.reason if isinstance(error, RobotStopped) else StopReason.BASE_POLICY_FAILED
-                end |= {"stop_reason": str(reason), "stop_detail": str(error)} | self._stop_facts()
-                verdict, quits = Verdict("invalid", f"it did not start: {error}"), False
-                operator.say(f"Trial {trial['trial']} {verdict.reason}")
-            else:
-                verdict, quits = self._drive_and_judge(residual, recorder, end)
+            verdict, quits = self._attempt(trial, residual, recorder, end)
         except BaseException as error:
+            if recorder.is_over:  # it waits for its verdict
+                recorder.close()
+                raise
             interrupted = isinstance(error, KeyboardInterrupt)
             if not self._core.world.stopped[0]:
-                self._core.world.stop(0, StopReason.OPERATOR_STOP if interrupted else StopReason.TARGETS_STALE)
-            end |= {"stop_reason": str(self._core.world.stop_reason(0))} | self._stop_facts()
+                self._core.world.stop(0, StopReason.OPERATOR_STOP if interrupted else StopReason.PROGRAM_ERROR)
             words = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
-            recorder.finish(Verdict("invalid", words), **end, ended_monotonic=time.monotonic())
+            end |= self._end(str(self._core.world.stop_reason(0)))
+            recorder.finish(Verdict("invalid", words), **end)
             raise
-        recorder.finish(verdict, **end, ended_monotonic=time.monotonic())
+        if verdict is None:
+            recorder.close()
+        else:
+            recorder.finish(verdict, **end)
         return verdict, quits
 
-    def _start(self, trial: Mapping[str, Any], residual: ResidualPolicy, end: Record) -> None:
-        self._env.reset(seed=trial["seed"])
+    def _attempt(
+        self, trial: Mapping[str, Any], residual: ResidualPolicy, recorder: TrialRecorder, end: Record
+    ) -> tuple[Verdict | None, bool]:
+        """Start the trial, drive, and have it judged; what it was goes into ``end``. Returns as :meth:`_run`."""
+        operator = self._operator
         try:
-            residual.reset(self._core, np.zeros(1, np.int64))
-        except ValueError as error:  # made for another task
-            raise SettingsError(str(error)) from error
-        planned = np.array([trial["objects"][item.name][:3] for item in self._core.task.objects])
-        offsets = np.linalg.norm(self._core.filter.poses[0, :, :3] - planned, axis=1)
-        end["placement_error"] = [round(float(offset), 4) for offset in offsets]
-
-    def _drive_and_judge(self, residual: ResidualPolicy, recorder: TrialRecorder, end: Record) -> tuple[Verdict, bool]:
-        """Drive until the trial is over, and ask for the verdict."""
-        operator, core = self._operator, self._core
+            started = self._start(trial, residual, end)
+        except (RobotStopped, BasePolicyError) as error:
+            reason = error.reason if isinstance(error, RobotStopped) else StopReason.BASE_POLICY_FAILED
+            end |= self._end(str(reason), str(error))
+            verdict = Verdict("invalid", f"it did not start: {error}")
+            operator.say(f"Trial {trial['trial']} {verdict.reason}")
+            return verdict, self._quits()
+        if not started:
+            end |= self._end("")
+            return QUIT, True
         proposed, quits = self._drive(residual, recorder)
-        rest = getattr(core.world, "rest", None)
-        if rest is not None and not core.world.stopped[0]:
-            rest()  # or the arm would stop by itself, for want of targets, while the operator makes up his mind
-        stop_reason = str(core.world.stop_reason(0))
-        if core.base_policy_failed[0]:
-            stop_reason, end["stop_detail"] = str(StopReason.BASE_POLICY_FAILED), core.base_policy_problem
-        end |= {"stop_reason": stop_reason} | self._stop_facts()
+        # A robot is brought to rest, or it would stop by itself, for want of targets, until it is judged.
+        stop_reason, detail = self._why_it_stopped()
+        self._rest()
+        end |= self._end(stop_reason, detail)
         if quits:
-            return Verdict("invalid", "the operator quit"), True
-        took = f"after {core.steps[0] / CONTROL_FREQUENCY:.1f} s"
+            return QUIT, True
+        recorder.over(**end)
+        took = f"after {self._core.steps[0] / CONTROL_FREQUENCY:.1f} s"
         text = f"The trial was stopped {took}: {stop_reason}" if stop_reason else f"The trial is over {took}"
-        return operator.ask_verdict(text, proposed, may_succeed=not stop_reason), False
+        given = operator.ask_verdict(text, proposed, may_succeed=not stop_reason)
+        return given, given is None
+
+    def _start(self, trial: Mapping[str, Any], residual: ResidualPolicy, end: Record) -> bool:
+        """Start the episode, with the objects in their places or on the operator's word; ``False``: he quits."""
+        accepted = False
+        while True:
+            self._env.reset(seed=trial["seed"])
+            try:
+                residual.reset(self._core, np.zeros(1, np.int64))
+            except ValueError as error:  # made for another task
+                raise SettingsError(str(error)) from error
+            names = [item.name for item in self._core.task.objects]
+            moves = np.array([trial["objects"][name][:3] for name in names]) - self._core.filter.poses[0, :, :3]
+            offsets = np.linalg.norm(moves, axis=1)
+            lines = [
+                f"{name} is {1000 * offset:.0f} mm from its place: move it by {_millimetres(move)}"
+                for name, offset, move in zip(names, offsets, moves, strict=True)
+                if offset > PLACEMENT_LIMIT
+            ]
+            end["placement_error"] = [round(float(offset), 4) for offset in offsets]
+            end["placement_accepted"] = bool(lines)
+            if accepted or not lines:
+                if hasattr(self._core.world, "wrench_bias"):
+                    end["wrench_bias"] = self._core.world.wrench_bias.tolist()
+                end |= {"started": now(), "started_monotonic": time.monotonic()}
+                self._operator.trial_begins()
+                return True
+            lines.append("Leave the zone before you answer: the arm moves then")
+            answer = self._operator.ask_placement("\n".join(lines))
+            if answer == "quit":
+                return False
+            accepted = answer == "start"
+
+    def _why_it_stopped(self) -> tuple[str, str]:
+        core = self._core
+        if core.base_policy_failed[0]:
+            return str(StopReason.BASE_POLICY_FAILED), core.base_policy_problem
+        return str(core.world.stop_reason(0)), ""
+
+    def _rest(self) -> None:
+        """Bring a robot to rest after a trial; what goes wrong then does not change how the trial was."""
+        world = cast(Any, self._core.world)
+        if world.true is None and not world.stopped[0]:
+            world.rest()
+            if world.stopped[0]:
+                self._operator.say(f"After the trial the arm stopped: {world.stop_reason(0)}")
+
+    def _end(self, stop_reason: str, detail: str = "") -> Record:
+        """Attributes of a trial that ended with ``stop_reason``, if with one."""
+        facts = self._stop_facts() if stop_reason else {}
+        detail = detail or facts.get("stop_detail", "")
+        return facts | {"stop_reason": stop_reason, "stop_detail": detail, "ended_monotonic": time.monotonic()}
 
     def _stop_facts(self) -> Record:
         """What a robot measured of its stop, if it did: why, when the fault was seen, and when it stood still."""
@@ -206,16 +276,20 @@ class Session:
                 core.world.stop(0, StopReason.OPERATOR_STOP)
                 return Verdict("invalid") if command == "invalid" else None, command == "quit"
             row = measured(core, time.monotonic() - began if real else core.steps[0] / CONTROL_FREQUENCY)
-            action = residual.act(core)[0]
+            action, measured_before = residual.act(core)[0], len(periods_of(core))
             _, _, terminated, truncated, _ = self._env.step(action)
-            recorder.add(row | executed(core, action))
+            recorder.add(row | executed(core, action, measured_before))
             # A real world has asked the operator already, and the judge of a rehearsal must not be asked twice.
             called = None if real else operator.verdict()
             if terminated or truncated or called is not None:
                 break
         if core.world.stopped[0] or core.base_policy_failed[0]:
             return None, False
-        if terminated or called:
-            return Verdict("success"), False
-        failed = called is False or core.truncated[0]
-        return Verdict("fail") if failed else None, False
+        succeeded = terminated if called is None else called
+        return Verdict("success" if succeeded else "fail"), False
+
+
+def _millimetres(move: Array) -> str:
+    """ "x +12, y -31 mm", with z where there is more than a little of it."""
+    parts = [f"{axis} {1000 * part:+.0f}" for axis, part in zip("xyz", move, strict=True)]
+    return ", ".join(parts if abs(move[2]) > 0.005 else parts[:2]) + " mm"

@@ -10,6 +10,31 @@ from typing import Any, get_type_hints
 import yaml
 
 from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.robots.constants import JOINT_TORQUE_LIMIT
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "payload_mass": (0.0, 2.2),  # the FR3 carries 3 kg, of which the hand is 0.73
+    "speed_cap": (0.02, 0.2),
+    "target_limit": (0.1, 1.0),
+    "force_threshold": (5.0, 100.0),
+    "torque_threshold": (5.0, 0.9 * float(JOINT_TORQUE_LIMIT[0])),
+    # Franka's own examples go a third beyond what a wrist joint can exert.
+    "wrist_torque_threshold": (2.0, 4.0 / 3.0 * float(JOINT_TORQUE_LIMIT[6])),
+    "max_age": (0.01, 0.5),
+    "silence_limit": (0.1, 2.0),
+    "lost_limit": (0.1, 5.0),
+    "jump_position": (0.005, 0.2),
+    "jump_rotation": (0.05, 1.6),
+    "reacquire": (1, 100),
+}
+"""Least and greatest value of every number: beyond them it would no longer protect, or never let the arm move."""
+
+
+def _check_bounds(settings: Any) -> None:
+    for name, (low, high) in BOUNDS.items():
+        value = getattr(settings, name, None)
+        if value is not None and not low <= value <= high:
+            raise SettingsError(f"{name} is {value}; give {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -21,7 +46,8 @@ class Robot:
     realtime: bool = True
     """Whether the control computer must have a real-time kernel; only a rehearsal does without."""
     set_tcp: bool = False
-    """Whether to tell the robot where the Franka Hand's TCP is; otherwise Desk must have done so, which is checked."""
+    """Whether to tell the robot where the Franka Hand's TCP is, and what the hand weighs (0.73 kg) if Desk knows of no
+    mass at all; otherwise Desk must have done so, which is checked. A payload besides is always Desk's to know."""
     payload_mass: float = 0.0
     """Kilograms that the wrist carries besides the hand, such as a camera; also set in Desk."""
     speed_cap: float = 0.1
@@ -34,6 +60,9 @@ class Robot:
     """Nm on joints 1 to 4 at which it stops."""
     wrist_torque_threshold: float = 16.0
     """Nm on joints 5 to 7 at which it stops."""
+
+    def __post_init__(self) -> None:
+        _check_bounds(self)
 
 
 @dataclass(frozen=True)
@@ -55,6 +84,9 @@ class Poses:
     """Metres and radians, beyond what the TCP itself moved, that a pose may change from one reading to the next."""
     reacquire: int = 5
     """Readings in a row that must agree with each other before a pose that jumped is believed."""
+
+    def __post_init__(self) -> None:
+        _check_bounds(self)
 
 
 @dataclass(frozen=True)
@@ -97,13 +129,13 @@ def _build(kind: type, content: Any, where: str, known: Mapping[str, Any] | None
             value = float(value)
         elif type(value) is not types[key]:
             raise SettingsError(f"{where}: {key} is {value!r}; give a {types[key].__name__}")
-        if isinstance(value, float) and not 0.0 <= value < float("inf"):
-            raise SettingsError(f"{where}: {key} is {value}; give a finite number from 0 on")
         values[key] = value
     try:
         return kind(**values)
     except TypeError as error:
         raise SettingsError(f"{where}: {error}; it needs {_names(kind)}") from error
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from error
 
 
 def _names(kind: type) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from oc_residual_gym.evaluation import SettingsError
 
 CommandMaker = Callable[[Any, str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
+REPORT = "oc-residual real report"
 INSTALL = 'install it with pip install "oc-residual-gym[real]"'
 
 
@@ -34,6 +35,8 @@ def add_commands(commands: Any, command: CommandMaker) -> None:
     report = command(steps, "report", _report, "success with intervals, failures, and the sequential test STEP")
     report.add_argument("trials", type=Path, metavar="DIR", help="folder of the trials")
     report.add_argument("--decision", action="store_true", help="say only whether to go on: for a blind operator")
+    text = "tell the policies apart though trials are open; who reads it must not judge any more of them"
+    report.add_argument("--unblind", action="store_true", help=text)
 
     rehearse = command(commands, "rehearse", _rehearse, "run trials through the robot's own client on a simulated cell")
     rehearse.add_argument("--task", required=True, help='name of a task, or "all"')
@@ -60,7 +63,7 @@ def _needed(options: argparse.Namespace) -> None:
             __import__(module)
         except ImportError as error:
             raise SettingsError(f"a robot needs {name} ({error}): {INSTALL}") from error
-    if options.task not in TASKS and options.task != "all":
+    if options.task not in TASKS and not (options.command == "rehearse" and options.task == "all"):
         raise SettingsError(f"unknown task {options.task!r}: choose one of {', '.join(TASKS)}")
 
 
@@ -88,23 +91,38 @@ def _run(options: argparse.Namespace) -> tuple[int, Any]:
     try:
         with (
             TerminalOperator() as operator,
-            open_cell(cell, options.task, operator.verdict, options.dry_run) as world,
+            open_cell(cell, options.task, operator.verdict, options.dry_run, operator.wants_stop) as world,
         ):
-            summary = run_trials(settings, lambda: make_env(world, options.base, options.split), operator, options.out)
+            summary = run_trials(
+                settings, lambda: make_env(world, settings.base_policy, options.split), operator, options.out
+            )
     except RobotStopped as error:
         raise SettingsError(str(error)) from error
-    print(f"{summary['judged']} of {summary['trials']} trials have a verdict: oc-residual real report {options.out}")
+    except KeyboardInterrupt:
+        print(
+            "\nThe arm is stopped. A trial that was running is kept as invalid; one that was over waits for its "
+            "verdict. Go on with the same command"
+        )
+        raise
+    # The whole report would tell the policies apart, to somebody who still has to judge.
+    then = f"go on with the same command; whether that is needed: {REPORT} {options.out} --decision"
+    if not summary["open"]:
+        then = f"{REPORT} {options.out}"
+    print(f"{summary['judged']} of {summary['trials']} trials have a verdict: {then}")
     return 0, summary
 
 
 def _report(options: argparse.Namespace) -> tuple[int, Any]:
     from oc_residual_gym.real.report import decision, markdown, report
+    from oc_residual_gym.real.run import SETTINGS_FILE
 
     if options.decision:
+        if not (options.trials / SETTINGS_FILE).exists():
+            raise SettingsError(f"{options.trials} holds no trials")
         text = decision(options.trials)
         print(text)
         return 0, {"decision": text}
-    summary = report(options.trials)
+    summary = report(options.trials, unblind=options.unblind)
     print(markdown(summary), end="")
     return 0, summary
 

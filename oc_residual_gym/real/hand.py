@@ -18,6 +18,8 @@ JOIN_LIMIT = 1.0
 """Seconds that a hand which does not answer is waited for."""
 WIDTH_LIMIT = 1.0
 """Seconds without a reading after which the hand counts as lost."""
+LEAST_OPENING = 0.9 * MAX_OPENING
+"""Metres that the hand must open to; it knows how far only once it was homed."""
 
 
 class Hand(Protocol):
@@ -38,7 +40,10 @@ class Hand(Protocol):
         """Until the last command is done. Raises ``RobotStopped`` if it fails."""
 
     def recover(self) -> None:
-        """Forget a fault, on the operator's word, and be open."""
+        """Forget a fault, on the operator's word; the next command is carried out whatever the last one was.
+
+        Raises ``RobotStopped`` where there is still no connection.
+        """
 
     def close(self) -> None:
         """End the threads; the hand keeps its grip."""
@@ -54,23 +59,33 @@ class FrankaHand:
     """
 
     def __init__(self, host: str):
-        import franky
-
-        try:
-            self._gripper = franky.Gripper(host)
-            self._width = float(self._gripper.width)
-        except Exception as error:  # franky's exceptions share no base class
-            hint = "is a Franka Hand set up in Desk?"
-            raise RobotStopped(StopReason.LINK_LOST, f"no hand at {host}: {error}; {hint}") from error
-        self._wanted = self._done = self._width < 0.5 * MAX_OPENING
+        self._host = host
+        self._connect()
+        # What the fingers do now is not known: the first command is carried out in any case.
+        self._wanted: bool | None = None
+        self._done: bool | None = None
         self._fault: tuple[StopReason, str] | None = None
-        self._read_at = time.monotonic()
         self._changed = threading.Condition()
         self._closing = False
         # No daemons: the interpreter's end would abort them, and us, inside franky.
         self._threads = [threading.Thread(target=target) for target in (self._work, self._poll)]
         for thread in self._threads:
             thread.start()
+
+    def _connect(self) -> None:
+        import franky
+
+        try:
+            self._gripper = franky.Gripper(self._host)
+            self._width, opening = float(self._gripper.width), float(self._gripper.max_width)
+        except Exception as error:  # franky's exceptions share no base class
+            hint = "is a Franka Hand set up in Desk?"
+            raise RobotStopped(StopReason.LINK_LOST, f"no hand at {self._host}: {error}; {hint}") from error
+        if opening < LEAST_OPENING:
+            detail = f"the hand says that it opens to {1e3 * opening:.0f} mm: home it in Desk, with nothing in it"
+            raise RobotStopped(StopReason.GRIPPER_BLOCKED, detail)
+        self._opening = min(opening, MAX_OPENING)
+        self._read_at = time.monotonic()
 
     @property
     def width(self) -> float:
@@ -90,16 +105,20 @@ class FrankaHand:
                 self._changed.notify_all()
 
     def wait(self) -> None:
+        limit = 2.0 * COMMAND_LIMIT
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._done == self._wanted or self.fault is not None, timeout=2.0 * COMMAND_LIMIT
-            )
+            if not self._changed.wait_for(lambda: self._wanted in (None, self._done) or self.fault, timeout=limit):
+                self._fault = StopReason.GRIPPER_BLOCKED, f"the hand was not done within {limit:.1f} s"
         if self.fault is not None:
             raise RobotStopped(*self.fault)
 
     def recover(self) -> None:
+        if time.monotonic() - self._read_at > WIDTH_LIMIT:
+            # It serves one client at a time: the old connection must be gone before the new one.
+            self.__dict__.pop("_gripper", None)
+            self._connect()
         with self._changed:
-            self._fault, self._wanted, self._done = None, False, True
+            self._fault = self._wanted = self._done = None
             self._read_at = time.monotonic()
             self._changed.notify_all()
 
@@ -120,11 +139,11 @@ class FrankaHand:
         """Carry out the newest command, one after the other."""
         while True:
             with self._changed:
-                while not self._ending and (self._wanted == self._done or self._fault is not None):
+                while not self._ending and (self._wanted in (None, self._done) or self._fault is not None):
                     self._changed.wait(0.2)
                 if self._ending:
                     return
-                closed = self._wanted
+                closed = bool(self._wanted)
             fault = self._execute(closed)
             with self._changed:
                 self._fault = fault
@@ -135,16 +154,18 @@ class FrankaHand:
                 self._release()
 
     def _execute(self, closed: bool) -> tuple[StopReason, str] | None:
-        name, gripper = "close" if closed else "open", self._gripper
+        name = "close" if closed else "open"
         try:
+            gripper = self._gripper
             if closed:
                 # Width 0 with this tolerance grips whatever is there, and is no failure where nothing is.
                 future = gripper.grasp_async(0.0, FINGER_SPEED, GRASP_FORCE, epsilon_outer=MAX_OPENING)
             else:
-                future = gripper.move_async(MAX_OPENING, FINGER_SPEED)
+                future = gripper.move_async(self._opening, FINGER_SPEED)
             if not future.wait(COMMAND_LIMIT):
                 return StopReason.GRIPPER_BLOCKED, f"the hand did not {name} within {COMMAND_LIMIT:.1f} s"
-            future.get()
+            if not future.get() and not closed:  # a grasp that found nothing is none of a fault
+                return StopReason.GRIPPER_BLOCKED, f"the hand did not open to {1e3 * self._opening:.0f} mm"
         except Exception as error:  # franky's exceptions share no base class
             return StopReason.GRIPPER_BLOCKED, f"the hand could not {name}: {error}"
         return None

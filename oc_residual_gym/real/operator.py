@@ -7,6 +7,7 @@ import select
 import sys
 import termios
 import tty
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Literal, Protocol
 
@@ -16,9 +17,15 @@ from oc_residual_gym.real.trials import Verdict
 Command = Literal["", "stop", "invalid", "quit"]
 """What an operator wants in the middle of a trial besides his verdict. Each leaves the arm stopped."""
 
-KEYS = "during a trial: s success, f fail, x stop the arm, i stop: invalid trial, q stop and quit"
+Placement = Literal["again", "start", "quit"]
+"""What to do about an object out of its place: look again, start all the same, or quit."""
+
+KEYS = "while the arm moves: x stop it, i stop, invalid trial, q stop and quit; in a trial also s success, f fail"
 COMMANDS: dict[str, Command] = {"x": "stop", "i": "invalid", "q": "quit"}
+PLACEMENTS: dict[str, Placement] = {"\n": "again", "\r": "again", "s": "start", "q": "quit"}
 RESULTS: dict[str, Literal["success", "fail", "invalid"]] = {"s": "success", "f": "fail", "i": "invalid"}
+PATIENCE = 3
+"""How often a script says go to one and the same question: nobody is there to repair what makes it come back."""
 
 
 class Operator(Protocol):
@@ -28,7 +35,16 @@ class Operator(Protocol):
         """Tell him something."""
 
     def wait_for_go(self, text: str) -> bool:
-        """Wait until he says go; ``False``: he wants to quit. A verdict given before is forgotten."""
+        """Wait until he says go; ``False``: he wants to quit. What he wanted before is forgotten."""
+
+    def ask_placement(self, text: str) -> Placement:
+        """What to do about an object that is not where it should be."""
+
+    def wants_stop(self) -> bool:
+        """Whether a :meth:`command` waits; it goes on waiting. Never blocks: asked while the arm moves home."""
+
+    def trial_begins(self) -> None:
+        """A verdict given before now is none; a command still counts."""
 
     def verdict(self) -> bool | None:
         """Whether he has called the running trial a success or a failure; never blocks."""
@@ -36,8 +52,11 @@ class Operator(Protocol):
     def command(self) -> Command:
         """What else he wants since the last call; never blocks."""
 
-    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict:
-        """The verdict on the trial that is over: ``proposed``, unless he changes it; a stopped trial is no success."""
+    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict | None:
+        """The verdict on the trial that is over: ``proposed``, unless he changes it; a stopped trial is no success.
+
+        ``None``: he quits, and judges it when trials go on.
+        """
 
 
 class TerminalOperator:
@@ -77,6 +96,19 @@ class TerminalOperator:
         self._verdict, self._commands = None, []
         return self._wait({"\n": True, "\r": True, "q": False})
 
+    def ask_placement(self, text: str) -> Placement:
+        self.say(f"{text}\n[Enter] look again   [s] start all the same   [q] quit")
+        termios.tcflush(self._source, termios.TCIFLUSH)
+        return self._wait(PLACEMENTS)
+
+    def wants_stop(self) -> bool:
+        self._poll()
+        return bool(self._commands)
+
+    def trial_begins(self) -> None:
+        self._poll()
+        self._verdict = None
+
     def verdict(self) -> bool | None:
         self._poll()
         return self._verdict
@@ -85,16 +117,18 @@ class TerminalOperator:
         self._poll()
         return self._commands.pop(0) if self._commands else ""
 
-    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict:
+    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict | None:
         choices = {key: result for key, result in RESULTS.items() if may_succeed or result != "success"}
-        offers = [f"[{key}] {result}" for key, result in choices.items()]
-        answers: dict[str, Any] = dict(choices)
+        offers = [*(f"[{key}] {result}" for key, result in choices.items()), "[q] quit, and judge it next time"]
+        answers: dict[str, Any] = {**choices, "q": "later"}
         if proposed is not None:
             offers.insert(0, f"[Enter] {proposed.result}")
             answers |= {"\n": None, "\r": None}
         self.say(f"{text}\n{'   '.join(offers)}")
         termios.tcflush(self._source, termios.TCIFLUSH)
         result = self._wait(answers)
+        if result == "later":
+            return None
         if result is None:
             assert proposed is not None
             result, reason = proposed.result, proposed.reason
@@ -144,6 +178,8 @@ class TerminalOperator:
 class ScriptedOperator:
     """An operator for rehearsals and tests: always ready, he takes verdicts from a list, or from ``succeeded``.
 
+    A question to go on that keeps coming back he answers with no.
+
     Args:
         verdicts: answers to the first questions for a verdict; from then on the proposal, else failure.
         commands: what he wants, step by step, over all trials; nothing from their end on.
@@ -159,13 +195,25 @@ class ScriptedOperator:
         show: Callable[[str], None] = lambda text: None,
     ):
         self._verdicts, self._commands, self._succeeded, self._show = list(verdicts), list(commands), succeeded, show
+        self._questions: Counter[str] = Counter()
 
     def say(self, text: str) -> None:
         self._show(text)
 
     def wait_for_go(self, text: str) -> bool:
         self._show(text)
-        return True
+        self._questions[text] += 1
+        return self._questions[text] <= PATIENCE
+
+    def ask_placement(self, text: str) -> Placement:
+        self._show(text)
+        return "start"
+
+    def wants_stop(self) -> bool:
+        return bool(self._commands and self._commands[0])
+
+    def trial_begins(self) -> None:
+        """He has given no verdict yet."""
 
     def verdict(self) -> bool | None:
         return self._succeeded()
@@ -173,10 +221,11 @@ class ScriptedOperator:
     def command(self) -> Command:
         return self._commands.pop(0) if self._commands else ""
 
-    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict:
+    def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict | None:
         self._show(text)
         if self._verdicts:
-            return self._verdicts.pop(0)
+            verdict = self._verdicts.pop(0)
+            return verdict if may_succeed or verdict.result != "success" else Verdict("fail")
         if proposed is None:
             return Verdict("fail")
         return Verdict(proposed.result, proposed.reason or ("by script" if proposed.result == "invalid" else ""))

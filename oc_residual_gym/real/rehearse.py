@@ -68,7 +68,7 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
         operator = ScriptedOperator(succeeded=judge or (lambda: None))
         try:
             with open_cell(cell, settings.task, operator.verdict) as world:
-                env = PlacedObjects(make_env(world, settings.base, settings.split, settings.steps), rig, judge)
+                env = PlacedObjects(make_env(world, trials.base_policy, settings.split, settings.steps), rig, judge)
                 run_trials(trials, lambda: env, operator, out, pictures=False)
         finally:
             if judge is not None:
@@ -98,7 +98,7 @@ def rig_cell(rig: Rig, speed_cap: float) -> Cell:
 
 
 class PlacedObjects(gym.Wrapper):
-    """Puts the rig's objects where each trial's seed has them, as an operator would once the arm is home."""
+    """Puts the rig's objects where each trial's seed has them, as an operator does once the arm is home."""
 
     def __init__(self, env: gym.Env, rig: Rig, judge: SceneJudge | None = None):
         super().__init__(env)
@@ -108,7 +108,6 @@ class PlacedObjects(gym.Wrapper):
         core = self.get_wrapper_attr("core")
         assert seed is not None
         start = start_of(core.task, core.split, seed)
-        core.world.reset()
         self._rig.place(start)
         if self._judge is not None:
             self._judge.begin(start)
@@ -139,6 +138,7 @@ def tracking_errors(demo: h5py.Group) -> np.ndarray:
 
 
 def _spread(values: np.ndarray) -> Record:
+    values = values[np.isfinite(values)]
     if not len(values):
         return {"mean": None, "p99": None, "max": None}
     measures = {"mean": values.mean(), "p99": np.percentile(values, 99), "max": values.max()}

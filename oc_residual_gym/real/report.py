@@ -21,6 +21,7 @@ from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.report import markdown_table, percent
 from oc_residual_gym.evaluation.results import Record, read_json, write_json, write_text
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
+from oc_residual_gym.real.attempts import PLACEMENT_LIMIT
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
 from oc_residual_gym.real.trials import ARMS, read_trials
 
@@ -40,13 +41,17 @@ RESIDUAL_BETTER, BASE_BETTER, GO_ON, UNDECIDED = (
 )
 
 
-def report(folder: Path) -> Record:
-    """Summarise the comparison in ``folder``, finished or not; write report.json and report.md there.
+def report(folder: Path, unblind: bool = False) -> Record:
+    """Summarise the comparison in ``folder``; write report.json and report.md there.
 
-    It tells the policies apart: an operator who has trials left to judge does not read it.
+    It tells the policies apart: an operator who has trials left to judge does not read it, but :func:`decision`.
+
+    Args:
+        folder: of the comparison.
+        unblind: whether to do so while trials are open.
 
     Raises:
-        SettingsError: there are no trials.
+        SettingsError: there are no trials, or some are open and ``unblind`` is not said.
     """
     if not (folder / SETTINGS_FILE).exists():
         raise SettingsError(f"{folder} holds no trials; run `oc-residual real run ... --out {folder}` first")
@@ -54,6 +59,13 @@ def report(folder: Path) -> Record:
     if not trials:
         raise SettingsError(f"{folder} holds no trials yet")
     settings = read_json(folder / SETTINGS_FILE)
+    planned = len(ARMS) * settings["starts"]
+    still_open = planned - len({trial["trial"] for trial in trials if trial["verdict"] != "invalid"})
+    if still_open and not unblind:
+        raise SettingsError(
+            f"{still_open} of {planned} trials in {folder} are open, and the report tells the policies apart: ask with "
+            "--decision whether more are needed; with --unblind you get it, and must not judge any more of them"
+        )
     pairs = _pairs(trials)
     summary = {
         **{key: settings[key] for key in ("task", "base", "residual", "split", "starts", "rehearsal", "hashes")},
@@ -61,6 +73,7 @@ def report(folder: Path) -> Record:
         "calibrations": sorted({trial["calibration"] for trial in trials if trial.get("calibration")}),
         "versions": json.loads(trials[-1].get("versions", "{}")),
         "arms": {arm: _arm([trial for trial in trials if trial["arm"] == arm]) for arm in ARMS},
+        "open": still_open,
         "pairs": len(pairs),
         "difference": _difference(pairs),
         "sequential": sequential_test(pairs),
@@ -84,7 +97,7 @@ def decision(folder: Path) -> str:
 
 
 def sequential_test(pairs: Sequence[tuple[bool, bool]]) -> Record:
-    """STEP on pairs (base succeeded, residual succeeded) in the order of their trials.
+    """STEP on pairs (base succeeded, residual succeeded) in the order in which they were completed.
 
     Returns:
         "decision", after how many "pairs" it was "decided_at" (``None``: not), and what the test was.
@@ -106,12 +119,17 @@ def sequential_test(pairs: Sequence[tuple[bool, bool]]) -> Record:
 
 
 def _pairs(trials: Sequence[Record]) -> list[tuple[bool, bool]]:
-    """(base succeeded, residual succeeded) of each start that both have a verdict on, in the order of the trials."""
-    verdicts: dict[int, dict[str, bool]] = {}
+    """(base succeeded, residual succeeded) of each start that both have a verdict on, in the order of completion.
+
+    A pair's place never changes once it is complete, or STEP could take back at one look what it said at another.
+    """
+    judged: dict[int, dict[str, Record]] = {}
     for trial in trials:
         if trial["verdict"] != "invalid":
-            verdicts.setdefault(trial["seed"], {})[trial["arm"]] = trial["verdict"] == "success"
-    return [(found["base"], found["residual"]) for found in verdicts.values() if len(found) == len(ARMS)]
+            judged.setdefault(trial["seed"], {})[trial["arm"]] = trial
+    pairs = [pair for pair in judged.values() if len(pair) == len(ARMS)]
+    pairs.sort(key=lambda pair: max((t.get("judged") or t["started"], t["trial"]) for t in pair.values()))
+    return [(pair["base"]["verdict"] == "success", pair["residual"]["verdict"] == "success") for pair in pairs]
 
 
 def _arm(trials: Sequence[Record]) -> Record:
@@ -155,7 +173,8 @@ def _placement(trials: Sequence[Record]) -> Record | None:
     errors = errors[np.isfinite(errors)]
     if not len(errors):
         return None
-    return {"median": round(float(np.median(errors)), 1), "max": round(float(errors.max()), 1)}
+    accepted = sum(bool(trial.get("placement_accepted")) for trial in trials)
+    return {"median": round(float(np.median(errors)), 1), "max": round(float(errors.max()), 1), "accepted": accepted}
 
 
 def _dataset(trial: Record, name: str) -> np.ndarray:
@@ -205,6 +224,9 @@ def _sentences(summary: dict[str, Any]) -> list[str]:
     if placement := summary["placement_error_mm"]:
         lines.append(
             f"Objects stood {placement['median']:.1f} mm from their planned starts in the median, "
-            f"{placement['max']:.1f} mm at most."
+            f"{placement['max']:.1f} mm at most; {placement['accepted']} trials began with one more than "
+            f"{1000 * PLACEMENT_LIMIT:.0f} mm off, on the operator's word."
         )
+    if summary["open"]:
+        lines.append(f"{summary['open']} trials are open: whoever has read this must not judge them.")
     return [f"- {line}" for line in lines]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import gymnasium as gym
@@ -27,17 +28,18 @@ from oc_residual_gym.envs.episodes import SPLITS
 from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.results import Record, claim, read_json, simulation_hash, versions, write_json
 from oc_residual_gym.policies import load_base_policy
-from oc_residual_gym.policies.residual import load_residual
+from oc_residual_gym.policies.base import BasePolicy
+from oc_residual_gym.policies.residual import ResidualPolicy, load_residual
 from oc_residual_gym.real.attempts import Session
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.operator import Operator
 from oc_residual_gym.real.starts import write_starts
-from oc_residual_gym.real.trials import ARMS, now, read_trials, recover
+from oc_residual_gym.real.trials import ARMS, judge_later, now, read_trials, recover, unjudged
 from oc_residual_gym.tasks import TASKS
 
 SETTINGS_FILE, PLAN_FILE, BLIND_FILE, TRIALS = "settings.json", "plan.json", "blind.json", "trials"
-ADDRESSES = {"robot": ("host",), "poses": ("source",)}
-"""Entries of a cell that may change within a comparison."""
+MAY_CHANGE: dict[str, tuple[str, ...]] = {"robot": ("host",), "poses": ("source", "calibration")}
+"""Entries of a cell that may change within a comparison; each trial has the id of its calibration."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,26 @@ class TrialSettings:
         if self.starts < 1 or (most is not None and self.starts > most):
             raise SettingsError(f"starts is {self.starts}; it must be 1 to {most or 'any number'}")
         try:
-            load_base_policy(self.base, TASKS[self.task])
-            load_residual(self.residual, self.task, self.base)
+            _ = self.base_policy, self.residual_policy
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
-    @property
+    @cached_property
+    def base_policy(self) -> BasePolicy:
+        """The policy that ``base`` names, loaded once."""
+        return load_base_policy(self.base, TASKS[self.task])
+
+    @cached_property
+    def residual_policy(self) -> ResidualPolicy:
+        """The policy that ``residual`` names, loaded once."""
+        return load_residual(self.residual, self.task, self.base)
+
+    @cached_property
     def hashes(self) -> Record:
         """SHA-256 of the policies' files (``None`` where there is none) and of the code that results depend on."""
         return {
-            "base": load_base_policy(self.base, TASKS[self.task]).hash,
-            "residual": load_residual(self.residual, self.task, self.base).hash,
+            "base": self.base_policy.hash,
+            "residual": self.residual_policy.hash,
             "simulation": simulation_hash(),
         }
 
@@ -84,8 +95,9 @@ class TrialSettings:
     def identity(self) -> Record:
         """All that must stay the same from the first trial to the last."""
         identity = asdict(self) | {"hashes": self.hashes, "versions": versions()}
-        del identity["cell"]["path"]
-        for part, names in ADDRESSES.items():
+        for name in ("path", "operator"):
+            del identity["cell"][name]
+        for part, names in MAY_CHANGE.items():
             for name in names:
                 del identity["cell"][part][name]
         return identity
@@ -123,7 +135,7 @@ def run_trials(
     Args:
         settings: what is compared.
         env_factory: makes the environment with the time limit, with the base policy and split of ``settings``; one
-            on a robot has this operator's ``verdict`` in its ``FR3World``.
+            on a robot has this operator's ``verdict`` and ``wants_stop`` in its ``FR3World``.
         operator: who judges.
         out: folder of the comparison.
         pictures: whether to draw the starts.
@@ -133,22 +145,38 @@ def run_trials(
 
     Raises:
         SettingsError: ``out`` holds another comparison, or the environment is not that of ``settings``.
-        KeyboardInterrupt: after the arm was stopped and the running trial was kept as invalid.
+        KeyboardInterrupt: after the arm was stopped and the running trial was kept as invalid; one that was over
+            waits for its verdict, and the next run asks for it.
     """
     plan = prepare(settings, out, pictures)
     arms, folder = read_arms(out), out / TRIALS
     for path in recover(folder):
         operator.say(f"{path.name} was interrupted: it is kept as invalid")
-    env = env_factory()
-    try:
-        session = Session(settings, env, operator, folder)
-        for trial, arm in zip(plan, arms, strict=True):
-            if not session.attempt(trial, arm, len(plan), out):
-                break
-    finally:
-        env.close()
+    if _judge_waiting(folder, operator):
+        env = env_factory()
+        try:
+            session = Session(settings, env, operator, folder)
+            for trial, arm in zip(plan, arms, strict=True):
+                if not session.attempt(trial, arm, len(plan), out):
+                    break
+        finally:
+            env.close()
     judged = len({trial["trial"] for trial in read_trials(folder) if trial["verdict"] != "invalid"})
     return {"trials": len(plan), "judged": judged, "open": len(plan) - judged}
+
+
+def _judge_waiting(folder: Path, operator: Operator) -> bool:
+    """Ask for the verdicts on trials that are over and were not judged; ``False``: the operator quits."""
+    for trial in unjudged(folder):
+        text = f"Trial {trial['trial']}, begun at {trial['started']}, is over and has no verdict yet"
+        reason = trial["stop_reason"]
+        if reason:
+            text += f"; it was stopped: {reason}"
+        verdict = operator.ask_verdict(text, None, may_succeed=not reason)
+        if verdict is None:
+            return False
+        judge_later(trial["journal"], verdict)
+    return True
 
 
 def read_arms(out: Path) -> list[str]:

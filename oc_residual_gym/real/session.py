@@ -12,6 +12,8 @@ from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.perception.calibration import load_calibration
 from oc_residual_gym.perception.sources import open_source
 from oc_residual_gym.perception.tracking import TrackedObjects
+from oc_residual_gym.policies import load_base_policy
+from oc_residual_gym.policies.base import BasePolicy
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.registration import env_id
 from oc_residual_gym.tasks import TASKS
@@ -41,7 +43,11 @@ def open_tracker(cell: Cell, task: str) -> Iterator[TrackedObjects]:
 
 @contextmanager
 def open_cell(
-    cell: Cell, task: str, verdict: Callable[[], bool | None] | None = None, dry_run: bool = False
+    cell: Cell,
+    task: str,
+    verdict: Callable[[], bool | None] | None = None,
+    dry_run: bool = False,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Iterator[FR3World]:
     """The robot of ``cell``, connected and not moved yet.
 
@@ -49,14 +55,23 @@ def open_cell(
         SettingsError: as :func:`open_tracker`.
         RobotStopped: no connection, or the robot's settings are not ours.
     """
-    with open_tracker(cell, task) as tracker, FR3World(cell, task, tracker, verdict, dry_run) as world:
+    with (
+        open_tracker(cell, task) as tracker,
+        FR3World(cell, task, tracker, verdict, dry_run, should_stop=should_stop) as world,
+    ):
         yield world
 
 
-def make_env(world: FR3World, base: str, split: str, max_episode_steps: int | None = None) -> gym.Env:
+def make_env(world: FR3World, base: str | BasePolicy, split: str, max_episode_steps: int | None = None) -> gym.Env:
     """The environment of ``world``'s task on it. Raises ``SettingsError`` where the base policy cannot act in it."""
+    policy = load_base_policy(base, world.task)
+    if "images" in policy.needs and not world.cameras:
+        raise SettingsError(
+            f"base policy {policy.name!r} needs images, and a cell's file has no cameras yet: give FR3World cameras in "
+            "Python, as docs/real_robot.md says"
+        )
     steps = max_episode_steps or world.task.max_episode_steps
     try:
-        return gym.make(env_id(world.task.name), world=world, base_policy=base, split=split, max_episode_steps=steps)
+        return gym.make(env_id(world.task.name), world=world, base_policy=policy, split=split, max_episode_steps=steps)
     except ValueError as error:
         raise SettingsError(str(error)) from error

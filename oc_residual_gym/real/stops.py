@@ -30,6 +30,8 @@ class StopReason(StrEnum):
     """The hand did not finish a command in time."""
     BASE_POLICY_FAILED = "base_policy_failed"
     """The base policy had no target, or one that is no pose."""
+    PROGRAM_ERROR = "program_error"
+    """Our own program failed; the trial's reason says how."""
     OPERATOR_STOP = "operator_stop"
     """The operator pressed the stop key or Ctrl+C."""
 

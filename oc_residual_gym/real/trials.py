@@ -1,7 +1,8 @@
 """Trials on disk: each is one demonstration of our own log schema, and what else was measured.
 
 While a trial runs, its rows go into a journal (one JSON object a line, handed to the system at each step); when it has
-its verdict, the journal becomes an HDF5 file. What a crash left behind is not lost: :func:`recover` makes the file.
+its verdict, the journal becomes an HDF5 file. What a crash left behind is not lost: :func:`recover` makes the file. A
+trial that was over but for its verdict keeps its journal until :func:`judge_later`.
 
 Besides what :mod:`oc_residual_gym.log_schema` has, with the tracked poses as the policy saw them in ``objects``, the
 demonstration has these datasets of T rows, NaN where there was nothing:
@@ -21,15 +22,17 @@ demonstration has these datasets of T rows, NaN where there was nothing:
 and these attributes: ``trial`` (number), ``attempt``, ``arm`` ("base" or "residual"), ``verdict`` ("success", "fail" or
 "invalid"), ``reason`` (the operator's words), ``stop_reason`` (where the trial ended by itself), ``base``,
 ``residual`` and the SHA-256 of their files, ``cell``, ``calibration`` (id), ``supervisor``, ``versions`` (JSON),
-``commit``, ``placement_error`` (metres, of each object from its planned start), ``started`` (UTC), and in monotonic
-seconds ``started_monotonic``, ``ended_monotonic`` and, where the arm was stopped, ``stop_seen_monotonic`` (the
-fault was noticed) and ``stopped_monotonic`` (the arm stood still; NaN if that was never seen), with ``stop_detail``.
+``commit``, ``placement_error`` (metres, of each object from its planned start), ``placement_accepted`` (the operator
+started with an object out of its place), ``wrench_bias`` (N and Nm that the robot's estimate read in free space at the
+start, and that were subtracted), ``started`` and ``judged`` (UTC), and in monotonic seconds ``started_monotonic``,
+``ended_monotonic`` and, where the arm was stopped, ``stop_seen_monotonic`` (the fault was noticed) and
+``stopped_monotonic`` (the arm stood still; NaN if that was never seen), with ``stop_detail``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +44,7 @@ from numpy.typing import ArrayLike
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.evaluation.results import Record, write_text
 from oc_residual_gym.log_schema import Recording, add
 from oc_residual_gym.perception.filter import NEVER
 from oc_residual_gym.worlds.base import Array
@@ -89,11 +92,21 @@ class TrialRecorder:
             raise SettingsError(f"{folder} has a trial {name} already; a trial is never recorded over")
         folder.mkdir(parents=True, exist_ok=True)
         self._file = open(self._journal, "x", encoding="utf-8")  # noqa: SIM115 (open as long as the trial)
+        self.is_over = False
         self._write({"synthetic": synthetic, "attributes": dict(attributes)})
 
     def add(self, row: Mapping[str, ArrayLike]) -> None:
         """Keep one row; from here on, a crash of this process does not lose it."""
         self._write({name: np.asarray(value).tolist() for name, value in row.items()})
+
+    def over(self, **attributes: Any) -> None:
+        """The trial has ended, with these ``attributes``; from here on a crash leaves it open, and not invalid."""
+        self._write({"over": attributes})
+        self.is_over = True
+
+    def close(self) -> None:
+        """Leave the trial as it is."""
+        self._file.close()
 
     def finish(self, verdict: Verdict, **attributes: Any) -> Path:
         """Write the trial's file, with ``attributes`` besides those known before.
@@ -101,8 +114,8 @@ class TrialRecorder:
         Raises:
             OSError: it cannot be written; the journal stays, and :func:`recover` tries again.
         """
-        self._write({"verdict": asdict(verdict), "attributes": attributes})
-        self._file.close()
+        self._write(_judged(verdict, attributes))
+        self.close()
         return _convert(self._journal)
 
     def _write(self, content: Mapping[str, Any]) -> None:
@@ -111,12 +124,34 @@ class TrialRecorder:
 
 
 def recover(folder: Path) -> list[Path]:
-    """Make files of the journals in ``folder``, which interrupted trials left: they are invalid, and kept.
+    """Make files of the journals in ``folder`` of trials that were interrupted as they ran: they are invalid, and kept.
 
     Raises:
         OSError: one cannot be written.
     """
-    return [_convert(journal) for journal in sorted(folder.glob(f"*{JOURNAL_SUFFIX}"))]
+    waiting = [trial["journal"] for trial in unjudged(folder)]
+    return [_convert(journal) for journal in _journals(folder) if journal not in waiting]
+
+
+def unjudged(folder: Path) -> list[Record]:
+    """Attributes of the trials in ``folder`` that are over and wait for their verdict, and the "journal" of each."""
+    waiting = []
+    for journal in _journals(folder):
+        content = _read(journal)
+        if content.over is not None and content.end is None:
+            waiting.append(content.head["attributes"] | content.over | {"journal": journal})
+    return waiting
+
+
+def judge_later(journal: Path, verdict: Verdict) -> Path:
+    """Give the trial of ``journal``, one of :func:`unjudged`, its verdict; its file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    lines = [json.dumps(line) for line in [*_lines(journal), _judged(verdict, {})]]
+    write_text(journal, "\n".join(lines) + "\n")
+    return _convert(journal)
 
 
 def read_trials(folder: Path) -> list[Record]:
@@ -165,48 +200,90 @@ def measured(core: ResidualWorlds, time: float) -> Rows:
     return {name: np.array(value) for name, value in row.items()}
 
 
-def executed(core: ResidualWorlds, action: Array) -> Rows:
-    """What is recorded after the control step that ``action`` (7,) made, in the same row."""
-    # A robot may have been given less than the limits allow: its speed is capped in first trials.
-    target = getattr(core.world, "executed_target", core.executed_target)[0]
-    periods = getattr(core.world, "periods", None)
-    return {"target": target, "trial/action": action, "trial/period": periods[-1] if periods else np.nan}
+def periods_of(core: ResidualWorlds) -> Sequence[float]:
+    """Seconds of the control steps that were measured in this episode: not of every step, and of none in simulation."""
+    return getattr(core.world, "periods", ())
+
+
+def executed(core: ResidualWorlds, action: Array, measured_before: int) -> Rows:
+    """What is recorded after the control step that ``action`` (7,) made, in the same row.
+
+    Args:
+        core: which made it.
+        action: of the residual policy.
+        measured_before: the number of :func:`periods_of` ``core`` before the step.
+    """
+    periods = periods_of(core)
+    period = periods[-1] if len(periods) > measured_before else np.nan  # a step that failed has none
+    return {"target": core.executed_target[0], "trial/action": action, "trial/period": period}
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """What a journal holds, which may have been cut off anywhere."""
+
+    head: Record
+    rows: list[Record]
+    over: Record | None
+    """Attributes that the trial ended with; ``None``: it was still running."""
+    end: Record | None
+    """Its verdict, and attributes that came with it."""
+
+
+def _journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{JOURNAL_SUFFIX}"))
+
+
+def _judged(verdict: Verdict, attributes: Mapping[str, Any]) -> Record:
+    return {"verdict": asdict(verdict), "attributes": {"judged": now()} | dict(attributes)}
 
 
 def _convert(journal: Path) -> Path:
     """The trial's file in place of its journal."""
     path = journal.with_suffix(SUFFIX)
     if not path.exists():
-        head, rows, end = _read(journal)
-        attributes: dict[str, Any] = {"stop_reason": ""} | head["attributes"] | end["attributes"]
-        attributes |= end["verdict"] | {"success": end["verdict"]["result"] == "success"}
+        content = _read(journal)
+        end = content.end or {"verdict": asdict(Verdict("invalid", INTERRUPTED)), "attributes": {}}
+        attributes: dict[str, Any] = {"stop_reason": ""} | content.head["attributes"] | (content.over or {})
+        attributes |= end["attributes"] | end["verdict"] | {"success": end["verdict"]["result"] == "success"}
         attributes["verdict"] = attributes.pop("result")
-        recording = Recording(_stacked(rows), attributes)
-        synthetic = bool(head["synthetic"])
+        recording = Recording(_stacked(content.rows), attributes)
+        synthetic = bool(content.head["synthetic"])
         description = f"A policy's trial on {'a simulated' if synthetic else 'a real'} robot"
         add(path, {path.stem: recording}, synthetic=synthetic, description=description)
     journal.unlink()
     return path
 
 
-def _read(journal: Path) -> tuple[Record, list[Record], Record]:
-    """Head, rows and end of a journal that may have been cut off anywhere."""
+def _read(journal: Path) -> _Journal:
+    lines = _lines(journal)
+    # The first line was written before anything moved: without it nothing is lost but what the file's name says.
+    head = lines[0] if lines else {"synthetic": False, "attributes": _identify(journal.stem)}
+    rows, over, end = [], None, None
+    for line in lines[1:]:
+        if "verdict" in line:
+            end = line
+        elif "over" in line:
+            over = line["over"]
+        else:
+            rows.append(line)
+    return _Journal(head, rows, over, end)
+
+
+def _lines(journal: Path) -> list[Record]:
+    """The lines that were written to their end."""
     lines = []
     for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(line))
         except ValueError:  # cut off
             break
-    interrupted = {"verdict": asdict(Verdict("invalid", INTERRUPTED)), "attributes": {}}
-    # The first line was written before anything moved: without it nothing is lost but the trial's number.
-    head = lines[0] if lines else {"synthetic": False, "attributes": _identify(journal.stem)}
-    end = lines.pop() if len(lines) > 1 and "verdict" in lines[-1] else interrupted
-    return head, lines[1:], end
+    return lines
 
 
 def now() -> str:
     """The time of day, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def trial_name(number: int, attempt: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from oc_residual_gym.tasks.base import InitialState
+    from oc_residual_gym.tasks.base import InitialState, Task
     from oc_residual_gym.worlds.domains import EpisodePhysics
 
 Array = NDArray[np.float64]
@@ -65,6 +65,10 @@ class TrueState:
 class Tracker(Protocol):
     """Where the observed object poses of N worlds come from."""
 
+    @property
+    def newest_stamp(self) -> float:
+        """``time.monotonic()`` of the newest reading, of the object that was heard of least recently."""
+
     def reset(
         self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: Sequence[EpisodePhysics]
     ) -> None:
@@ -90,6 +94,8 @@ class Tracker(Protocol):
 class World(Protocol):
     """N worlds that track end-effector targets, in simulation or in reality."""
 
+    task: Task
+    """What is in them."""
     num_worlds: int
     robot: RobotState
     """State after the last step."""

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.policies.base import BasePolicyError
 from oc_residual_gym.real.arm import Arm, DryArm, FR3Arm, speed_fraction
-from oc_residual_gym.real.arm_process import ArmState, Stop
+from oc_residual_gym.real.arm_state import ArmState, Stop
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.hand import DryHand, FrankaHand, Hand
 from oc_residual_gym.real.stops import RobotStopped, StopReason
@@ -30,6 +30,8 @@ HELD_WIDTH = 0.005
 """Metres between the fingers from which on the hand may hold something."""
 HOME_TOLERANCE = 0.02
 """Radians on any joint from the home posture after homing."""
+TARE_READINGS, TARE_PERIOD = 10, 0.02
+"""Readings of the wrench at the home posture whose average is its zero, and seconds between them."""
 
 
 class FR3World:
@@ -37,7 +39,8 @@ class FR3World:
 
     Every fault stops the arm, and ends the episode with a :class:`StopReason`. After that ``reset`` refuses until
     :meth:`recover` was called, on the operator's word. A pause between episodes is no fault: the arm comes to rest by
-    itself when no targets follow.
+    itself when no targets follow, and ``reset`` goes on. Where a ``step`` follows, that stop was in the middle of an
+    episode, and is a fault.
 
     Args:
         cell: addresses, limits, calibration.
@@ -47,12 +50,15 @@ class FR3World:
         dry_run: move nothing, connect to no robot, and print the targets instead.
         cameras: for base policies that see: camera name to a function that returns its newest image, (height, width, 3)
             uint8, framed as that of the simulation.
+        should_stop: asked about every 0.1 s on the way home whether the operator wants the arm to stop.
 
     Raises:
         RobotStopped: no connection, or the robot's TCP is not where ours is.
 
     Attributes:
         robot: state after the last step.
+        wrench_bias: (6,) what the robot's wrench estimate read at the home posture, in free space, when the episode
+            began; it is subtracted from all that follow. A real FR3's is some newtons, and differs from day to day.
         periods: seconds of each control step of the episode, as measured.
         speed: share of the rate limit that targets may use, from the cell's speed cap; the arm refuses faster ones.
     """
@@ -68,16 +74,19 @@ class FR3World:
         verdict: Callable[[], bool | None] | None = None,
         dry_run: bool = False,
         cameras: Mapping[str, Callable[[], NDArray[np.uint8]]] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.cell, self.tracker = cell, tracker
         self.task = TASKS[task] if isinstance(task, str) else task
-        self._verdict, self._cameras = verdict, dict(cameras or {})
+        self._verdict, self.cameras, self._should_stop = verdict, dict(cameras or {}), should_stop
         self.speed = speed_fraction(cell.robot.speed_cap)
         self.stopped: BoolArray = np.zeros(1, bool)
         self.peak_contact_force = np.zeros(1)
+        self.wrench_bias = np.zeros(6)
         self.periods: list[float] = []
         self._stop: Stop | None = None
         self._stepped_at = self._deadline = -np.inf
+        self._dry_run = dry_run
         self._arm: Arm = DryArm() if dry_run else FR3Arm(cell)
         try:
             state = self._arm.state()
@@ -101,34 +110,43 @@ class FR3World:
     ) -> None:
         """Put down what the hand holds, move the arm home, and open or close the hand as the task starts.
 
+        Ctrl+C stops the arm before it is raised.
+
         Raises:
             RobotStopped: the arm is stopped and nobody called :meth:`recover`, or cannot get home.
         """
         if self._stop is not None:
             raise RobotStopped(self._stop.reason, f"{self._stop.detail}; recover() first, once the cell is clear")
-        closed = starts is not None and len(starts) > 0 and starts[0].gripper_closed
         try:
-            before = self._arm.rest().stop
-            if before is not None:
-                if before.reason is not StopReason.TARGETS_STALE:
-                    raise RobotStopped(before.reason, before.detail)
-                self._arm.recover()  # it came to rest by itself, as there were no targets between episodes
-            if self._hand.width > HELD_WIDTH:  # closed on nothing it stays so until it has room to open
-                self._hand.command(False)
-                self._hand.wait()
-            state = self._arm.home()
-            off = float(np.abs(state.joint_positions - HOME_JOINT_POSITIONS).max())
-            if off > HOME_TOLERANCE:
-                raise RobotStopped(StopReason.ROBOT_REFLEX, f"the arm is {off:.3f} rad from its home posture")
-            self._hand.command(closed)
-            self._hand.wait()
-            check_frames(state)
+            self._go_home(closed=starts is not None and len(starts) > 0 and starts[0].gripper_closed)
+            self._take(self._arm.state())
         except RobotStopped as stopped:
             self.stop(0, stopped.reason, stopped.detail)
             raise
-        self._take(self._arm.state())
+        except KeyboardInterrupt:
+            self.stop(0, StopReason.OPERATOR_STOP, "Ctrl+C on the way to the home posture")
+            raise
         self.periods.clear()
         self._stepped_at = self._deadline = -np.inf
+
+    def _go_home(self, closed: bool) -> None:
+        self._arm.resume()
+        if self._hand.width > HELD_WIDTH:  # closed on nothing it stays so until it has room to open
+            self._hand.command(False)
+            self._hand.wait()
+        state = self._arm.home(self._should_stop)
+        off = float(np.abs(state.joint_positions - HOME_JOINT_POSITIONS).max())
+        if off > HOME_TOLERANCE:
+            raise RobotStopped(StopReason.ROBOT_REFLEX, f"the arm is {off:.3f} rad from its home posture")
+        check_frames(state)
+        if not self._dry_run:
+            self.wrench_bias = np.mean([self._wrench_after(TARE_PERIOD) for _ in range(TARE_READINGS)], axis=0)
+        self._hand.command(closed)
+        self._hand.wait()
+
+    def _wrench_after(self, seconds: float) -> Array:
+        time.sleep(seconds)
+        return self._arm.state().wrench
 
     def step(self, targets: Array, worlds: IntArray | None = None) -> None:
         """Send ``targets`` (1, 8), wait until the control step is over, and read the state.
@@ -150,7 +168,7 @@ class FR3World:
         if fault is not None:
             raise RobotStopped(*fault)
         now = time.monotonic()
-        self._arm.send(target, getattr(self.tracker, "newest_stamp", np.inf))
+        self._arm.send(target, self.tracker.newest_stamp)
         self._hand.command(bool(target[7] < 0.5))
         self._deadline += PERIOD
         if self._deadline < now + 0.5 * PERIOD:  # the first step, or the policy took too long
@@ -167,10 +185,10 @@ class FR3World:
     def _take(self, state: ArmState) -> None:
         robot = self.robot
         robot.joint_positions[0], robot.joint_velocities[0] = state.joint_positions, state.joint_velocities
-        robot.tcp_pose[0], robot.wrench[0] = state.tcp_pose, state.wrench
+        robot.tcp_pose[0], robot.wrench[0] = state.tcp_pose, state.wrench - self.wrench_bias
         robot.tcp_velocity[0] = tcp_velocity(state.joint_positions, state.joint_velocities)
         robot.gripper_width[0] = self._hand.width
-        self.peak_contact_force[0] = np.linalg.norm(state.wrench[:3])
+        self.peak_contact_force[0] = np.linalg.norm(robot.wrench[0, :3])
 
     def stop(self, world: int, reason: str, detail: str = "") -> None:
         """Stop the arm, and with it the episode; the first reason stays."""
@@ -215,9 +233,18 @@ class FR3World:
         self.stopped[0] = False
 
     def rest(self) -> None:
-        """Let the arm come to rest at the end of an episode, at once rather than when targets are missed."""
-        if self._stop is None:
-            self._arm.rest()
+        """Let the arm come to rest at the end of an episode, at once rather than when targets are missed.
+
+        A fault that it finds sets ``stopped``; that no targets came since the episode's end is none.
+        """
+        if self._stop is not None:
+            return
+        try:
+            stop = self._arm.rest().stop
+            if stop is not None and stop.reason is not StopReason.TARGETS_STALE:
+                raise RobotStopped(stop.reason, stop.detail)
+        except RobotStopped as stopped:
+            self.stop(0, stopped.reason, stopped.detail)
 
     def verdict(self, world: int) -> bool | None:
         """The operator's, if given."""
@@ -225,15 +252,17 @@ class FR3World:
 
     def image(self, world: int, camera: str) -> NDArray[np.uint8]:
         """(height, width, 3) newest image of a policy camera. Raises ``BasePolicyError`` if the cell has none."""
-        if camera not in self._cameras:
-            known = ", ".join(self._cameras) or "none"
+        if camera not in self.cameras:
+            known = ", ".join(self.cameras) or "none"
             raise BasePolicyError(f"the base policy wants images of {camera!r}; FR3World was given cameras: {known}")
-        return self._cameras[camera]()
+        return self.cameras[camera]()
 
     def close(self) -> None:
         """Stop the arm and disconnect."""
-        self._hand.close()
-        self._arm.close()
+        try:
+            self._arm.close()
+        finally:
+            self._hand.close()
 
     def __enter__(self) -> FR3World:
         return self

@@ -10,16 +10,27 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("franky", reason="franky-control is not installed: pip install 'oc-residual-gym[real]'")
 
+import franky
+from cells import Witness
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.real import arm, homing
+from oc_residual_gym.real.arm import FR3Arm, arm_settings
+from oc_residual_gym.real.arm_process import ArmProcess
+from oc_residual_gym.real.arm_state import Stop
 from oc_residual_gym.real.cell import Cell, Poses, Robot
+from oc_residual_gym.real.hand import FrankaHand
 from oc_residual_gym.real.rig import Rig, rig_available
 from oc_residual_gym.real.stops import RobotStopped, StopReason
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
@@ -143,6 +154,69 @@ def test_starts_with_a_closed_hand_where_the_task_does(world: FR3World) -> None:
     assert world.robot.gripper_width[0] < 0.005
 
 
+def test_the_wrench_is_zero_at_home(world: FR3World, monkeypatch: pytest.MonkeyPatch) -> None:
+    biased, state = np.array([3.0, -2.0, 1.0, 0.1, 0.2, -0.3]), FR3Arm.state
+    monkeypatch.setattr(FR3Arm, "state", lambda self: replace(s := state(self), wrench=s.wrench + biased))
+    world.reset()
+    np.testing.assert_allclose(world.wrench_bias, biased, atol=0.5)
+    drive(world, 3)
+    np.testing.assert_allclose(world.robot.wrench[0], 0.0, atol=0.5)
+
+
+def test_a_pause_in_the_middle_of_an_episode_is_one(world: FR3World) -> None:
+    drive(world, 5, (0.005, 0.0, 0.0))
+    time.sleep(1.0)
+    drive(world, 1)
+    check_stopped(world, StopReason.TARGETS_STALE)
+
+
+def test_recovering_an_arm_that_moves_stops_it(world: FR3World) -> None:
+    drive(world, 15, (0.0, 0.008, 0.0))
+    assert np.abs(world.robot.joint_velocities).max() > 0.1
+    world.recover()
+    assert np.abs(world.arm_state().joint_velocities).max() < 1.5 * STILL
+    world.reset()
+
+
+def test_the_operator_stops_it_on_the_way_home(world: FR3World, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive(world, 30, (0.0, 0.008, 0.0))
+    stop_at = time.monotonic() + 1.0
+    monkeypatch.setattr(world, "_should_stop", lambda: time.monotonic() > stop_at)
+    with pytest.raises(RobotStopped, match="way to the home posture"):
+        world.reset()
+    report = world.stop_report()
+    assert report is not None and report.stopped_at is not None and report.stopped_at - stop_at < 1.0
+    monkeypatch.undo()
+    assert world.robot.tcp_pose[0, 1] > 0.1
+    check_stopped(world, StopReason.OPERATOR_STOP)
+
+
+def test_refuses_targets_that_come_too_fast(world: FR3World) -> None:
+    """Small steps, without the time for them."""
+    target = drive(world, 5)
+    for _ in range(20):
+        target[1] += 0.003
+        world._arm.send(target, np.inf)
+    drive(world, 1)
+    check_stopped(world, StopReason.TARGET_REFUSED)
+    assert world.robot.tcp_pose[0, 1] < 0.05
+
+
+def test_what_is_no_target_stops_the_arm(world: FR3World) -> None:
+    drive(world, 15, (0.0, 0.008, 0.0))
+    assert isinstance(world._arm, FR3Arm)
+    world._arm._send("target", "nonsense", np.inf)
+    drive(world, 1)
+    check_stopped(world, StopReason.PROGRAM_ERROR)
+
+
+def test_a_stamp_that_is_no_number_is_no_pose(world: FR3World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.tracker, "newest_stamp", np.nan, raising=False)
+    drive(world, 3)
+    monkeypatch.undo()
+    check_stopped(world, StopReason.POSES_SILENT)
+
+
 def test_a_pause_between_episodes_is_no_fault(world: FR3World) -> None:
     drive(world, 5, (0.005, 0.0, 0.0))
     time.sleep(1.0)
@@ -215,6 +289,176 @@ def test_no_robot_at_the_address() -> None:
         FR3World(cell_at("127.99.0.1"), "Lift", NoTracker())
 
 
+def test_no_process_is_left_of_a_connection_that_takes_too_long(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, popen = [], subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(arm, "START_LIMIT", 0.1)
+    with pytest.raises(RobotStopped, match=r"did not answer.*FCI"):
+        FR3Arm(cell_at(rig.host))
+    assert started[0].poll() is not None
+
+
+class InProcess:
+    """The arm's process, here and step by step."""
+
+    def __init__(self, host: str, monkeypatch: pytest.MonkeyPatch):
+        self.ours, theirs = Pipe()
+        self.process = ArmProcess(theirs, replace(arm_settings(cell_at(host)), target_limit=60.0))
+        self.patch = monkeypatch
+
+    def tick(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.process._tick()
+            time.sleep(0.005)
+
+    def target(self, *offset: float) -> np.ndarray:
+        process = self.process
+        pose = np.append(process._state().tcp_pose if process._tracker is None else process._target, 1.0)
+        pose[: len(offset)] += offset
+        return pose
+
+    def move(self, steps: int) -> None:
+        for _ in range(steps):
+            self.process._take_target(self.target(0.0, 0.008), np.inf)
+            self.tick(0.05)
+
+
+@pytest.fixture
+def inside(rig: Rig, connected: FR3World, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
+    connected.close()
+    inside = InProcess(rig.host, monkeypatch)
+    inside.process._handle(1, "home", [])
+    assert inside.ours.recv()[1].stop is None
+    yield inside
+    monkeypatch.undo()
+    inside.process._recover()
+
+
+def test_an_error_of_our_own_while_the_arm_moves_stops_it(inside: InProcess) -> None:
+    process = inside.process
+    inside.move(15)
+    assert np.abs(process._state().joint_velocities).max() > 0.1
+
+    def fail(target: Any) -> None:
+        raise ValueError("of our own")
+
+    inside.patch.setattr(process._tracker, "set_target", fail)
+    process._tick()
+    assert process._stop is not None and process._stop.reason == StopReason.PROGRAM_ERROR
+    assert process._stop.stopped_at is None  # it still moves
+    process._wait_for_rest()
+    assert process._stop.stopped_at is not None and not process._robot.is_in_control
+    assert np.abs(process._state().joint_velocities).max() < 1.5 * STILL
+
+
+def test_an_arm_that_does_not_follow_home_is_stopped(inside: InProcess) -> None:
+    process = inside.process
+    inside.move(20)
+    inside.patch.setattr(homing, "STIFFNESS", np.full(7, 1.0))
+    inside.patch.setattr(homing, "DAMPING", np.full(7, 1.0))
+    process._handle(2, "home", [])
+    process._wait_for_rest()
+    assert process._stop is not None and "what holds the arm" in process._stop.detail
+    assert process._stop.stopped_at is not None and not process._robot.is_in_control
+
+
+def test_a_reflex_is_not_forgotten_with_a_pause(inside: InProcess) -> None:
+    process, now = inside.process, time.monotonic()
+    reflex = SimpleNamespace(has_errors=True, state=process._robot.state, is_in_control=False)
+    inside.patch.setattr(process, "_robot", reflex)
+    process._stop = Stop(StopReason.TARGETS_STALE, "no target for 0.5 s", now, now)
+    process._handle(1, "resume", [])
+    assert process._stop is not None and process._stop.reason == StopReason.ROBOT_REFLEX
+
+
+def test_a_target_may_be_drawn_back_to_the_arm_but_no_further(inside: InProcess) -> None:
+    process = inside.process
+    inside.move(1)
+    process._tcp = process._target + np.array([0.0, -0.04, 0.0, 0.0, 0.0, 0.0, 0.0])  # pushed away
+    assert not process._problem(inside.target(0.0, -0.03))  # the leash
+    assert not process._problem(inside.target(0.009, -0.03))  # and a step
+    assert process._problem(inside.target(0.025, -0.03))  # though nearer to the TCP
+    assert process._problem(inside.target(0.0, -0.078))
+
+
+class StubGripper:
+    width, max_width, moves = 0.04, 0.08, True
+
+    def __init__(self, host: str):
+        pass
+
+    def move_async(self, width: float, speed: float) -> Any:
+        return SimpleNamespace(wait=lambda seconds: True, get=lambda: self.moves)
+
+
+def test_a_hand_that_did_not_open_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(franky, "Gripper", StubGripper)
+    monkeypatch.setattr(StubGripper, "moves", False)
+    hand = FrankaHand("nowhere")
+    hand.command(False)
+    with pytest.raises(RobotStopped, match="did not open") as stopped:
+        hand.wait()
+    hand.close()
+    assert stopped.value.reason == StopReason.GRIPPER_BLOCKED
+
+
+def test_a_hand_that_was_not_homed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(franky, "Gripper", StubGripper)
+    monkeypatch.setattr(StubGripper, "max_width", 0.0)
+    with pytest.raises(RobotStopped, match="home it in Desk"):
+        FrankaHand("nowhere")
+
+
+def test_a_hand_that_holds_something_at_connection_opens() -> None:
+    with Rig(object_width=0.04) as rig:
+        for closed, width in ((True, 0.04), (False, 0.08)):
+            hand = FrankaHand(rig.host)
+            hand.command(closed)
+            hand.wait()
+            time.sleep(0.2)
+            hand.close()
+            assert hand.width == pytest.approx(width, abs=0.003)
+
+
+def test_recovers_after_the_robot_was_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Rig() as rig, FR3World(cell_at(rig.host), "Lift", NoTracker()) as world:
+        world.reset()
+        drive(world, 5)
+        rig.kill()
+        drive(world, 20)
+        report = world.stop_report()
+        assert report is not None and report.reason == StopReason.LINK_LOST
+        with pytest.raises(RobotStopped, match="cannot recover"):
+            world.recover()
+        monkeypatch.setattr("oc_residual_gym.real.rig._free_host", lambda: rig.host)
+        rig.open()
+        world.recover()
+        world.reset()
+        drive(world, 5)
+        assert not world.stopped[0]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"speed_cap": 0.5},
+        {"target_limit": 30.0},
+        {"target_limit": 0.0},
+        {"torque_threshold": 87.0},
+        {"speed_cap": np.nan},
+    ],
+)
+def test_limits_that_would_not_protect_are_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match=rf"{next(iter(setting))} is .*; give .* to "):
+        replace(cell_at("nowhere").robot, **setting)
+
+
 def test_dry_run_prints_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
     with FR3World(cell_at("127.99.0.1"), "Lift", NoTracker(), dry_run=True) as world:
         world.reset()
@@ -224,6 +468,25 @@ def test_dry_run_prints_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert "target [440.0, " in capsys.readouterr().out
 
 
+_HOMING = """
+import json, sys, time
+sys.path.insert(0, {tests!r})
+from test_fr3_world import FR3World, NoTracker, RobotStopped, cell_at, drive, replace
+cell = cell_at({host!r})
+slow = replace(cell, robot=replace(cell.robot, speed_cap=0.1))
+world = FR3World(slow, "Lift", NoTracker())
+world.reset()
+drive(world, 60, (0.0, 0.004, 0.0))
+print("homing", flush=True)
+try:
+    world.reset()
+except (RobotStopped, KeyboardInterrupt) as error:
+    print(json.dumps([world.stop_report().reason, type(error).__name__]), flush=True)
+time.sleep(2.0)
+world.recover()
+world.reset()
+print("again", flush=True)
+"""
 _PROGRAM = """
 import json, sys, time
 sys.path.insert(0, {tests!r})
@@ -251,11 +514,15 @@ if report.reason != "link_lost":
 def program(rig: Rig, connected: FR3World) -> Iterator[subprocess.Popen[str]]:
     """Another process that moves the arm to and fro; its first line, the arm's process id, is read."""
     connected.close()
-    code = _PROGRAM.format(tests=str(Path(__file__).parent), host=rig.host)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with started(_PROGRAM, rig) as process:
         yield process
         process.kill()
+
+
+def started(program: str, rig: Rig) -> subprocess.Popen[str]:
+    code = program.format(tests=str(Path(__file__).parent), host=rig.host)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
@@ -275,6 +542,34 @@ def test_stops_when_the_main_process_is_frozen(program: subprocess.Popen[str]) -
     assert reason == StopReason.TARGETS_STALE
     assert frozen_at < seen_at < stopped_at < thawed_at
     assert line_of(program) == "again"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "error"),
+    [
+        (signal.SIGSTOP, StopReason.TARGETS_STALE, "RobotStopped"),
+        (signal.SIGINT, StopReason.OPERATOR_STOP, "KeyboardInterrupt"),
+        (signal.SIGKILL, "killed", ""),
+    ],
+)
+def test_stops_on_the_way_home(rig: Rig, connected: FR3World, number: int, reason: str, error: str) -> None:
+    connected.close()
+    witness = Witness(rig.truth_address)
+    with started(_HOMING, rig) as process:
+        assert line_of(process) == "homing"
+        time.sleep(0.5)  # the arm comes to rest after the last target, before it starts for home
+        witness.wait_for_motion(10.0)
+        began = time.monotonic()
+        process.send_signal(number)
+        rest = witness.seconds_to_rest(began)
+        if number != signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)
+            assert json.loads(line_of(process)) == [reason, error]
+            assert line_of(process) == "again"
+        process.kill()
+    witness.close()
+    print(f"{reason} on the way home: at rest after {rest:.2f} s")
+    assert rest < 1.2
 
 
 def test_ctrl_c_stops_the_arm(program: subprocess.Popen[str]) -> None:

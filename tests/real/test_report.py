@@ -20,12 +20,22 @@ CELL = Cell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"))
 SETTINGS = TrialSettings("Lift", CELL, base="hold", residual="zero", starts=30)
 
 
-def add(folder: Path, number: int, arm: str, verdict: Verdict, *, seed: int, attempt: int = 1, stop: str = "") -> None:
+def add(
+    folder: Path,
+    number: int,
+    arm: str,
+    verdict: Verdict,
+    *,
+    seed: int,
+    attempt: int = 1,
+    stop: str = "",
+    **attributes: object,
+) -> None:
     head = {"trial": number, "attempt": attempt, "arm": arm, "seed": seed, "calibration": "cal-1", "versions": "{}"}
     recorder = TrialRecorder(folder / TRIALS, trial_name(number, attempt), head, synthetic=False)
     for t, period in enumerate((np.nan, 0.05, 0.06)):
         recorder.add({"time": 0.05 * t, "tcp_pose": np.zeros(7), "trial/period": period})
-    recorder.finish(verdict, stop_reason=stop, placement_error=[0.004, 0.011])
+    recorder.finish(verdict, stop_reason=stop, placement_error=[0.004, 0.011], **attributes)
 
 
 def folder_of(folder: Path, pairs: list[tuple[bool, bool]]) -> Path:
@@ -41,7 +51,7 @@ def test_rates_difference_and_what_went_wrong(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [(False, True), (True, True), (False, False)])
     add(folder, 7, "base", Verdict("invalid", "somebody walked by"), seed=3)
     add(folder, 7, "base", Verdict("fail"), seed=3, attempt=2, stop="poses_silent")
-    summary = report(folder)
+    summary = report(folder, unblind=True)
     text = markdown(summary)
     base, residual = summary["arms"]["base"], summary["arms"]["residual"]
     assert (base["judged"], base["successes"], base["invalid"]) == (4, 1, 1)
@@ -56,7 +66,7 @@ def test_rates_difference_and_what_went_wrong(tmp_path: Path) -> None:
     entry = {"trial": 7, "attempt": 1, "arm": "base", "reason": "somebody walked by", "stop_reason": ""}
     assert summary["invalid"] == [entry]
     assert summary["periods_ms"] == {"steps": 16, "mean": 55.0, "p99": 60.0, "max": 60.0}
-    assert summary["placement_error_mm"] == {"median": 7.5, "max": 11.0}
+    assert summary["placement_error_mm"] == {"median": 7.5, "max": 11.0, "accepted": 0}
     assert (summary["cell"], summary["calibrations"]) == ("bench", ["cal-1"])
     assert json.loads((folder / "report.json").read_text()) == summary
     assert (folder / "report.md").read_text() == text
@@ -71,16 +81,47 @@ def test_an_unfinished_comparison_has_a_report(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no trials yet"):
         report(tmp_path)
     add(tmp_path, 1, "residual", Verdict("invalid", "interrupted"), seed=0)
-    summary = report(tmp_path)
+    summary = report(tmp_path, unblind=True)
     assert summary["arms"]["residual"]["success_rate"] is None and summary["difference"] is None
     assert "interrupted" in markdown(summary)
+
+
+def test_the_report_waits_until_nobody_judges_any_more(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "open", [(False, True)] * 29)
+    with pytest.raises(SettingsError, match=r"2 of 60 trials .* are open.*--unblind"):
+        report(folder)
+    assert not list(folder.glob("report*"))
+    assert report(folder, unblind=True)["open"] == 2
+    assert "must not judge" in (folder / "report.md").read_text()
+    for number, arm in ((59, "base"), (60, "residual")):
+        add(folder, number, arm, Verdict("fail"), seed=29)
+    assert report(folder)["open"] == 0
+    assert "must not judge" not in (folder / "report.md").read_text()
+
+
+def test_a_pair_that_is_completed_late_comes_last_in_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a decision could be taken back at the next look."""
+    looks: list[list[tuple[bool, bool]]] = []
+    monkeypatch.setattr(
+        "oc_residual_gym.real.report.sequential_test", lambda pairs: looks.append(pairs) or {"decision": GO_ON}
+    )
+    write_json(tmp_path / SETTINGS_FILE, SETTINGS.identity)
+    clock = "2026-01-01T12:{:02}:00.000+00:00"
+    add(tmp_path, 1, "base", Verdict("success"), seed=0, judged=clock.format(1))
+    add(tmp_path, 2, "residual", Verdict("invalid", "no light"), seed=0, judged=clock.format(2))
+    for number, arm in ((3, "residual"), (4, "base")):
+        add(tmp_path, number, arm, Verdict("fail"), seed=1, judged=clock.format(number))
+    decision(tmp_path)
+    add(tmp_path, 2, "residual", Verdict("success"), seed=0, attempt=2, judged=clock.format(9))
+    decision(tmp_path)
+    assert looks == [[(False, False)], [(False, False), (True, True)]]
 
 
 def test_a_file_that_is_no_trial_is_named(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [(False, True)])
     (folder / TRIALS / "notes.hdf5").write_text("notes")
     with pytest.raises(SettingsError, match=r"notes\.hdf5 is no trial"):
-        report(folder)
+        report(folder, unblind=True)
 
 
 def test_the_sequential_test_stops_where_it_is_decided(tmp_path: Path) -> None:

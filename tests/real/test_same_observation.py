@@ -12,7 +12,7 @@ pytest.importorskip("franky", reason="a robot needs franky-control")
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.real.arm import DryArm
-from oc_residual_gym.real.arm_process import ArmState
+from oc_residual_gym.real.arm_state import ArmState
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.hand import DryHand
 from oc_residual_gym.worlds.base import RobotState
@@ -42,6 +42,8 @@ class Recorded:
 
 class RecordedTracker:
     """Shows a real world what the simulation's tracker saw."""
+
+    newest_stamp = np.inf
 
     def __init__(self, recorded: Recorded):
         self._recorded, self.moment = recorded, 0

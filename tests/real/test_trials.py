@@ -7,7 +7,8 @@ import os
 import pty
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -21,6 +22,7 @@ from demos_replay.readers import Skipped, read_logs
 from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.perception.sources import TrackedPose
 from oc_residual_gym.perception.tracking import TrackedObjects
+from oc_residual_gym.real import run as trials_run
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.operator import ScriptedOperator, TerminalOperator
 from oc_residual_gym.real.run import BLIND_FILE, PLAN_FILE, TRIALS, TrialSettings, prepare, run_trials
@@ -158,6 +160,30 @@ def test_another_comparison_does_not_go_into_the_same_folder(finished: Path) -> 
     (finished / "elsewhere").rename(finished / BLIND_FILE)
 
 
+def test_who_supervises_and_how_it_was_calibrated_may_change(tmp_path: Path) -> None:
+    poses = replace(CELL.poses, source="tcp://camera:6666", calibration="anew.yaml")
+    again = replace(SETTINGS, cell=replace(CELL, operator="Another Person", poses=poses))
+    assert prepare(SETTINGS, tmp_path, pictures=False) == prepare(again, tmp_path, pictures=False)
+    slower = replace(SETTINGS, cell=replace(CELL, robot=replace(CELL.robot, speed_cap=0.05)))
+    with pytest.raises(SettingsError, match="other settings"):
+        prepare(slower, tmp_path, pictures=False)
+
+
+def test_policies_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def counting(load: Callable) -> Callable:
+        return lambda name, *arguments: loaded.append(name) or load(name, *arguments)
+
+    for name in ("load_base_policy", "load_residual"):
+        monkeypatch.setattr(f"oc_residual_gym.real.run.{name}", counting(getattr(trials_run, name)))
+    settings = TrialSettings("CloseDrawer", CELL, base="hold", residual="zero", starts=1, rehearsal=True)
+    env = simulated(settings, base_policy=settings.base_policy)
+    assert env.get_wrapper_attr("core").base_policy is settings.base_policy
+    run_trials(settings, lambda: env, ScriptedOperator(), tmp_path, pictures=False)
+    assert sorted(loaded) == ["hold", "zero"]
+
+
 def test_the_environment_must_be_that_of_the_trials(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="split is 'train'"):
         run(tmp_path, ScriptedOperator(), split="train")
@@ -251,6 +277,71 @@ def test_ctrl_c_stops_the_arm_and_keeps_the_trial(tmp_path: Path) -> None:
     assert run(tmp_path, ScriptedOperator())["open"] == 0
 
 
+def test_an_error_of_our_program_has_a_reason_of_its_own(tmp_path: Path) -> None:
+    stops: list[str] = []
+
+    class Broken(ScriptedOperator):
+        def command(self) -> str:
+            raise ZeroDivisionError("by nought")
+
+    def factory() -> gym.Env:
+        env = simulated()
+        env.get_wrapper_attr("core").world.stop = lambda world, reason: stops.append(reason)
+        return env
+
+    with pytest.raises(ZeroDivisionError):
+        run_trials(SETTINGS, factory, Broken(), tmp_path, pictures=False)
+    assert stops == [StopReason.PROGRAM_ERROR]
+    (trial,) = read_trials(tmp_path / TRIALS)
+    assert (trial["verdict"], trial["reason"]) == ("invalid", "ZeroDivisionError: by nought")
+
+
+def test_the_time_limit_proposes_a_failure(tmp_path: Path) -> None:
+    proposals: list[Verdict | None] = []
+
+    class Person(ScriptedOperator):
+        def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict | None:
+            proposals.append(proposed)
+            return super().ask_verdict(text, proposed, may_succeed)
+
+    run(tmp_path, Person())
+    assert proposals == [Verdict("fail")] * 4
+
+
+@pytest.mark.parametrize("way", ["Ctrl+C", "q"])
+def test_a_trial_that_is_over_waits_for_its_verdict(tmp_path: Path, way: str) -> None:
+    class Away(ScriptedOperator):
+        def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict | None:
+            if way == "Ctrl+C":
+                raise KeyboardInterrupt
+            return None
+
+    if way == "q":
+        assert run(tmp_path, Away()) == {"trials": 4, "judged": 0, "open": 4}
+        assert run(tmp_path, Away()) == {"trials": 4, "judged": 0, "open": 4}
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, Away())
+    assert [path.name for path in (tmp_path / TRIALS).iterdir()] == ["trial_0001.journal"]
+    # A torn line: the machine went down while a verdict was written.
+    journal = tmp_path / TRIALS / "trial_0001.journal"
+    journal.write_text(journal.read_text() + '{"verdict": {"res')
+    said: list[str] = []
+    operator = ScriptedOperator([Verdict("success")], show=said.append)
+    assert run(tmp_path, operator) == {"trials": 4, "judged": 4, "open": 0}
+    assert "Trial 1, begun at 20" in said[0] and "no verdict yet" in said[0]
+    first = read_trials(tmp_path / TRIALS)[0]
+    assert (first["verdict"], first["attempt"], first["stop_reason"]) == ("success", 1, "")
+    assert first["judged"] > first["started"]
+    with h5py.File(first["path"]) as file:
+        assert len(file["demos/trial_0001/time"]) == STEPS
+
+
+def test_a_script_does_not_say_go_for_ever() -> None:
+    operator = ScriptedOperator()
+    assert [operator.wait_for_go("the arm is stopped") for _ in range(4)] == [True, True, True, False]
+
+
 class Camera:
     """A pose source that sees every object where it is planned to stand, and never the same twice."""
 
@@ -258,11 +349,11 @@ class Camera:
 
     def __init__(self, poses: dict[str, list[float]]):
         self._poses, self._rng = poses, np.random.default_rng(0)
-        self.silent = False
+        self.silent, self.offset = False, np.zeros(3)
 
     def latest(self) -> dict[str, TrackedPose]:
         now = time.monotonic() - (10.0 if self.silent else 0.01)
-        noise = np.concatenate([self._rng.normal(0.0, 1e-4, 3), np.zeros(4)])
+        noise = np.concatenate([self.offset + self._rng.normal(0.0, 1e-4, 3), np.zeros(4)])
         return {name: TrackedPose(pose + noise, now, "tracking") for name, pose in self._poses.items()}
 
     def problem(self) -> str:
@@ -272,20 +363,26 @@ class Camera:
         """Nothing to stop."""
 
 
+def dry_cell(camera: Camera, operator: ScriptedOperator, steps: int = STEPS) -> gym.Env:
+    """The environment on a robot whose arm only prints its targets."""
+    tracker = TrackedObjects(TASKS["CloseDrawer"].objects, camera, CELL.poses)
+    world = FR3World(CELL, "CloseDrawer", tracker, operator.verdict, dry_run=True)
+    return simulated(steps=steps, world=world, errors="clean")
+
+
 def test_a_real_world_runs_without_its_robot(tmp_path: Path) -> None:
     """The dry run of a robot: its own clock, readings, stops and rests, but for an arm that prints its targets."""
     plan = prepare(SETTINGS, tmp_path, pictures=False)
     camera = Camera(plan[0]["objects"])
-    tracker = TrackedObjects(TASKS["CloseDrawer"].objects, camera, CELL.poses)
 
     class Judge(ScriptedOperator):
-        """Calls the first trial a success in its fifth step (and is asked at the start); then the camera is silent."""
+        """Calls the first trial a success in its fifth step; in the second one the camera is silent."""
 
         steps, prompts = 0, 0
 
         def verdict(self) -> bool | None:
             self.steps += 1
-            return True if self.steps == 6 else None
+            return True if self.steps == 5 else None
 
         def command(self) -> str:
             camera.silent = self.steps >= 8
@@ -297,15 +394,10 @@ def test_a_real_world_runs_without_its_robot(tmp_path: Path) -> None:
             return self.prompts == 0
 
     operator = Judge()
-
-    def factory() -> gym.Env:
-        world = FR3World(CELL, "CloseDrawer", tracker, operator.verdict, dry_run=True)
-        return simulated(steps=12, world=world, errors="clean")
-
-    run_trials(SETTINGS, factory, operator, tmp_path, pictures=False)
+    run_trials(SETTINGS, lambda: dry_cell(camera, operator, steps=12), operator, tmp_path, pictures=False)
     done, stopped = read_trials(tmp_path / TRIALS)
     assert (done["verdict"], done["stop_reason"], done["calibration"]) == ("success", "", "hand-eye 3")
-    assert max(done["placement_error"]) < 0.005
+    assert max(done["placement_error"]) < 0.005 and done["wrench_bias"] == [0.0] * 6
     with h5py.File(done["path"]) as file:
         demo = file["demos/trial_0001"]
         assert len(demo["time"]) == 5
@@ -318,6 +410,146 @@ def test_a_real_world_runs_without_its_robot(tmp_path: Path) -> None:
     assert "cabinet" in stopped["stop_detail"] and stopped["stopped_monotonic"] >= stopped["stop_seen_monotonic"]
     # Nobody let it move again: the third trial did not begin.
     assert operator.prompts == 1
+
+
+class Wrapped(gym.Wrapper):
+    """Notes when an environment and its robot are reset."""
+
+    def __init__(self, env: gym.Env, events: list[str]):
+        super().__init__(env)
+        self._events, world = events, env.get_wrapper_attr("core").world
+        home = world.reset
+
+        def reset(*arguments: object) -> None:
+            events.append("start" if arguments else "home")
+            home(*arguments)
+
+        world.reset = reset
+
+    def reset(self, **options: object) -> tuple:
+        self._events.append("episode")
+        return self.env.reset(**options)
+
+
+def test_the_arm_is_home_before_anything_is_placed_under_it(tmp_path: Path) -> None:
+    plan = prepare(SETTINGS, tmp_path, pictures=False)
+    events: list[str] = []
+
+    class Person(ScriptedOperator):
+        def wait_for_go(self, text: str) -> bool:
+            events.append("clear" if "clear the zone" in text else "place" if "cabinet at" in text else text)
+            return len(events) < 6
+
+    operator = Person()
+    env = Wrapped(dry_cell(Camera(plan[0]["objects"]), operator), events)
+    run_trials(SETTINGS, lambda: env, operator, tmp_path, pictures=False)
+    assert events == ["clear", "home", "place", "episode", "start", "clear"]
+
+
+@pytest.mark.parametrize(("key", "prompts"), [("stop", ["clear", "again", "clear", "place"]), ("quit", ["clear"])])
+def test_the_operator_can_stop_the_way_home(tmp_path: Path, key: str, prompts: list[str]) -> None:
+    plan = prepare(SETTINGS, tmp_path, pictures=False)
+    seen: list[str] = []
+
+    class Person(ScriptedOperator):
+        def wait_for_go(self, text: str) -> bool:
+            words = {"clear": "clear the zone", "again": "may move again", "place": "cabinet at"}
+            seen.extend(name for name, part in words.items() if part in text)
+            return seen[-1] != "place"
+
+    operator = Person(commands=[key])
+    env = dry_cell(Camera(plan[0]["objects"]), operator)
+    world = env.get_wrapper_attr("core").world
+    home = world.reset
+
+    def reset(*arguments: object) -> None:
+        if operator.wants_stop():  # as a real arm asks on its way
+            world.stop(0, StopReason.OPERATOR_STOP)
+            raise RobotStopped(StopReason.OPERATOR_STOP, "on the way home")
+        home(*arguments)
+
+    world.reset = reset
+    run_trials(SETTINGS, lambda: env, operator, tmp_path, pictures=False)
+    assert seen == prompts
+    assert not list((tmp_path / TRIALS).glob("*"))
+
+
+@pytest.mark.parametrize("answer", ["again", "start", "quit"])
+def test_an_object_out_of_its_place_is_asked_about(tmp_path: Path, answer: str) -> None:
+    plan = prepare(SETTINGS, tmp_path, pictures=False)
+    camera = Camera(plan[0]["objects"])
+    camera.offset[:] = [0.03, -0.01, 0.0]
+    asked: list[str] = []
+
+    class Person(ScriptedOperator):
+        trials = 0
+
+        def wait_for_go(self, text: str) -> bool:
+            self.trials += "cabinet at" in text
+            return self.trials < 2
+
+        def ask_placement(self, text: str) -> str:
+            asked.append(text)
+            if answer == "again" and len(asked) == 2:
+                camera.offset[:] = 0.0
+            return answer
+
+    operator = Person()
+    run_trials(SETTINGS, lambda: dry_cell(camera, operator), operator, tmp_path, pictures=False)
+    assert "cabinet is 32 mm from its place: move it by x -30, y +10 mm" in asked[0]
+    assert len(asked) == (2 if answer == "again" else 1)
+    (trial,) = read_trials(tmp_path / TRIALS)
+    assert trial["verdict"] == ("invalid" if answer == "quit" else "fail")
+    assert trial["placement_accepted"] == (answer != "again")
+    assert max(trial["placement_error"]) == pytest.approx(0.0 if answer == "again" else 0.032, abs=0.003)
+
+
+def test_a_success_in_the_step_of_a_fault_is_none(tmp_path: Path) -> None:
+    plan = prepare(SETTINGS, tmp_path, pictures=False)
+    asked: list[tuple] = []
+
+    class Person(ScriptedOperator):
+        def verdict(self) -> bool | None:
+            env.get_wrapper_attr("core").world.stop(0, StopReason.LINK_LOST)
+            return True
+
+        def wait_for_go(self, text: str) -> bool:
+            return not asked
+
+        def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict | None:
+            asked.append((proposed, may_succeed))
+            return super().ask_verdict(text, proposed, may_succeed)
+
+    operator = Person([Verdict("success")])
+    env = dry_cell(Camera(plan[0]["objects"]), operator)
+    run_trials(SETTINGS, lambda: env, operator, tmp_path, pictures=False)
+    assert asked == [(None, False)]
+    (trial,) = read_trials(tmp_path / TRIALS)
+    assert (trial["verdict"], trial["stop_reason"]) == ("fail", "link_lost")
+
+
+def test_a_step_that_failed_has_no_period(tmp_path: Path) -> None:
+    plan = prepare(SETTINGS, tmp_path, pictures=False)
+
+    class Person(ScriptedOperator):
+        steps = 0
+
+        def command(self) -> str:
+            self.steps += 1
+            if self.steps == 4:  # the hand fails in this step: it is never measured
+                env.get_wrapper_attr("core").world._hand.fault = (StopReason.GRIPPER_BLOCKED, "stuck")
+            return ""
+
+        def wait_for_go(self, text: str) -> bool:
+            return not self.steps
+
+    operator = Person()
+    env = dry_cell(Camera(plan[0]["objects"]), operator, steps=12)
+    run_trials(SETTINGS, lambda: env, operator, tmp_path, pictures=False)
+    (trial,) = read_trials(tmp_path / TRIALS)
+    assert trial["stop_reason"] == "gripper_blocked"
+    with h5py.File(trial["path"]) as file:
+        np.testing.assert_array_equal(np.isnan(file["demos/trial_0001/trial/period"]), [True, False, False, True])
 
 
 def rows(count: int) -> Iterator[dict]:
@@ -406,6 +638,12 @@ def test_keys_count_without_enter() -> None:
         assert operator.verdict() is False
         keyboard.press("S")
         assert operator.verdict() is True
+        # A verdict before the trial is none; a wish to stop is not forgotten, and looking at it does not use it up.
+        assert not operator.wants_stop()
+        keyboard.press("sx")
+        assert operator.wants_stop() and operator.wants_stop()
+        operator.trial_begins()
+        assert operator.verdict() is None and operator.command() == "stop"
 
 
 @pytest.mark.parametrize(
@@ -416,10 +654,11 @@ def test_keys_count_without_enter() -> None:
         ("f", Verdict("success"), True, Verdict("fail")),
         ("sf", None, False, Verdict("fail")),
         ("\nf", None, True, Verdict("fail")),
+        ("q", Verdict("success"), True, None),
     ],
 )
 def test_the_verdict_is_asked_for(
-    keys: str, proposed: Verdict | None, may_succeed: bool, expected: Verdict, monkeypatch: pytest.MonkeyPatch
+    keys: str, proposed: Verdict | None, may_succeed: bool, expected: Verdict | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keyboard = Keyboard()
     # What was typed before a question is thrown away; here the keys are pressed after it.
@@ -436,6 +675,14 @@ def test_an_invalid_trial_needs_a_reason(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("termios.tcflush", lambda source, queue: keyboard.press("q"))
     with TerminalOperator(keyboard.source, keyboard.shown) as operator:
         assert operator.wait_for_go("next") is False
+
+
+@pytest.mark.parametrize(("keys", "expected"), [("\n", "again"), ("xs", "start"), ("q", "quit")])
+def test_a_placement_is_asked_about(keys: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard = Keyboard()
+    monkeypatch.setattr("termios.tcflush", lambda source, queue: keyboard.press(keys))
+    with TerminalOperator(keyboard.source, keyboard.shown) as operator:
+        assert operator.ask_placement("the block is elsewhere") == expected
 
 
 def test_trials_need_a_terminal() -> None:

@@ -13,4 +13,6 @@ robot = Robot(host=host, realtime=False, set_tcp=True, speed_cap=0.2)
 cell = Cell("rehearsal", robot, Poses(source=poses))
 settings = TrialSettings("Lift", cell, "bc", "zero", "val", starts=1, rehearsal=True)
 with open_cell(cell, "Lift") as world:
-    run_trials(settings, lambda: make_env(world, "bc", "val"), ScriptedOperator(), Path(out), pictures=False)
+    run_trials(
+        settings, lambda: make_env(world, settings.base_policy, "val"), ScriptedOperator(), Path(out), pictures=False
+    )

@@ -1,0 +1,79 @@
+"""What the arm's process is told, and what it reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oc_residual_gym.real.stops import StopReason
+from oc_residual_gym.robots.constants import Array
+
+
+@dataclass(frozen=True)
+class ArmSettings:
+    """Everything that the process has to know."""
+
+    host: str
+    realtime: bool
+    set_tcp: bool
+    speed_cap: float
+    control_period: float
+    """Seconds over which a target is approached."""
+    target_limit: float
+    """Seconds without a new target after which the arm stops; until then it holds the last one."""
+    pose_limit: float
+    """Seconds without news of an object after which it stops."""
+    rate_position: float
+    rate_rotation: float
+    """Metres and radians that a target may be away from the one before it."""
+    workspace_low: Array
+    workspace_high: Array
+    home: Array
+    """(7,) joint positions."""
+    joint_lower: Array
+    joint_upper: Array
+    translational_stiffness: float
+    rotational_stiffness: float
+    damping: Array
+    """(6,)."""
+    posture_stiffness: float
+    posture_damping: float
+    position_clip: float
+    rotation_clip: float
+    """Metres and radians of error, along each axis, that the impedance acts on at most."""
+    torque_thresholds: tuple[float, ...]
+    force_thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A stop by itself, or on request. Times are ``time.monotonic()`` seconds."""
+
+    reason: StopReason
+    detail: str
+    seen_at: float
+    """When the fault was noticed."""
+    stopped_at: float | None = None
+    """When the arm had come to rest; ``None`` while it is coming to rest, or where nothing can be measured any more."""
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """What the arm measures; base frame, SI units."""
+
+    stamp: float
+    """``time.monotonic()`` of the reading."""
+    joint_positions: Array
+    joint_velocities: Array
+    tcp_pose: Array
+    """(7,)."""
+    wrench: Array
+    """(6,) external wrench on the tool about the TCP, averaged since the last reading."""
+    reference: Array
+    """(7,) pose that the impedance draws the TCP to; the TCP itself where nothing does."""
+    stiffness_frame_offset: float
+    """Metres from the TCP to the frame whose wrench the robot estimates, and radians between the two."""
+    mass: float
+    """kg on the flange, as the robot was told."""
+    success_rate: float
+    """Of the last 100 commands, those that reached the robot in time."""
+    stop: Stop | None
