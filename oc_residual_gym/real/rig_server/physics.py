@@ -117,7 +117,8 @@ class SceneSim(MujocoFrankaSim):
         placing, self._placing = self._placing, None
         if placing is not None:
             self.settings |= placing
-            self._place(placing)
+            if self.settings["full_scene"]:
+                self._place(placing)
         super()._apply_control()
 
     def _read_and_publish_state(self) -> None:
