@@ -50,6 +50,8 @@ class SceneSim(MujocoFrankaSim):
     def _configure_model(self) -> None:
         super()._configure_model()
         model = self.model
+        # What later versions of MuJoCo do by themselves: without it a block on the plate has one contact, and rocks.
+        model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_NATIVECCD | mujoco.mjtEnableBit.mjENBL_MULTICCD
         self._hand_bodies = [
             i for i in range(model.nbody) if _below(model, i, model.body(f"{self.prefix}hand_mount").id)
         ]
