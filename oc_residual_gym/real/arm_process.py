@@ -21,7 +21,7 @@ import franky
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.real.arm_state import ArmSettings, ArmState, Stop
+from oc_residual_gym.real.arm_state import HAND_MASS, ArmSettings, ArmState, Stop
 from oc_residual_gym.real.homing import ALIVE_PERIOD, check_control, move_joints, raise_tool
 from oc_residual_gym.real.stops import RobotStopped, StopReason
 from oc_residual_gym.robots.constants import Array
@@ -41,9 +41,9 @@ CUT_LIMIT = 0.4
 """Seconds that this takes; the arm is out of our hands if it takes longer."""
 FRAME_LIMIT, FRAME_ERROR = 3.0, 0.001
 """Seconds that the robot is given to compute with a new TCP, and metres within which it then agrees with ours."""
-HAND_MASS, HAND_CENTER = 0.73, [-0.01, 0.0, 0.03]
+HAND_CENTER = [-0.01, 0.0, 0.03]
 HAND_INERTIA = [0.001, 0.0, 0.0, 0.0, 0.0025, 0.0, 0.0, 0.0, 0.0017]
-"""kg, m from the flange and kg m2 of the Franka Hand, as Desk has them."""
+"""Metres from the flange and kg m2 of the Franka Hand, as Desk has them."""
 
 
 def pose_array(affine: franky.Affine) -> Array:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from oc_residual_gym.real.stops import StopReason
 from oc_residual_gym.robots.constants import Array
 
+HAND_MASS = 0.73
+"""Kilograms of the Franka Hand (product manual)."""
+
 
 @dataclass(frozen=True)
 class ArmSettings:
