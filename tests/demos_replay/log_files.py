@@ -13,7 +13,7 @@ import numpy as np
 from log_files_real import write_act_end_effector, write_act_joints, write_droid
 from scipy.spatial.transform import Rotation
 
-from demos_replay import schema
+from oc_residual_gym import log_schema as schema
 from oc_residual_gym.geometry import pose_multiply, quat_normalize
 from oc_residual_gym.robots.constants import ARM_JOINTS, FR3_DESCRIPTION, HOME_JOINT_POSITIONS
 from oc_residual_gym.robots.kinematics import forward_kinematics
