@@ -46,7 +46,7 @@ from robosuite.controllers import load_composite_controller_config
 from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
 from robosuite.utils.observables import Observable, sensor
 
-from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, episode_generators
+from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, start_of
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState
@@ -263,7 +263,7 @@ class OCResidual(ManipulationEnv):
         if not self.deterministic_reset:
             self._write_episode(*self._next_episode())
         split, seed = self._read_episode()
-        self._start = self.task.reset(episode_generators(self.task.name, split, seed)[0])
+        self._start = start_of(self.task, split, seed)
         if not self.deterministic_reset:
             self._place(self._start)
         # robosuite's gripper control moves its command in steps: let it start where the fingers are.

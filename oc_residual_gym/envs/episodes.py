@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 
+from oc_residual_gym.tasks.base import InitialState, Task
+
 SPLITS = {"train": None, "val": 500, "test": 500}
 """Disjoint seed streams, and how many seeds each has (``None``: as many as you like)."""
 
@@ -31,3 +33,8 @@ def episode_generators(task: str, split: str, seed: int) -> tuple[np.random.Gene
         np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(*stream, child))))
         for child in range(4)
     )
+
+
+def start_of(task: Task, split: str, seed: int) -> InitialState:
+    """Where the objects are in the episode of ``seed``."""
+    return task.reset(episode_generators(task.name, split, seed)[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -180,8 +180,8 @@ def _motion(world: FR3World) -> list[Finding]:
     ]
 
 
-def _every(seconds: float, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    end = clock() + SECONDS
-    while clock() < end:
+def _every(seconds: float) -> Iterator[None]:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
         yield
         time.sleep(seconds)

@@ -11,7 +11,7 @@ import h5py
 import matplotlib.pyplot as plt
 import numpy as np
 
-from oc_residual_gym.envs.episodes import episode_generators
+from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.report import save_figure
 from oc_residual_gym.evaluation.results import Record, machine, versions, write_json
@@ -23,7 +23,6 @@ from oc_residual_gym.real.run import TRIALS, TrialSettings, run_trials
 from oc_residual_gym.real.session import make_env, open_cell
 from oc_residual_gym.real.trials import read_trials
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
 
 FILE, FIGURE = "rehearsal.json", "rehearsal.png"
@@ -73,22 +72,17 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
         finally:
             if judge is not None:
                 judge.close()
+    paths = [trial["path"] for trial in read_trials(out / TRIALS)]
     summary = {
         "task": settings.task,
         "full_scene": settings.full_scene,
-        "trials": [measure(trial["path"]) for trial in read_trials(out / TRIALS)],
+        "trials": [measure(path) for path in paths],
         "machine": machine(),
         "versions": versions(),
     }
     write_json(out / FILE, summary)
-    _plot(summary, [trial["path"] for trial in read_trials(out / TRIALS)], out / FIGURE)
+    _plot(summary, paths, out / FIGURE)
     return summary
-
-
-def start_of(task: Task, split: str, seed: int) -> InitialState:
-    """Where the objects are in the episode of ``seed``."""
-    initial, *_ = episode_generators(task.name, split, seed)
-    return task.reset(initial)
 
 
 def rig_cell(rig: Rig, speed_cap: float) -> Cell:

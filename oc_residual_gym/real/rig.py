@@ -54,7 +54,7 @@ class Rig:
         comm_constraints: whether 20 lost commands in a row stop it, as on the robot.
 
     Attributes:
-        host, port: what a :class:`~oc_residual_gym.real.cell.Robot` connects to.
+        host: what a :class:`~oc_residual_gym.real.cell.Robot` connects to.
         poses_address: of the published object poses, 30 Hz (``docs/pose_messages.md``).
         truth_address: ZeroMQ publisher of the true state, 200 Hz: ``stamp`` (``time.monotonic()``), ``q``, ``dq``,
             ``fingers``, ``wrench`` (what acts on the tool, about the TCP), ``qpos`` and ``qvel`` by body (position and
@@ -91,7 +91,7 @@ class Rig:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._control_address = ""
-        self.host, self.port = "", COMMAND_PORT
+        self.host = ""
         self.poses_address = self.truth_address = ""
         self.log_path = Path()
 

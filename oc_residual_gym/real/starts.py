@@ -9,7 +9,7 @@ import imageio.v3 as imageio
 import numpy as np
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.envs.episodes import episode_generators
+from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.evaluation.results import Record, write_bytes
 from oc_residual_gym.tasks.base import InitialState, Task, axis_z, heading
 from oc_residual_gym.worlds.base import Array
@@ -37,7 +37,7 @@ def write_starts(task: Task, split: str, seeds: Iterable[int], out: Path, pictur
     core = ResidualWorlds(task.name, 1, base_policy="hold", errors="clean", split=split)
     try:
         for seed in seeds:
-            start = task.reset(episode_generators(task.name, split, seed)[0])
+            start = start_of(task, split, seed)
             core.reset(np.zeros(1, np.int64), [seed])
             poses = task.object_poses(core.simulation.true)
             picture = f"starts/start_{seed:04}.png"

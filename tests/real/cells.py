@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import zmq
 
+from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.real.cell import Cell
-from oc_residual_gym.real.rehearse import rig_cell, start_of
+from oc_residual_gym.real.rehearse import rig_cell
 from oc_residual_gym.real.rig import Rig, rig_available
 from oc_residual_gym.tasks import TASKS
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from oc_residual_gym.cli import main
-from oc_residual_gym.real.rehearse import start_of
+from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.real.rig import Rig, rig_available
 from oc_residual_gym.real.trials import read_trials
 from oc_residual_gym.tasks import TASKS

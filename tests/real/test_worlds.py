@@ -11,7 +11,7 @@ pytest.importorskip("franky", reason="a robot needs franky-control")
 
 from cells import simulated_cell
 
-from oc_residual_gym.real.rehearse import start_of
+from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.real.session import open_cell
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, MAX_OPENING
 from oc_residual_gym.robots.kinematics import forward_kinematics
