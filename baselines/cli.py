@@ -12,24 +12,25 @@ from pathlib import Path
 from baselines import BaselineError
 from baselines.residual import ALGORITHMS
 from demos_replay.log import LogError
-from oc_residual_gym.cli import positive
+from oc_residual_gym.cli import add_engine_options, engine_of, positive
 from oc_residual_gym.evaluation import SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 is success, 2 a mistake in what was asked for."""
+    """Run one command; return its exit code: 0 is success, 1 a training that failed, 2 a mistake in what was asked
+    for."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
     options.command_line = shlex.join(["python", "-m", "baselines", *given])
     try:
-        options.run(options)
+        code: int | None = options.run(options)
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
         return 130
     except (BaselineError, LogError, SettingsError, OSError) as error:
         print(f"baselines {options.command}: {error}", file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +63,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     residual.set_defaults(run=_train_residual)
 
+    text = "train residual policies for all tasks, algorithms and seeds given; resumes where it was interrupted"
+    sweep = commands.add_parser("sweep", help=text, description=text, formatter_class=formatter)
+    sweep.add_argument("--task", nargs="+", default=["all"], metavar="TASK", help='names of tasks, or "all"')
+    sweep.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
+    sweep.add_argument("--algo", nargs="+", default=["sac"], choices=ALGORITHMS, help="of Stable-Baselines3")
+    sweep.add_argument("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="of weights and episodes")
+    sweep.add_argument("--steps", type=positive, help="environment steps in place of the settings', for a trial")
+    text = "folder of the trainings, each in one of its own, and of the table"
+    sweep.add_argument("--out", type=Path, default=Path("results/residual"), metavar="DIR", help=text)
+    add_engine_options(sweep)
+    sweep.set_defaults(run=_sweep)
+
     text = "evaluate a base policy alone, under a residual and under the oracle; resumes where it was interrupted"
     compare = commands.add_parser("compare", help=text, description=text, formatter_class=formatter)
     compare.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
@@ -72,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--residual", default="trained", help=text)
     text = "folder of table, plot, summary and episodes"
     compare.add_argument("--out", type=Path, default=Path("results/compare"), metavar="DIR", help=text)
+    add_engine_options(compare)
     compare.set_defaults(run=_compare)
 
     text = "put the residual policies of finished trainings on one base policy into a folder, with their card"
@@ -146,13 +160,18 @@ def _seed(text: str) -> int:
     return value
 
 
-def _train_residual(options: argparse.Namespace) -> None:
+def _check_training_packages() -> None:
     for needed in ("stable_baselines3", "tensorboard", "onnx"):
         if importlib.util.find_spec(needed) is None:
             raise BaselineError(f"training needs {needed}: pip install -c constraints.txt -e '.[train]'")
-    from baselines.residual.train import Request, train_residual
 
-    name = "-".join([options.task, Path(options.base).stem, options.algo, str(options.seed)])
+
+def _train_residual(options: argparse.Namespace) -> None:
+    _check_training_packages()
+    from baselines.residual.train import Request, train_residual
+    from baselines.sweep import Training
+
+    name = Training(options.task, options.base, options.algo, options.seed).name
     request = Request(
         options.task,
         options.base,
@@ -164,6 +183,27 @@ def _train_residual(options: argparse.Namespace) -> None:
         options.threads,
     )
     print(train_residual(request))
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    _check_training_packages()
+    from baselines.sweep import TABLE_FILE, Request, sweep
+    from oc_residual_gym.engines.local import LocalEngine
+
+    request = Request(
+        tuple(options.task),
+        options.base,
+        tuple(options.algo),
+        tuple(options.seeds),
+        options.steps,
+        options.out,
+        options.command_line,
+    )
+    with engine_of(options) as engine, LocalEngine(1) as process:
+        summary, table = sweep(request, engine or process)
+    print(table)
+    print(f"written: {options.out / TABLE_FILE}")
+    return 1 if summary["failures"] else 0
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -178,7 +218,8 @@ def _compare(options: argparse.Namespace) -> None:
         options.out,
         options.command_line,
     )
-    print(compare(request)[1])
+    with engine_of(options) as engine:
+        print(compare(request, engine)[1])
     print(f"written: {', '.join(map(str, request.reports))}; the episodes are in {request.runs}")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from baselines.reading import reading
+from oc_residual_gym.engines import Engine
 from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.comparison import PLOT_FILE, TABLE_FILE
 from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate, resolve_tasks
@@ -74,8 +75,12 @@ class Request:
         return self.out / TABLE_FILE, self.out / PLOT_FILE, self.out / SUMMARY_FILE
 
 
-def compare(request: Request) -> tuple[Record, str]:
+def compare(request: Request, engine: Engine | None = None) -> tuple[Record, str]:
     """Evaluate what ``request`` asks for and is not there yet; write summary, Markdown and plot into its folder.
+
+    Args:
+        request: what to compare.
+        engine: where the episodes run; by default in this process.
 
     Returns:
         The summary and the table.
@@ -100,7 +105,7 @@ def compare(request: Request) -> tuple[Record, str]:
     with tqdm(total=rows, unit="episode", disable=None) as bar:
         episodes = {
             condition: {
-                side: [episode for settings in group for episode in _run(request, settings, bar)]
+                side: [episode for settings in group for episode in _run(request, settings, bar, engine)]
                 for side, group in sides.items()
             }
             for condition, sides in plan.items()
@@ -141,7 +146,7 @@ def _tasks(request: Request) -> tuple[str, ...]:
     return found
 
 
-def _run(request: Request, settings: EvaluationSettings, bar: tqdm) -> list[Record]:
+def _run(request: Request, settings: EvaluationSettings, bar: tqdm, engine: Engine | None) -> list[Record]:
     """The episodes of one evaluation: those that an earlier run left, and the others run now."""
     policies = settings.base if settings.residual == "zero" else f"{settings.base} + {settings.residual}"
     label = f"{settings.domain}, {settings.errors}: {policies}"
@@ -149,7 +154,7 @@ def _run(request: Request, settings: EvaluationSettings, bar: tqdm) -> list[Reco
     if bar.disable:  # no terminal
         print(f"{label}, {settings.tasks[0]}", file=sys.stderr, flush=True)
     folder = request.runs / _folder_name(settings)
-    evaluate(settings, folder, worlds=WORLDS, command=request.command, bar=bar)
+    evaluate(settings, folder, worlds=WORLDS, engine=engine, command=request.command, bar=bar)
     return read_episodes(folder / EPISODES_FILE)
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oc_residual_gym.engines import Engine
 from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.real import cli as real_commands
 from oc_residual_gym.registration import env_id
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--episodes", type=int, default=50, help="episodes a task: seeds 0 to N-1 of the split")
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results; resumes there")
     evaluate.add_argument("--worlds", type=positive, default=32, help="episodes run at a time, in each process")
-    evaluate.add_argument("--workers", type=positive, default=1, help="processes; the results do not depend on it")
+    add_engine_options(evaluate)
 
     compare = command("compare", _compare, "compare two finished evaluations, paired on their episodes")
     compare.add_argument("reference", type=Path, help="folder of an evaluation")
@@ -97,6 +99,36 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", default="nominal", help='physics: "nominal" or "twin"')
     parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper" or "tracker"')
     parser.add_argument("--split", default="val", help='"train", "val" or "test"')
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say where a command's work is done; the results do not depend on them."""
+    text = "where the work is done: processes on this machine, or a Ray cluster"
+    parser.add_argument("--engine", default="local", choices=("local", "ray"), help=text)
+    text = 'of --engine ray: "HOST:PORT" or "auto" joins a cluster, "local" starts one on this machine; else "auto"'
+    parser.add_argument("--address", help=text)
+    text = "jobs at a time; without it one, and on Ray as many as the cluster has cores"
+    parser.add_argument("--workers", type=positive, metavar="N", help=text)
+
+
+@contextmanager
+def engine_of(options: argparse.Namespace) -> Iterator[Engine | None]:
+    """The engine that the options ask for; ``None`` is this process. Raises ``SettingsError`` where there is none."""
+    if options.engine == "ray":
+        from oc_residual_gym.engines.cluster import RayEngine
+
+        with RayEngine(options.address or "auto", options.workers) as cluster:
+            yield cluster
+        return
+    if options.address is not None:
+        raise SettingsError(f"--address {options.address} is of a Ray cluster: give --engine ray with it")
+    if options.workers in (None, 1):
+        yield None
+        return
+    from oc_residual_gym.engines.local import LocalEngine
+
+    with LocalEngine(options.workers) as processes:
+        yield processes
 
 
 def positive(text: str) -> int:
@@ -151,9 +183,8 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         split=options.split,
         episodes=options.episodes,
     )
-    summary = evaluate(
-        settings, options.out, worlds=options.worlds, workers=options.workers, command=options.command_line
-    )
+    with engine_of(options) as engine:
+        summary = evaluate(settings, options.out, worlds=options.worlds, engine=engine, command=options.command_line)
     for cell in summary["cells"]:
         rate = f"{cell['success_rate']:6.1%} [{cell['ci_low']:.1%}, {cell['ci_high']:.1%}]"
         failures = ", ".join(f"{kind} {count}" for kind, count in cell["failures"].items())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.evaluation import SettingsError
 from oc_residual_gym.evaluation.comparison import compare
 from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate
@@ -45,9 +47,9 @@ def test_episodes_say_what_was_run_and_how_it_went(finished: Path) -> None:
         assert episode["correction_mm"] == episode["correction_change_rad"] == 0.0
 
 
-@pytest.mark.parametrize(("worlds", "workers"), [(1, 1), (16, 1), (2, 2)])
-def test_results_do_not_depend_on_worlds_and_workers(finished: Path, tmp_path: Path, worlds: int, workers: int) -> None:
-    evaluate(SETTINGS, tmp_path, worlds=worlds, workers=workers)
+@pytest.mark.parametrize("worlds", [1, 16])
+def test_results_do_not_depend_on_the_number_of_worlds(finished: Path, tmp_path: Path, worlds: int) -> None:
+    evaluate(SETTINGS, tmp_path, worlds=worlds)
     assert (tmp_path / "episodes.jsonl").read_bytes() == (finished / "episodes.jsonl").read_bytes()
 
 
@@ -68,6 +70,90 @@ def test_a_finished_run_is_not_run_again(finished: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.ResidualWorlds", None)
     evaluate(SETTINGS, tmp_path)
     assert (tmp_path / "episodes.jsonl").read_bytes() == (finished / "episodes.jsonl").read_bytes()
+
+
+def test_a_sample_of_the_rows_can_be_completed(finished: Path, tmp_path: Path) -> None:
+    def counted() -> dict[str, int]:
+        return {cell["task"]: cell["episodes"] for cell in json.loads((tmp_path / "summary.json").read_text())["cells"]}
+
+    sample = [("CloseDrawer", 3), ("Lift", 1), ("CloseDrawer", 0)]
+    evaluate(SETTINGS, tmp_path, rows=sample)
+    assert [(episode["task"], episode["seed"]) for episode in episodes_of(tmp_path)] == sorted(sample)
+    assert counted() == {"CloseDrawer": 2, "Lift": 1}
+    evaluate(SETTINGS, tmp_path, rows=[("Lift", 1), ("Lift", 2)])
+    assert counted() == {"CloseDrawer": 2, "Lift": 2}
+    evaluate(SETTINGS, tmp_path)
+    assert counted() == {"CloseDrawer": 4, "Lift": 4}
+    assert (tmp_path / "episodes.jsonl").read_bytes() == (finished / "episodes.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("row", [("Lift", 4), ("Stack", 0)])
+def test_rows_of_another_evaluation_are_refused(row: tuple[str, int], tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match=f"such as {row[0]} with seed {row[1]}, .*Lift, CloseDrawer with seeds 0 to 3"
+    ):
+        evaluate(SETTINGS, tmp_path / "out", rows=[("Lift", 0), row])
+    assert not (tmp_path / "out").exists()
+
+
+class OddResidual:
+    """Corrects nothing, but for one world."""
+
+    name, hash = "odd", None
+
+    def __init__(self, odd: Callable[[np.ndarray, ResidualWorlds], np.ndarray]):
+        self._odd = odd
+
+    def reset(self, core: ResidualWorlds, worlds: np.ndarray) -> None:
+        """Nothing to forget."""
+
+    def act(self, core: ResidualWorlds) -> np.ndarray:
+        return self._odd(np.zeros((core.num_worlds, 7)), core)
+
+
+def nan_in_one_episode(actions: np.ndarray, core: ResidualWorlds) -> np.ndarray:
+    actions[core.seeds == 2, 4] = np.nan
+    return actions
+
+
+def too_narrow(actions: np.ndarray, core: ResidualWorlds) -> np.ndarray:
+    return actions[:, :6]
+
+
+def failing(actions: np.ndarray, core: ResidualWorlds) -> np.ndarray:
+    raise RuntimeError("no such axis")
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        (nan_in_one_episode, "returned nan as entry 4 of its action: in Lift, seed 2"),
+        (too_narrow, "returned actions of shape (3, 6) for 3 worlds of 7 each: in Lift, seed 0"),
+        (failing, "failed (no such axis): in Lift, seed 0"),
+    ],
+)
+def test_a_residual_that_returns_no_action_is_named_with_its_episode(
+    odd: Callable, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.load_residual", lambda *_: OddResidual(odd))
+    with pytest.raises(SettingsError) as error:
+        evaluate(SETTINGS, tmp_path, worlds=3)
+    assert str(error.value) == f"residual policy 'odd' {told}"
+
+
+def test_what_a_residual_says_of_an_episode_that_is_over_does_not_matter(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nan_where_it_is_over(actions: np.ndarray, core: ResidualWorlds) -> np.ndarray:
+        actions[core.terminated] = np.nan
+        return actions
+
+    monkeypatch.setattr(
+        "oc_residual_gym.evaluation.evaluator.load_residual", lambda *_: OddResidual(nan_where_it_is_over)
+    )
+    evaluate(SETTINGS, tmp_path, worlds=3)
+    wanted = [episode["steps"] for episode in episodes_of(finished)]
+    assert [episode["steps"] for episode in episodes_of(tmp_path)] == wanted
 
 
 def test_other_settings_do_not_mix_into_a_folder(finished: Path) -> None:

@@ -8,30 +8,27 @@ interruptions.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import queue
-import traceback
-from collections.abc import Collection, Iterator, Sequence
+import math
+import socket
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from multiprocessing.process import BaseProcess
-from multiprocessing.queues import Queue
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from oc_residual_gym.engines import Engine
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.episodes import SPLITS
 from oc_residual_gym.evaluation import SettingsError, results
 from oc_residual_gym.evaluation.results import Record
-from oc_residual_gym.geometry import norm
+from oc_residual_gym.evaluation.tally import Tally
 from oc_residual_gym.perception.errors import MODELS
 from oc_residual_gym.policies import load_base_policy
-from oc_residual_gym.policies.residual import load_residual
+from oc_residual_gym.policies.residual import ResidualPolicy, load_residual
 from oc_residual_gym.policies.server import ServerPolicy
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.base import Array, IntArray
@@ -40,6 +37,11 @@ from oc_residual_gym.worlds.render import RenderError
 
 Row = tuple[str, int]
 """Task and seed."""
+
+SHARDS_PER_WORKER = 4
+"""Into which an engine's work is cut, so that all workers have some until the end."""
+MIN_SHARD, MAX_SHARD = 8, 24
+"""Rows of a shard: with fewer, each step of its worlds costs more; with more, a lost worker does."""
 
 
 @dataclass(frozen=True)
@@ -109,40 +111,45 @@ def evaluate(
     out: Path,
     *,
     worlds: int = 32,
-    workers: int = 1,
+    engine: Engine | None = None,
+    rows: Collection[Row] | None = None,
     command: str | None = None,
     bar: tqdm | None = None,
 ) -> Record:
-    """Run those episodes of ``settings`` that ``out`` does not hold yet; write and return the summary.
+    """Run those episodes of ``settings`` that ``out`` does not hold yet; write and return the summary of all it holds.
 
     Args:
         settings: what to evaluate.
         out: folder of episodes.jsonl (one line an episode, appended as they finish and sorted at the end),
             settings.json and summary.json.
         worlds: episodes that run at a time in each process.
-        workers: processes. One is best on a few cores, since its worlds already share them.
+        engine: where they run; by default in this process, whose worlds share the cores.
+        rows: a part of the settings' rows, for a sample; later calls can complete it.
         command: what the summary names as the command that made it.
         bar: shows the episodes among those of other evaluations; by default they get a bar of their own.
 
     Raises:
-        SettingsError: if ``out`` holds another evaluation, or a policy was made for another task.
+        SettingsError: if ``out`` holds another evaluation, ``rows`` are not the settings', a policy was made for
+            another task or returns no actions, or a worker would not run the same.
     """
+    wanted = _wanted_rows(settings, rows)
     identity = settings.identity
     episodes = results.resume(out, identity)
     done = {(episode["task"], episode["seed"]) for episode in episodes}
-    rows = [row for row in settings.rows if row not in done]
-    if not rows and (out / results.SUMMARY_FILE).exists():  # it names the commit and machine that ran them
+    left = [row for row in wanted if row not in done]
+    if not left and (out / results.SUMMARY_FILE).exists():  # it names the commit and machine that ran them
         if bar is not None:
-            bar.update(len(done))
+            bar.update(len(wanted))
         return results.read_json(out / results.SUMMARY_FILE)
+    (out / results.SUMMARY_FILE).unlink(missing_ok=True)  # of fewer rows
 
     successes = sum(episode["success"] for episode in episodes)
     with (
         open(out / results.EPISODES_FILE, "a", encoding="utf-8") as file,
-        nullcontext(bar) if bar is not None else tqdm(total=len(settings.rows), unit="episode", disable=None) as shown,
+        nullcontext(bar) if bar is not None else tqdm(total=len(wanted), unit="episode", disable=None) as shown,
     ):
-        shown.update(len(done))
-        run = run_rows(settings, rows, worlds) if workers == 1 else _run_in_processes(settings, rows, worlds, workers)
+        shown.update(len(wanted) - len(left))
+        run = run_rows(settings, left, worlds) if engine is None else _run_on(engine, settings, left, worlds, identity)
         for episode in run:
             file.write(results.json_line(episode))
             file.flush()
@@ -163,6 +170,20 @@ def evaluate(
     }
     results.write_json(out / results.SUMMARY_FILE, summary)
     return summary
+
+
+def _wanted_rows(settings: EvaluationSettings, rows: Collection[Row] | None) -> list[Row]:
+    """``rows`` in the settings' order, all of them by default. Raises ``SettingsError`` where one is not among them."""
+    if rows is None:
+        return settings.rows
+    unknown = sorted(set(rows) - set(settings.rows))
+    if unknown:
+        task, seed = unknown[0]
+        raise SettingsError(
+            f"{len(unknown)} of the rows, such as {task} with seed {seed}, are not among those of this evaluation: "
+            f"{', '.join(settings.tasks)} with seeds 0 to {settings.episodes - 1}"
+        )
+    return [row for row in settings.rows if row in set(rows)]
 
 
 def run_rows(
@@ -190,7 +211,7 @@ def _run_task(
     except ValueError as error:  # a server that is not there
         raise SettingsError(str(error)) from error
     residual = load_residual(settings.residual, task, settings.base)
-    tally = _Tally(core.num_worlds)
+    tally = Tally(core.num_worlds)
     waiting = iter(seeds)
 
     def start(idle: IntArray) -> IntArray:
@@ -209,7 +230,7 @@ def _run_task(
     try:
         running = start(np.arange(core.num_worlds))
         while len(running):
-            actions = residual.act(core)
+            actions = _actions(residual, core, running)
             core.step(actions, running)
             if isinstance(core.base_policy, ServerPolicy) and core.base_policy_failed[running].any():
                 # A lost server is no failure of its model: the episodes that it has not finished are not counted.
@@ -224,40 +245,31 @@ def _run_task(
         core.close()
 
 
-class _Tally:
-    """Running totals of each world's episode."""
+def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) -> Array:
+    """(N, 7) what ``residual`` does in the worlds ``running``, and zeros in the others.
 
-    def __init__(self, num_worlds: int) -> None:
-        self.episode_return = np.zeros(num_worlds)
-        self.peak_contact_force = np.zeros(num_worlds)
-        self.correction = np.zeros((num_worlds, 2))
-        """Sum over steps of the correction's size: metres, radians."""
-        self.change = np.zeros((num_worlds, 2))
-        """Sum over steps but the first of the size of the correction's change."""
-        self._last = np.zeros((num_worlds, 6))
+    Raises:
+        SettingsError: it fails, or returns no actions, naming the episode.
+    """
 
-    def reset(self, worlds: IntArray) -> None:
-        for total in (self.episode_return, self.peak_contact_force, self.correction, self.change):
-            total[worlds] = 0.0
-        self._last[worlds] = np.nan  # no change at the first step
+    def failed(world: int, how: str) -> SettingsError:
+        return SettingsError(f"residual policy {residual.name!r} {how}: in {core.task.name}, seed {core.seeds[world]}")
 
-    def add(self, core: ResidualWorlds, actions: Array, worlds: IntArray) -> None:
-        """Count the step that ``worlds`` have just made with ``actions`` (N, 7)."""
-        correction = np.clip(actions[worlds, :6], -1.0, 1.0)
-        correction *= np.repeat([core.scales.position, core.scales.rotation], 3)
-        self.correction[worlds] += _sizes(correction)
-        self.change[worlds] += _sizes(np.nan_to_num(correction - self._last[worlds]))
-        self._last[worlds] = correction
-        self.episode_return[worlds] += core.reward[worlds]
-        self.peak_contact_force[worlds] = np.maximum(self.peak_contact_force, core.peak_contact_force)[worlds]
+    try:
+        chosen = np.asarray(residual.act(core), np.float64)
+    except Exception as error:  # those of ONNX Runtime have no base of their own
+        raise failed(running[0], f"failed ({error})") from error
+    if chosen.shape != (core.num_worlds, 7):
+        raise failed(running[0], f"returned actions of shape {chosen.shape} for {core.num_worlds} worlds of 7 each")
+    actions = np.zeros_like(chosen)
+    actions[running] = chosen[running]
+    if not np.isfinite(actions).all():
+        world, entry = np.argwhere(~np.isfinite(actions))[0]
+        raise failed(world, f"returned {chosen[world, entry]} as entry {entry} of its action")
+    return actions
 
 
-def _sizes(correction: Array) -> Array:
-    """(n, 2) lengths of the position and the rotation part of corrections (n, 6)."""
-    return np.stack([norm(correction[:, :3]), norm(correction[:, 3:])], axis=1)
-
-
-def _record(settings: EvaluationSettings, core: ResidualWorlds, tally: _Tally, world: int) -> Record:
+def _record(settings: EvaluationSettings, core: ResidualWorlds, tally: Tally, world: int) -> Record:
     """Describe the episode that has just ended in ``world``."""
     steps = int(core.steps[world])
     success = bool(core.terminated[world])
@@ -292,60 +304,64 @@ def _check_choice(kind: str, value: str, valid: Collection[str]) -> None:
         raise SettingsError(f"unknown {kind} {value!r}: choose one of {', '.join(valid)}")
 
 
-def _run_in_processes(settings: EvaluationSettings, rows: Sequence[Row], worlds: int, workers: int) -> Iterator[Record]:
-    """Run ``rows`` in ``workers`` processes; yield episodes as they end anywhere.
+@dataclass(frozen=True)
+class _Shard:
+    """Rows of one task, as one job."""
+
+    settings: EvaluationSettings
+    rows: tuple[Row, ...]
+    worlds: int
+    threads: int
+    identity: Record
+    """Of the evaluation that the rows are for."""
+
+    def __str__(self) -> str:
+        task, first = self.rows[0]
+        return f"{task}, seeds {first} to {self.rows[-1][1]}"
+
+
+def _run_on(
+    engine: Engine, settings: EvaluationSettings, rows: Sequence[Row], worlds: int, identity: Record
+) -> Iterator[Record]:
+    """Run ``rows`` on the workers of ``engine``; yield episodes as shards end."""
+    most = math.ceil(len(rows) / (SHARDS_PER_WORKER * engine.workers))
+    size = min(max(most, MIN_SHARD), MAX_SHARD)
+    shards = (_Shard(settings, part, worlds, engine.threads, identity) for part in _cut(rows, size))
+    for _, episodes in engine.map(_run_shard, shards):
+        yield from episodes
+
+
+def _cut(rows: Iterable[Row], size: int) -> Iterator[tuple[Row, ...]]:
+    """Parts of ``rows`` of one task each, as equal as they can be and at most ``size`` long."""
+    for _, group in groupby(rows, key=lambda row: row[0]):
+        own = tuple(group)
+        parts = math.ceil(len(own) / size)
+        for i in range(parts):
+            yield own[len(own) * i // parts : len(own) * (i + 1) // parts]
+
+
+def _run_shard(shard: _Shard) -> list[Record]:
+    """What a worker does."""
+    check_identity(shard.settings, shard.rows[0][0], shard.identity)
+    return list(run_rows(shard.settings, shard.rows, shard.worlds, shard.threads))
+
+
+def check_identity(settings: EvaluationSettings, task: str, identity: Record) -> None:
+    """Check that this process would run ``task`` as the one that has ``identity`` does.
 
     Raises:
-        SettingsError: if a policy was made for another task.
-        RuntimeError: if a process fails, with what it said.
+        SettingsError: it has other versions, other policies, or none; the message names this host and what differs.
     """
-    context = multiprocessing.get_context("spawn")  # threads do not survive a fork
-    episodes: Queue[Record | Exception] = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    processes = [
-        context.Process(target=_work, args=(episodes, settings, rows[i::workers], worlds, threads), daemon=True)
-        for i in range(min(workers, len(rows)))
-    ]
-    for process in processes:
-        process.start()
+    host = f"a worker on {socket.gethostname()}"
     try:
-        for _ in rows:
-            episode = _next(episodes, processes)
-            if isinstance(episode, Exception):
-                raise episode
-            yield episode
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-
-
-def _next(episodes: Queue[Record | Exception], processes: Sequence[BaseProcess]) -> Record | Exception:
-    """Next episode of any of the processes, or how one of them failed."""
-    while True:
-        try:
-            return episodes.get(timeout=1.0)
-        except queue.Empty:
-            codes = [process.exitcode for process in processes]
-            if any(code not in (None, 0) for code in codes):
-                return RuntimeError(f"an evaluation process was killed (exit codes {codes}): is there enough memory?")
-
-
-def _work(
-    episodes: Queue[Record | Exception],
-    settings: EvaluationSettings,
-    rows: Sequence[Row],
-    worlds: int,
-    threads: int,
-) -> None:
-    """Run ``rows`` and put each episode into ``episodes``: what one of several processes does."""
-    parent = multiprocessing.parent_process()
-    try:
-        for episode in run_rows(settings, rows, worlds, threads):
-            if parent is not None and not parent.is_alive():
-                return
-            episodes.put(episode)
+        own = replace(settings, tasks=(task,)).identity
     except SettingsError as error:
-        episodes.put(error)
-    except Exception:
-        episodes.put(RuntimeError(f"an evaluation process failed:\n{traceback.format_exc()}"))
+        raise SettingsError(f"{host} lacks what the evaluation needs: {error}") from error
+    pairs = {f"version of {name}": (own["versions"].get(name), its) for name, its in identity["versions"].items()}
+    pairs["simulation"] = own["hashes"]["simulation"], identity["hashes"]["simulation"]
+    for kind in ("base", "residual"):
+        pairs[f"{kind} policy"] = own["hashes"][kind][task], identity["hashes"][kind][task]
+    differing = [f"  {name}: {there} there, {here} here" for name, (there, here) in pairs.items() if there != here]
+    if differing:
+        text = f"{host} would not run {task} as it is here; install the same versions and put the same files there"
+        raise SettingsError("\n".join([text, *differing]))

@@ -1,0 +1,231 @@
+"""``sweep``: residual trainings for all combinations of tasks, algorithms and seeds, and one table of them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import traceback
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby, product
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import trim_mean
+from tqdm import tqdm
+
+from oc_residual_gym.engines import Engine
+from oc_residual_gym.evaluation import SettingsError, results
+from oc_residual_gym.evaluation.evaluator import EvaluationSettings, check_identity, resolve_tasks
+from oc_residual_gym.evaluation.report import markdown_table
+
+TABLE_FILE, SUMMARY_FILE = "sweep.md", "sweep.json"
+LOG_FILE = "training.log"
+"""In a training's folder: what it printed, and why it failed."""
+SEEDS_FOR_INTERQUARTILE_MEAN = 5
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a sweep."""
+
+    task: str
+    base: str
+    algorithm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return "-".join([self.task, Path(self.base).stem, self.algorithm, str(self.seed)])
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``sweep`` was asked for."""
+
+    tasks: tuple[str, ...]
+    """Names, or "all"."""
+    base: str
+    algorithms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int | None
+    """Of each training, instead of its settings' own."""
+    out: Path
+    command: str
+
+    @property
+    def trainings(self) -> list[Training]:
+        tasks = dict.fromkeys(task for name in self.tasks for task in resolve_tasks(name))
+        combinations = product(tasks, dict.fromkeys(self.algorithms), dict.fromkeys(self.seeds))
+        return [Training(task, self.base, algorithm, seed) for task, algorithm, seed in combinations]
+
+
+@dataclass(frozen=True)
+class _Job:
+    training: Training
+    steps: int | None
+    folder: Path
+    marker: Path
+    """A file that only those see who share the folder of the sweep with its driver."""
+    identity: results.Record
+    """Of the simulation and the policies, as the driver has them."""
+    command: str
+
+    def __str__(self) -> str:
+        return self.training.name
+
+
+def sweep(request: Request, engine: Engine) -> tuple[results.Record, str]:
+    """Run those trainings of ``request`` that are not finished; one that fails does not stop the others.
+
+    Returns:
+        The summary, and the table of it.
+
+    Raises:
+        SettingsError: there is no such task or base policy.
+        OSError: the folder cannot be written.
+    """
+    trainings = request.trainings
+    identity = EvaluationSettings(tuple(dict.fromkeys(t.task for t in trainings)), request.base).identity
+    out = request.out.resolve()
+    marker = out / f".sweep-{uuid.uuid4()}"
+    results.write_text(marker, "removed when the sweep that made it ends\n")
+    running: dict[int, str] = {}
+    records: dict[int, results.Record] = {}
+    with tqdm(total=len(trainings), unit="training", disable=None) as bar:
+
+        def show() -> None:
+            bar.set_postfix_str(", ".join(running.values()))
+
+        def jobs() -> Iterator[_Job]:
+            for number, training in enumerate(trainings):
+                running[number] = training.name
+                show()
+                yield _Job(training, request.steps, out / training.name, marker, identity, request.command)
+
+        try:
+            with contextlib.closing(engine.outcomes(_train, jobs())) as outcomes:
+                for number, outcome in outcomes:
+                    records[number] = {"failure": _reason(outcome)} if isinstance(outcome, Exception) else outcome
+                    if bar.disable:  # no terminal
+                        print(f"{running[number]}: {_said(records[number])}", file=sys.stderr, flush=True)
+                    del running[number]
+                    show()
+                    bar.update()
+        finally:
+            marker.unlink(missing_ok=True)
+    return _write(request, [asdict(training) | records[i] for i, training in enumerate(trainings)])
+
+
+def _train(job: _Job) -> results.Record:
+    """What a worker does: one training, or what is left of it.
+
+    Raises:
+        SettingsError: this worker does not share the driver's folder, or has other versions or policies.
+        BaselineError: a checkpoint is damaged.
+    """
+    check_identity(EvaluationSettings((job.training.task,), job.training.base), job.training.task, job.identity)
+    if not job.marker.exists():
+        raise SettingsError(
+            f"{socket.gethostname()} does not see what is in {job.folder.parent}: give an --out on a file system that "
+            "all nodes of the cluster share"
+        )
+    from baselines.residual import REPORT_FILE, train
+
+    job.folder.mkdir(parents=True, exist_ok=True)
+    training = job.training
+    request = train.Request(
+        training.task, training.base, training.algorithm, training.seed, job.folder, job.command, job.steps
+    )
+    with (
+        open(job.folder / LOG_FILE, "a", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            train.train_residual(request)
+        except Exception:
+            traceback.print_exc()
+            raise
+    report = results.read_json(job.folder / REPORT_FILE)
+    success = report["curve"][-1]["success_rate"]
+    return {"steps": report["steps"], "minutes": report["minutes"], "success_on_val": success}
+
+
+def _said(record: results.Record) -> str:
+    """What came of a training, in a few words."""
+    return "failed" if "failure" in record else f"{record['success_on_val']:.0%} success on val"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
+
+
+def _write(request: Request, records: Sequence[results.Record]) -> tuple[results.Record, str]:
+    """Write summary and table of the trainings; return both."""
+    finished = [record for record in records if "failure" not in record]
+    failures = [record for record in records if "failure" in record]
+    groups = [_group(list(group)) for _, group in groupby(finished, key=lambda r: (r["task"], r["algorithm"]))]
+    summary: results.Record = {
+        "trainings": finished,
+        "groups": groups,
+        "failures": failures,
+        "versions": results.versions(),
+        "machine": results.machine(),
+        "commit": results.commit(),
+        "command": request.command,
+    }
+    parts = [_trainings_table(finished), _groups_table(groups)] if finished else []
+    if failures:
+        rows = [[r["task"], r["base"], r["algorithm"], str(r["seed"]), _cell(r["failure"])] for r in failures]
+        parts.append(markdown_table(["failed: task", "base", "algorithm", "seed", "reason"], rows, names=5))
+    table = "\n\n".join(part.strip() for part in parts)
+    results.write_json(request.out / SUMMARY_FILE, summary)
+    results.write_text(request.out / TABLE_FILE, f"# Residual trainings\n\n    {request.command}\n\n{table}\n")
+    return summary, table
+
+
+def _group(records: Sequence[results.Record]) -> results.Record:
+    """Success of one task and algorithm over its seeds."""
+    first, rates = records[0], [record["success_on_val"] for record in records]
+    enough = len(rates) >= SEEDS_FOR_INTERQUARTILE_MEAN
+    return {
+        **{key: first[key] for key in ("task", "base", "algorithm")},
+        "seeds": [record["seed"] for record in records],
+        "success_on_val": rates,
+        "mean": float(np.mean(rates)),
+        "interquartile_mean": float(trim_mean(rates, 0.25)) if enough else None,
+    }
+
+
+def _trainings_table(records: Sequence[results.Record]) -> str:
+    rows = [
+        [
+            *(str(record[key]) for key in ("task", "base", "algorithm", "seed", "steps")),
+            f"{record['minutes']:.1f}",
+            f"{record['success_on_val']:.0%}",
+        ]
+        for record in records
+    ]
+    return markdown_table(["task", "base", "algorithm", "seed", "steps", "minutes", "success on val"], rows, names=3)
+
+
+def _groups_table(groups: Sequence[results.Record]) -> str:
+    rows = [
+        [
+            *(group[key] for key in ("task", "base", "algorithm")),
+            str(len(group["seeds"])),
+            f"{group['mean']:.1%}",
+            "" if group["interquartile_mean"] is None else f"{group['interquartile_mean']:.1%}",
+        ]
+        for group in groups
+    ]
+    return markdown_table(["task", "base", "algorithm", "seeds", "mean", "interquartile mean"], rows, names=3)
+
+
+def _cell(text: str) -> str:
+    """``text`` as it can stand in a table."""
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,114 @@
+"""A Ray cluster: one that is there, or one that is started on this machine for the while."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from oc_residual_gym.engines import ATTEMPTS, Engine, EngineError, Job, Result, attempt, lost
+
+CONNECT_SECONDS = 5.0
+"""For which an address may be silent. Ray itself tries for two minutes, then ends the program."""
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Of a cluster on this machine: Ray's default is 30 % of the memory, and results are small."""
+
+
+class RayEngine(Engine):
+    """Runs each job as a Ray task of one core. A task whose worker or node is lost is run again by Ray.
+
+    Args:
+        address: "local" starts Ray on this machine; "auto" joins the cluster that runs on it, or that ``RAY_ADDRESS``
+            names; "HOST:PORT" the one whose head is there; "ray://HOST:PORT" does so as a remote client.
+        workers: tasks at a time, at most; by default as many as the cluster has cores.
+
+    Raises:
+        EngineError: Ray is not installed, or there is no cluster.
+    """
+
+    threads = 1
+
+    def __init__(self, address: str, workers: int | None = None):
+        try:
+            import ray
+        except ImportError as error:
+            raise EngineError("engine 'ray' needs Ray: pip install -c constraints.txt -e '.[cluster]'") from error
+        self._ray: Any = ray
+        started: dict[str, Any] = (
+            {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
+        )
+        if address == "auto":
+            address = os.environ.get("RAY_ADDRESS", address)
+        _check_reachable(address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            ray.init(
+                address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **started
+            )
+        except (ray.exceptions.RayError, ImportError, OSError, RuntimeError, ValueError) as error:
+            raise _no_cluster(address, str(error)) from error
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores < 1:
+            self.close()
+            raise _no_cluster(address, "it has no cores")
+        self.workers = workers or cores
+
+    def outcomes(
+        self, function: Callable[[Job], Result], jobs: Iterable[Job]
+    ) -> Generator[tuple[int, Result | Exception], None, None]:
+        run = self._ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_attempt_in)
+        calls = iter(enumerate(jobs))
+        running: dict[Any, tuple[int, Job]] = {}
+        ended: list[tuple[int, Result | Exception]] = []
+        try:
+            while True:
+                while len(running) < self.workers and (call := next(calls, None)):
+                    running[run.remote(os.getcwd(), function, call[1])] = call
+                yield from ended
+                if not running:
+                    return
+                ready, _ = self._ray.wait(list(running))
+                ended = [(running[task][0], self._outcome(task, running.pop(task)[1])) for task in ready]
+        finally:
+            for task in running:
+                self._ray.cancel(task, force=True)
+
+    def _outcome(self, task: Any, job: object) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(task)
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError) as error:
+            return lost(job, type(error).__name__)
+        except errors.RayError as error:  # such as a node that cannot import the function
+            return EngineError(f"Ray cannot run {job}: {error}")
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+def _attempt_in(folder: str, function: Callable[[Job], Result], job: Job) -> Result | Exception:
+    """What a Ray worker does: the job, in the driver's folder where there is one, as paths may be relative."""
+    with suppress(OSError):
+        os.chdir(folder)
+    return attempt(function, job)
+
+
+def _check_reachable(address: str) -> None:
+    if address in ("local", "auto"):
+        return
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        if not (parts.hostname and parts.port):
+            raise ValueError("that is not like HOST:PORT")
+        socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address, str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> EngineError:
+    remedy = "start one with 'ray start --head' and give the address that it prints, or 'local' for one on this machine"
+    return EngineError(f"there is no Ray cluster to be used at address {address!r} ({reason}): {remedy}")

@@ -1,0 +1,40 @@
+"""Jobs for the tests of engines. Workers import this, so that it imports little."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from oc_residual_gym.evaluation import SettingsError
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def fail(number: int) -> int:
+    if number == 1:
+        raise SettingsError("one is not allowed")
+    if number == 2:
+        raise KeyError("two")
+    return number
+
+
+def kill_worker(marker: Path) -> None:
+    with marker.open("a") as file:
+        file.write("killed\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_and_be_killed_once(job: tuple[Path, Callable[[Any], Any], Any]) -> Any:
+    """The job's result, but the first process to have one is killed before it can pass it on."""
+    marker, function, argument = job
+    result = function(argument)
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return result
+    os.kill(os.getpid(), signal.SIGKILL)
