@@ -1,0 +1,171 @@
+"""The board: all entries with their scores, their ranks, and what verification found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from tqdm.contrib.concurrent import thread_map
+
+from leaderboard.entry import Entry, verification_of
+from leaderboard.site.markup import by_task
+from leaderboard.site.scores import Difference, Score, difference, ranks, score
+from leaderboard.tracks import TRACKS, Cell, Track
+from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.evaluation.statistics import wilson
+
+VERIFIED = ("accepted", "deviating")
+"""Verdicts that bear an entry out."""
+MOST_THREADS = 8
+"""That compare entries; each needs some 100 MB."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the board says about the verification of an entry."""
+
+    kind: str
+    """Of the badge: verified, deviating, rejected, open or real."""
+    word: str
+    about: str
+    """One sentence."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry as the site shows it."""
+
+    entry: Entry
+    verification: Record | None
+    scores: dict[str, Score]
+    """By track in simulation."""
+
+    @property
+    def id(self) -> str:
+        return self.entry.id
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return self.entry.content
+
+    @property
+    def status(self) -> Status:
+        return status(self.verification, bool(self.scores))
+
+    @property
+    def is_verified(self) -> bool:
+        return self.verification is not None and self.verification["verdict"] in VERIFIED
+
+    @property
+    def is_ranked(self) -> bool:
+        return self.is_verified and not self.content["reference"]
+
+    @property
+    def trials(self) -> dict[str, dict[str, Record]]:
+        """Task to arm ("base", "residual") to "successes", "trials" and the success rate "mean", "low", "high"."""
+        claimed = self.content["tracks"].get("real-robot", {"trials": {}})["trials"]
+        return {
+            task: {arm: counts | asdict(wilson(counts["successes"], counts["trials"])) for arm, counts in arms.items()}
+            for task, arms in by_task(claimed)
+        }
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a track's table."""
+
+    method: Method
+    score: Score
+    rank: int | None
+    """None for references and for entries that are not verified."""
+    shared: bool
+    """Whether others have the same rank."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that the pages show."""
+
+    methods: list[Method]
+    """By id."""
+    differences: dict[str, dict[tuple[str, str], Difference]]
+    """Track to ids of two of its entries, in the order of the alphabet, to the second's success minus the first's."""
+
+    def lines(self, track: str) -> list[Line]:
+        """The table of a track in simulation: the best mean first, and what is not verified at its end."""
+        methods = [method for method in self.methods if track in method.scores]
+        placed = ranks([method.id for method in methods if method.is_ranked], self.differences[track])
+        taken = list(placed.values())
+        lines = [
+            Line(method, method.scores[track], placed.get(method.id), taken.count(placed.get(method.id, 0)) > 1)
+            for method in methods
+        ]
+        return sorted(lines, key=lambda line: (not line.method.is_verified, -line.score.mean.mean, line.method.id))
+
+    def real(self) -> list[Method]:
+        """The entries with trials on real robots."""
+        return [method for method in self.methods if method.trials]
+
+
+def make_board(entries: Sequence[Entry], verifications: Path) -> Board:
+    """Score all entries and compare each two of them; a bar shows the comparisons."""
+    methods = [
+        Method(
+            entry,
+            verification_of(entry, verifications),
+            {track: score(entry, track) for track in entry.tracks if TRACKS[track].cells},
+        )
+        for entry in sorted(entries, key=lambda entry: entry.id)
+    ]
+    pairs = [
+        (track, first, second)
+        for first, second in combinations(methods, 2)
+        for track in first.scores
+        if track in second.scores
+    ]
+    # NumPy lets go of Python's lock while it draws, so that threads are enough.
+    found = thread_map(
+        lambda pair: difference(pair[1].scores[pair[0]], pair[2].scores[pair[0]]),
+        pairs,
+        desc="comparing",
+        unit="pair",
+        max_workers=min(MOST_THREADS, os.cpu_count() or 1),
+        disable=None,
+    )
+    differences: dict[str, dict[tuple[str, str], Difference]] = {track: {} for track in TRACKS}
+    for (track, first, second), result in zip(pairs, found, strict=True):
+        differences[track][first.id, second.id] = result
+    return Board(methods, differences)
+
+
+def status(verification: Record | None, simulated: bool) -> Status:
+    """What to say about an entry with this record of its verification.
+
+    Args:
+        verification: what ``verify`` wrote; None where it has not run on just this content.
+        simulated: whether the entry has any track that can be run again.
+    """
+    if not simulated:
+        return Status("real", "cannot be re-run", "Trials on a real robot, as the authors recorded them.")
+    if verification is None:
+        return Status("open", "not verified", "The maintainers have not run it again yet.")
+    rows, total, verdict = verification["rows"], verification["total"], verification["verdict"]
+    extent = f"all {total} rows" if verification["sample"] is None else f"a random sample of {rows} of {total} rows"
+    word = "" if verification["sample"] is None else ", sample"
+    if verdict == "accepted":
+        about = f"The maintainers ran {extent} again: identical in all values."
+        return Status("verified", f"verified{word}", about)
+    if verdict == "deviating":
+        about = f"The maintainers ran {extent} again on another platform: {verification['reason']}."
+        return Status("deviating", f"deviating{word}", about)
+    return Status("rejected", "rejected", f"What the maintainers found does not bear it out: {verification['reason']}.")
+
+
+def cell_name(track: Track, cell: Cell) -> str:
+    """What the tables of ``track`` call a cell."""
+    worlds = {other.domain for other in track.cells}
+    return cell.task if len(worlds) == 1 else f"{cell.task}, {cell.domain}"

@@ -1,0 +1,51 @@
+"""Writes the site: a folder of static files that needs no server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from leaderboard import LeaderboardError
+from leaderboard.entry import VERIFICATIONS, Entry
+from leaderboard.site.board import make_board
+from leaderboard.site.pages import BOARD_DATA, site_files
+from oc_residual_gym.evaluation.results import write_text
+
+STATIC = Path(__file__).parent / "static"
+
+
+def build(entries: Sequence[Entry], out: Path, verifications: Path = VERIFICATIONS) -> None:
+    """Build the site of ``entries`` in the folder ``out``, in place of an earlier one there.
+
+    Two builds of the same entries and verifications are the same, byte by byte.
+
+    Args:
+        entries: without mistakes: what ``validate`` has to say against their files has been said.
+        out: of the site; open its index.html.
+        verifications: folder of the records of ``verify``.
+
+    Raises:
+        LeaderboardError: ``out`` holds something that is no site.
+    """
+    _check_replaceable(out)
+    files = site_files(make_board(entries, verifications))
+    temporary, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copytree(STATIC, temporary / "static")
+        for name, text in files.items():
+            write_text(temporary / name, text)
+        if out.exists():
+            out.rename(old)
+        temporary.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(out: Path) -> None:
+    is_site = (out / BOARD_DATA).is_file()
+    if out.exists() and not is_site and not (out.is_dir() and not any(out.iterdir())):
+        raise LeaderboardError(f"{out} holds something that is no site of the board; choose another --out or remove it")
