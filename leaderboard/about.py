@@ -1,0 +1,81 @@
+"""What a person writes about an entry: a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from leaderboard import LeaderboardError
+
+EXAMPLE = '''\
+# What the board says about an entry. `python -m leaderboard submit --about about.toml ...` reads it.
+
+name = "SAC residual"  # of the method, 3 to 60 characters
+description = """
+How it works, for somebody who knows the field. Plain text, at least 20 characters."""
+authors = ["A. Author", "B. Author"]
+code = "https://example.org/code"  # leave out what is not public
+paper = "https://example.org/paper"
+# date = "2026-11-30"  # of the submission; today by default
+# reference = true  # a line to compare with, not ranked: a base policy alone, the oracle
+
+# Names of policies of your own, which the entry brings as files. Policies of the package keep their names.
+residual = "sac-residual"
+# base = "my-base"
+
+# How the files were made. Leave the table out where the entry brings none.
+[training]
+seed_named = "Seed 0, in the recipe, before the first training: https://example.org/commit"
+data = "nothing besides the environments"
+# With --trainings, the folders of `python -m baselines train-residual`, this is all; `hardware` is taken from there.
+# After other trainings:
+# hardware = "two cores of an Intel Xeon"
+# seed = 0  # the same for all tasks; the policy is the last checkpoint, not the best of many
+# [training.tasks.Lift]
+# steps = 300000  # environment steps, of all worlds together
+# minutes = 42.0  # wall time
+# curve = [[0, 0.52], [150000, 0.81], [300000, 0.93]]  # steps, success rate on val; may be empty
+'''
+
+
+@dataclass(frozen=True)
+class About:
+    """What ``EXAMPLE`` explains."""
+
+    name: str
+    description: str
+    authors: list[str]
+    code: str | None = None
+    paper: str | None = None
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+    reference: bool = False
+    residual: str | None = None
+    base: str | None = None
+    training: dict[str, Any] | None = None
+
+
+def read_about(path: Path) -> About:
+    """What the file says; the values are checked with the entry.
+
+    Raises:
+        LeaderboardError: it cannot be read, or has unknown or missing keys.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise LeaderboardError(f"cannot read {path}: {error}; `submit --example` prints an example") from error
+    known = [f.name for f in fields(About)]
+    if unknown := [key for key in content if key not in known]:
+        raise LeaderboardError(f"{path}: unknown key {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
+    if missing := [key for key in ("name", "description", "authors") if key not in content]:
+        raise LeaderboardError(f"{path}: it lacks {', '.join(missing)}; `submit --example` prints an example")
+    if not isinstance(content.get("training", {}), dict):
+        raise LeaderboardError(f"{path}: training must be a table; `submit --example` prints an example")
+    if isinstance(content["description"], str):
+        content["description"] = content["description"].strip()
+    if "date" in content:
+        content["date"] = str(content["date"])  # TOML knows dates
+    return About(**content)

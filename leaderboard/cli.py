@@ -1,0 +1,190 @@
+"""The command ``python -m leaderboard``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from leaderboard import LeaderboardError
+from leaderboard.about import EXAMPLE
+from leaderboard.entry import ENTRIES, ENTRY_FILE, Entry, load_entries
+from leaderboard.limits import MEMORY_GIB, WORLDS
+from oc_residual_gym.cli import positive
+from oc_residual_gym.evaluation import SettingsError
+
+SITE = Path("results/site")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked for."""
+    options = _parser().parse_args(arguments)
+    try:
+        for needed in ("jinja2", "jsonschema"):
+            if importlib.util.find_spec(needed) is None:
+                raise LeaderboardError(f"this needs {needed}: pip install -c constraints.txt -e '.[leaderboard]'")
+        return options.run(options)
+    except (LeaderboardError, SettingsError) as error:
+        print(f"leaderboard {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nleaderboard {options.command}: interrupted; what was written stays valid", file=sys.stderr)
+        if options.command == "verify":
+            print("run the same command again to go on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m leaderboard", description="The leaderboard, from a clone.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+
+    text = "make an entry of evaluations on the split test"
+    submit = commands.add_parser("submit", help=text, description=text, formatter_class=formatter)
+    submit.add_argument("--example", action="store_true", help="print an example of the file for --about, and end")
+    submit.add_argument("--id", help="name of the entry's folder: a to z, 0 to 9, hyphens")
+    submit.add_argument("--about", type=Path, metavar="FILE", help="what you say about the entry")
+    text = "--out of oc-residual evaluate, or of baselines compare"
+    submit.add_argument("--evaluations", type=Path, nargs="+", default=(), metavar="DIR", help=text)
+    text = "which residual policy, where they have several, as they name it: zero, oracle, trained, a path"
+    submit.add_argument("--residual", metavar="NAME", help=text)
+    text = "--out of baselines train-residual, one for each task"
+    submit.add_argument("--trainings", type=Path, nargs="+", default=(), metavar="DIR", help=text)
+    text = "--out of oc-residual real run, one for each task"
+    submit.add_argument("--real", type=Path, nargs="+", default=(), metavar="DIR", help=text)
+    submit.add_argument("--out", type=Path, default=ENTRIES, metavar="DIR", help="folder of the entries")
+    submit.add_argument("--replace", action="store_true", help="write an entry anew that is there already")
+    submit.set_defaults(run=_submit)
+
+    text = "check files and policies of entries"
+    validate = commands.add_parser("validate", help=text, description=text, formatter_class=formatter)
+    _add_entries(validate)
+    validate.set_defaults(run=_validate)
+
+    text = "run the rows of entries again, and record whether they are what is claimed"
+    verify = commands.add_parser("verify", help=text, description=text, formatter_class=formatter)
+    _add_entries(verify)
+    verify.add_argument("--rows", type=int, metavar="N", help="only N random rows of each cell; by default all")
+    verify.add_argument("--worlds", type=positive, default=WORLDS, help="episodes that run at a time")
+    verify.add_argument("--memory", type=float, default=MEMORY_GIB, metavar="GIB", help="what a process may have")
+    text = "folder of the rows until the verdict; an interrupted verification goes on there"
+    verify.add_argument("--work", type=Path, default=Path("results/verify"), metavar="DIR", help=text)
+    verify.set_defaults(run=_verify)
+
+    text = "write the site: a folder of static files that needs no server"
+    build = commands.add_parser("build", help=text, description=text, formatter_class=formatter)
+    build.add_argument("--out", type=Path, default=SITE, metavar="DIR", help="folder of the site")
+    build.set_defaults(run=_build)
+    return parser
+
+
+def _add_entries(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("entries", nargs="*", metavar="ENTRY", help="ids, or folders")
+    parser.add_argument("--all", action="store_true", help="all entries of the board")
+
+
+def _entries(options: argparse.Namespace) -> list[Entry]:
+    if options.all == bool(options.entries):
+        raise LeaderboardError("say which entries: their ids, their folders, or --all")
+    if options.all:
+        return load_entries()
+    return [_entry(name) for name in options.entries]
+
+
+def _entry(name: str) -> Entry:
+    """The entry of an id on the board, or in a folder anywhere."""
+    own = ENTRIES / name
+    if "/" not in name and own.is_dir():
+        return Entry(own)
+    if Path(name).is_dir():
+        return Entry(Path(name).absolute())
+    there = ", ".join(entry.id for entry in load_entries()) or "none yet"
+    raise LeaderboardError(f"there is no entry {name!r}, nor such a folder; the entries are: {there}")
+
+
+def _submit(options: argparse.Namespace) -> int:
+    if options.example:
+        print(EXAMPLE, end="")
+        return 0
+    if options.id is None or options.about is None or not (options.evaluations or options.real):
+        raise LeaderboardError(
+            "give --id, --about and --evaluations (or --real); --example shows what goes into --about"
+        )
+    from leaderboard.submit import Request, submit
+
+    entry, left_out = submit(
+        Request(
+            options.id,
+            options.about,
+            options.evaluations,
+            options.residual,
+            options.trainings,
+            options.real,
+            options.out,
+            options.replace,
+        )
+    )
+    print(f"{entry.folder / ENTRY_FILE}: in {', '.join(entry.tracks)}")
+    for problem in left_out:
+        print(f"not in {problem}", file=sys.stderr)
+    return _show_problems([entry])
+
+
+def _validate(options: argparse.Namespace) -> int:
+    return _show_problems(_entries(options))
+
+
+def _show_problems(entries: Sequence[Entry]) -> int:
+    """Validate, and say what is wrong; return the exit code."""
+    from tqdm import tqdm
+
+    from leaderboard.validate import validate
+
+    wrong = 0
+    for entry in tqdm(entries, desc="checking", unit="entry", disable=None):
+        try:
+            problems = validate(entry)
+            said = "wrong" if problems else "valid"
+        except LeaderboardError as error:
+            problems, said = [str(error)], "not checked to the end"
+        wrong += bool(problems)
+        tqdm.write(f"{entry.id}: {said}")
+        for problem in problems:
+            tqdm.write(f"  {problem}")
+    return 1 if wrong else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from leaderboard import tracks
+    from leaderboard.verdict import risk
+    from leaderboard.verify import Request, verify
+
+    request = Request(options.rows, options.worlds, options.memory, options.work)
+    code = 0
+    for outcome in verify(_entries(options), request):
+        tqdm.write(f"{outcome.id}: {outcome.verdict}: {outcome.reason}")
+        code = code if outcome.is_fine else 1
+    if options.rows is not None:
+        risks = risk(tracks.EPISODES, options.rows).items()
+        missed = ", ".join(f"{float(share):.0%} false: {chance:.2g}" for share, chance in risks)
+        print(f"chance that {options.rows} random rows of a cell miss what is false in it: {missed}")
+    return code
+
+
+def _build(options: argparse.Namespace) -> int:
+    from leaderboard.site.build import build
+    from leaderboard.validate import check_files
+
+    right = []
+    for entry in load_entries():
+        problems = check_files(entry)
+        for problem in problems:
+            print(f"{entry.id} is left out: {problem}", file=sys.stderr)
+        right += [] if problems else [entry]
+    build(right, options.out)
+    print(options.out / "index.html")
+    return 0

@@ -1,0 +1,146 @@
+"""An entry: one folder with ``entry.json``, the rows of each track, the policy files and trials on real robots.
+
+<id>/entry.json             what ``schema.json`` describes; holds the SHA-256 of all other files
+<id>/rows/<track>.jsonl     one line an episode, sorted by domain, task and seed
+<id>/residual/<Task>.onnx   the residual policy, where it is one of files
+<id>/base/<Task>.onnx       the base policy, where it does not come with the package
+<id>/real/<Task>/...        a comparison on a real robot, as ``oc-residual real run`` left it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from leaderboard import LeaderboardError
+from leaderboard.tracks import ERRORS, SPLIT, TRACKS, Cell
+from oc_residual_gym.evaluation.results import Record, read_json
+
+ENTRIES = Path(__file__).parent / "entries"
+VERIFICATIONS = Path(__file__).parent / "verifications"
+"""One ``<id>.json`` an entry, written by ``verify``; submitters do not touch it."""
+ENTRY_FILE = "entry.json"
+ENTRY_ID = r"[a-z0-9][a-z0-9-]{1,38}[a-z0-9]"
+"""Names of entry folders."""
+SAME_IN_ALL = ("base", "residual", "errors", "split")
+"""Keys of the evaluator's episodes that the rows of an entry leave out: entry and track say them."""
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def parse_json(text: str) -> Any:
+    """What ``text`` says, where it is JSON proper. Raises ``ValueError`` otherwise, also for NaN and infinity."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry on disk. Nothing here checks it: that is ``validate``'s work."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What entry.json holds."""
+        try:
+            return parse_json((self.folder / ENTRY_FILE).read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise LeaderboardError(f"{self.folder} has no {ENTRY_FILE}: `submit` makes one") from error
+        except (OSError, ValueError) as error:
+            raise LeaderboardError(f"{self.folder / ENTRY_FILE} is not JSON: {error}") from error
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of entry.json, and so of the whole entry: it holds the hashes of the other files."""
+        return sha256(self.folder / ENTRY_FILE)
+
+    @property
+    def tracks(self) -> list[str]:
+        """Its tracks, in the order of the board."""
+        return [name for name in TRACKS if name in self.content["tracks"]]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of all its tracks, by name."""
+        real = self.content["tracks"].get("real-robot", {"trials": {}})
+        return sorted({cell.task for cell in self.cells} | set(real["trials"]))
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells that can be run again."""
+        return [cell for name in self.tracks for cell in TRACKS[name].cells]
+
+    def rows_file(self, track: str) -> Path:
+        return self.folder / "rows" / f"{track}.jsonl"
+
+    def rows(self, track: str) -> list[Record]:
+        """The episodes of a track in simulation, in the evaluator's form."""
+        return [self._episode(parse_json(line)) for line in self.rows_file(track).read_text("utf-8").splitlines()]
+
+    def rows_of(self, cell: Cell) -> list[Record]:
+        """The episodes of one cell by seed, in the evaluator's form."""
+        track = next(name for name in self.tracks if cell in TRACKS[name].cells)
+        return [row for row in self.rows(track) if (row["task"], row["domain"]) == (cell.task, cell.domain)]
+
+    def policy(self, kind: str, task: str) -> str:
+        """What the evaluator loads as the "base" or "residual" policy of ``task``: a name, or the path of a file."""
+        policy = self.content[kind]
+        return str(self.policy_file(kind, task)) if policy["files"] else policy["name"]
+
+    def policy_file(self, kind: str, task: str) -> Path:
+        """Where the "base" or "residual" policy of ``task`` lies, if the entry brings it."""
+        return self.folder / kind / f"{task}.onnx"
+
+    def real_folder(self, task: str) -> Path:
+        """The comparison on a real robot."""
+        return self.folder / "real" / task
+
+    def _episode(self, row: Mapping[str, Any]) -> Record:
+        names = {"base": self.content["base"]["name"], "residual": self.content["residual"]["name"]}
+        conditions = {"domain": row["domain"], "errors": ERRORS[row["domain"]], "split": SPLIT}
+        head = {"task": row["task"], "seed": row["seed"]} | names | conditions
+        return head | {key: value for key, value in row.items() if key not in head}
+
+
+def row_of(episode: Record) -> Record:
+    """What an entry keeps of an episode of the evaluator."""
+    return {key: value for key, value in episode.items() if key not in SAME_IN_ALL}
+
+
+def load_entries(root: Path = ENTRIES) -> list[Entry]:
+    """The entries in ``root`` by id."""
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    return [Entry(folder) for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def verification_of(entry: Entry, root: Path = VERIFICATIONS) -> Record | None:
+    """What ``verify`` last found out about just this content of the entry; None where it has not run."""
+    path = root / f"{entry.id}.json"
+    record = read_json(path) if path.exists() else None
+    return record if record and record["entry_sha256"] == entry.sha256 else None

@@ -1,0 +1,75 @@
+"""The tracks of the board: which cells an entry must have run to be listed in each.
+
+A cell is one task in one physics domain under one pose error model, on all rows of the split ``test``. The rows are
+fixed by the version of the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oc_residual_gym.envs.episodes import SPLITS
+from oc_residual_gym.tasks import PAPER_TASKS
+
+SPLIT = "test"
+EPISODES = SPLITS[SPLIT] or 0
+"""Rows of a cell: all seeds of the split."""
+ERRORS = {"nominal": "paper", "twin": "tracker"}
+"""The pose error model that goes with each physics domain."""
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One task in one physics domain."""
+
+    task: str
+    domain: str
+
+    @property
+    def errors(self) -> str:
+        """Its pose error model."""
+        return ERRORS[self.domain]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One table of the board."""
+
+    name: str
+    """In entry files and addresses."""
+    title: str
+    about: str
+    cells: tuple[Cell, ...]
+    """Empty for real robots: their trials cannot be run again."""
+
+
+TRACKS = {
+    track.name: track
+    for track in (
+        Track(
+            "simulation",
+            "Simulation",
+            "The paper's five tasks in nominal physics, under the pose errors of the paper.",
+            tuple(Cell(task, "nominal") for task in PAPER_TASKS),
+        ),
+        Track(
+            "zero-shot",
+            "Zero-shot transfer",
+            "The same five tasks in a shifted world that stands in for reality, under the errors of a pose tracker. "
+            "Nothing is trained or tuned in it.",
+            tuple(Cell(task, "twin") for task in PAPER_TASKS),
+        ),
+        Track(
+            "precision",
+            "Precision",
+            "PegInsert, a round peg in a hole with 1 mm of play, in both worlds.",
+            tuple(Cell("PegInsert", domain) for domain in ERRORS),
+        ),
+        Track(
+            "real-robot",
+            "Real robot",
+            "Blind trials on a Franka Research 3, as their authors recorded them. They cannot be run again here.",
+            (),
+        ),
+    )
+}

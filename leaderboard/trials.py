@@ -1,0 +1,81 @@
+"""Comparisons on a real robot in an entry: complete, not rehearsed, and what they add up to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from leaderboard import LeaderboardError, tracks
+from leaderboard.entry import parse_json
+from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
+from oc_residual_gym.real.trials import ARMS, SUFFIX, read_trials
+
+POLICIES = ("base", "residual")
+
+
+def read_settings(folder: Path) -> Record:
+    """What the comparison in ``folder`` was. Raises ``LeaderboardError`` where it cannot be listed."""
+    path = folder / SETTINGS_FILE
+    try:
+        settings = parse_json(path.read_text("utf-8"))
+        task, split, starts = settings["task"], settings["split"], settings["starts"]
+        hashes, rehearsal = settings["hashes"], settings["rehearsal"]
+        known = isinstance(starts, int) and isinstance(task, str) and {*POLICIES} <= set(hashes)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LeaderboardError(f"{path} is not that of `oc-residual real run` ({error!r})") from error
+    if not known:
+        raise LeaderboardError(f"{path} is not that of `oc-residual real run`")
+    if rehearsal is not False:
+        raise LeaderboardError(f"{path}: this was a rehearsal, with a simulated robot; the board lists real ones")
+    if split != tracks.SPLIT:
+        raise LeaderboardError(f"{path}: its starts are of the split {split!r}; the board lists {tracks.SPLIT!r}")
+    return settings
+
+
+def count_trials(folder: Path, settings: Record) -> dict[str, dict[str, int]]:
+    """Successes and judged trials of both arms, as entry.json holds them.
+
+    Args:
+        folder: of the comparison.
+        settings: what :func:`read_settings` said.
+
+    Raises:
+        LeaderboardError: a file is no trial, or one of other policies; or trials are open, or judged twice.
+    """
+    try:
+        trials = read_trials(folder / TRIALS)
+        judged = [_judged(trial, settings) for trial in trials if trial["verdict"] != "invalid"]
+    except (SettingsError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise LeaderboardError(f"{folder / TRIALS} cannot be read: {error}") from error
+    counts = Counter((arm, seed) for arm, seed, _ in judged)
+    planned = {(arm, seed) for arm in ARMS for seed in range(settings["starts"])}
+    if still_open := planned - set(counts):
+        raise LeaderboardError(f"{folder}: {len(still_open)} of {len(planned)} trials are open; the board lists all")
+    if set(counts) != planned or max(counts.values()) > 1:
+        raise LeaderboardError(f"{folder}: there are trials besides the {len(planned)} planned ones")
+    return {
+        arm: {"successes": sum(success for a, _, success in judged if a == arm), "trials": settings["starts"]}
+        for arm in ARMS
+    }
+
+
+def _judged(trial: dict[str, Any], settings: Record) -> tuple[str, int, bool]:
+    """Arm, seed and success of a trial."""
+    wanted = {"base": settings["hashes"]["base"] or ""}
+    if trial["arm"] == "residual":
+        wanted["residual"] = settings["hashes"]["residual"] or ""
+    for policy, sha256 in wanted.items():
+        if trial[f"{policy}_sha256"] != sha256:
+            raise ValueError(f"{trial['path'].name} was not run with the {policy} policy of {SETTINGS_FILE}")
+    if trial["verdict"] not in ("success", "fail"):
+        raise ValueError(f"{trial['path'].name} has the verdict {trial['verdict']!r}")
+    return trial["arm"], trial["seed"], trial["verdict"] == "success"
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a comparison that an entry keeps, relative to ``folder``."""
+    trials = sorted((folder / TRIALS).glob(f"*{SUFFIX}"))
+    return [Path(SETTINGS_FILE), *(path.relative_to(folder) for path in trials)]

@@ -1,0 +1,190 @@
+"""``validate``: whether an entry is what it says it is. All that is wrong with it is listed, not only the first."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from leaderboard import LeaderboardError, rows, trials
+from leaderboard.entry import ENTRY_FILE, ENTRY_ID, Entry, sha256
+from leaderboard.probe import probe_policies
+from leaderboard.schema import entry_problems
+from leaderboard.tracks import TRACKS
+from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, base_file
+
+OWN_BASES = (*NEWEST.values(), "hold")
+"""Base policies of the package that an entry may name; its others read true state or run on a server."""
+POLICY_FREE = ("zero", "oracle")
+"""Residuals without files."""
+TAKEN = (*NEWEST, *OWN_BASES, *NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values(), *POLICY_FREE, "expert", "expert-offset")
+"""Names that mean something else than a policy of the entry."""
+LARGEST = 100 * 2**20
+"""Bytes of a file."""
+REAL = "real-robot"
+
+
+def validate(entry: Entry) -> list[str]:
+    """What is wrong with an entry, each problem with its place; nothing if it is right.
+
+    Raises:
+        LeaderboardError: its policies could not be tried; that is no fault of theirs.
+    """
+    return check_files(entry) or probe_policies(entry)
+
+
+def check_files(entry: Entry) -> list[str]:
+    """What is wrong with an entry as far as that shows without running its policies."""
+    problems, found = _found(entry)
+    if not entry.folder.is_dir():
+        return [f"there is no folder {entry.folder}"]
+    if not re.fullmatch(ENTRY_ID, entry.id):
+        problems.append(f"the folder's name {entry.id!r} is no id: give 3 to 40 of a to z, 0 to 9 and inner hyphens")
+    if ENTRY_FILE not in found:
+        return [*problems, f"{ENTRY_FILE} is missing: `submit` makes one"]
+    try:
+        wrong = entry_problems(entry.content)
+    except LeaderboardError as error:
+        return [*problems, str(error)]
+    if wrong:  # nothing else can be relied on
+        return problems + [f"{ENTRY_FILE}: {problem}" for problem in wrong]
+    problems += [f"{ENTRY_FILE}: {problem}" for problem in _policy_problems(entry) + _training_problems(entry)]
+    wanted = _wanted(entry)
+    problems += [f"{name}: it is missing" for name in sorted(set(wanted) - found)]
+    unknown = sorted(found - set(wanted) - {ENTRY_FILE})
+    problems += [f"{name!r}: no entry has such a file, or entry.json does not name it" for name in unknown]
+    intact = set()
+    for name in sorted(found & set(wanted)):
+        actual = sha256(entry.folder / name)
+        if actual == wanted[name]:
+            intact.add(name)
+        else:
+            problems.append(f"{name}: its SHA-256 is {actual}, and entry.json says {wanted[name]}")
+    for track in entry.tracks:
+        if track != REAL and f"rows/{track}.jsonl" in found:
+            problems += _row_problems(entry, track)
+    return problems + _real_problems(entry, intact)
+
+
+def _found(entry: Entry) -> tuple[list[str], set[str]]:
+    """What is wrong with the files as such, and the names of the others, relative to the entry."""
+    problems, found = [], set()
+    if entry.folder.is_symlink():
+        problems.append("the folder is a symbolic link: entries hold their files themselves")
+    for folder, folders, files in os.walk(entry.folder):
+        for name in folders + files:
+            path = Path(folder) / name
+            relative = path.relative_to(entry.folder).as_posix()
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            if stat.S_ISLNK(status.st_mode):
+                problems.append(f"{relative!r}: it is a symbolic link; entries hold their files themselves")
+            elif not stat.S_ISREG(status.st_mode):
+                problems.append(f"{relative!r}: it is no plain file")
+            elif status.st_size > LARGEST:
+                problems.append(f"{relative!r}: it has more than {LARGEST // 2**20} MiB")
+            else:
+                found.add(relative)
+    return problems, found
+
+
+def _wanted(entry: Entry) -> dict[str, str | None]:
+    """SHA-256 of the files that the entry must have besides entry.json."""
+    content, wanted = entry.content, {}
+    for track in entry.tracks:
+        if track != REAL:
+            wanted[f"rows/{track}.jsonl"] = content["tracks"][track]["sha256"]
+    for kind in ("base", "residual"):
+        for task in entry.tasks if content[kind]["files"] else []:
+            wanted[f"{kind}/{task}.onnx"] = content[kind]["sha256"].get(task)
+    real = content["tracks"].get(REAL, {"files": {}})["files"]
+    return wanted | {f"real/{name}": value for name, value in real.items()}
+
+
+def _policy_problems(entry: Entry) -> list[str]:
+    content, problems = entry.content, []
+    for kind in ("base", "residual"):
+        policy = content[kind]
+        hashes, name = policy["sha256"], policy["name"]
+        if sorted(hashes) != entry.tasks:
+            there, tasks = ", ".join(sorted(hashes)) or "none", ", ".join(entry.tasks)
+            problems.append(f"$.{kind}.sha256: it is of the tasks {there}; the tracks have {tasks}")
+        valid = OWN_BASES if kind == "base" else POLICY_FREE
+        on_robots_only = kind == "base" and not entry.cells  # such as a large model on a server
+        if policy["files"] and name in TAKEN:
+            problems.append(f"$.{kind}.name: {name!r} is the name of something in the package; choose another one")
+        if not (policy["files"] or name in valid or on_robots_only):
+            problems.append(f"$.{kind}.name: {name!r} has no files here; without them, it is one of {', '.join(valid)}")
+            continue
+        for task in sorted(set(hashes) & set(entry.tasks)):
+            expected = hashes[task] if policy["files"] else _hash_of(name, task)
+            if hashes[task] != expected or (policy["files"] and expected is None):
+                has = f"{name} of this package has {expected}" if not policy["files"] else "the file needs one"
+                problems.append(f"$.{kind}.sha256.{task}: it is {hashes[task]}; {has}")
+    if content["residual"]["name"] == "oracle" and not content["reference"]:
+        problems.append("$.reference: the oracle reads true state, so it can only be a reference")
+    if content["evaluation"] is None and entry.cells:
+        problems.append("$.evaluation: it is null, and there are rows in simulation")
+    return problems
+
+
+def _hash_of(name: str, task: str) -> str | None:
+    """SHA-256 of the package's policy ``name``; null where it has no file."""
+    return sha256(base_file(name, task)) if name in NEWEST.values() else None
+
+
+def _training_problems(entry: Entry) -> list[str]:
+    content = entry.content
+    training, files = content["training"], content["base"]["files"] or content["residual"]["files"]
+    if not files:
+        return ["$.training: the entry brings no files, so it must be null"] if training else []
+    if training is None:
+        return ["$.training: the entry brings files, so it must say how they were made"]
+    if sorted(training["tasks"]) != entry.tasks:
+        there = ", ".join(sorted(training["tasks"]))
+        return [f"$.training.tasks: it has {there}; the tracks have {', '.join(entry.tasks)}"]
+    return []
+
+
+def _row_problems(entry: Entry, track: str) -> list[str]:
+    path = entry.rows_file(track)
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        return [f"rows/{track}.jsonl: it is no UTF-8 text ({error})"]
+    found = rows.problems_of(text, TRACKS[track], entry.content["tracks"][track]["successes"])
+    return [f"rows/{track}.jsonl: {problem}" for problem in found]
+
+
+def _real_problems(entry: Entry, intact: set[str]) -> list[str]:
+    """What is wrong with the trials on real robots, whose files are read where they are ``intact``."""
+    real: dict[str, Any] = entry.content["tracks"].get(REAL, {"files": {}, "trials": {}})
+    problems = []
+    tasks = {name.partition("/")[0] for name in real["files"]}
+    if tasks != set(real["trials"]):
+        problems.append(f"{ENTRY_FILE}: $.tracks.{REAL}: files and trials are not of the same tasks")
+    for task in sorted(tasks & set(real["trials"])):
+        own = {f"real/{name}" for name in real["files"] if name.startswith(f"{task}/")}
+        if own <= intact:
+            problems += [f"real/{task}: {problem}" for problem in _trial_problems(entry, task, real["trials"][task])]
+    return problems
+
+
+def _trial_problems(entry: Entry, task: str, claimed: dict[str, Any]) -> list[str]:
+    folder, problems = entry.real_folder(task), []
+    try:
+        settings = trials.read_settings(folder)
+        counted = trials.count_trials(folder, settings)
+    except LeaderboardError as error:
+        return [str(error)]
+    if settings["task"] != task:
+        problems.append(f"the trials are of {settings['task']}")
+    for kind in ("base", "residual"):
+        if settings["hashes"][kind] != entry.content[kind]["sha256"][task]:
+            problems.append(f"the trials were run with another {kind} policy than that of the entry")
+    if counted != claimed:
+        problems.append(f"the trial files have {counted}, and entry.json claims {claimed}")
+    return problems

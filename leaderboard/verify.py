@@ -1,0 +1,245 @@
+"""``verify``: run the rows of entries again, and say whether they are what is claimed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from leaderboard import LeaderboardError, tracks
+from leaderboard.entry import ENTRY_FILE, VERIFICATIONS, Entry
+from leaderboard.limits import LEAST_MEMORY_GIB, MEMORY_GIB, WORLDS, Limits, PolicyFailure, run_limited
+from leaderboard.platforms import current_platform, differences
+from leaderboard.tracks import Cell
+from leaderboard.validate import validate
+from leaderboard.verdict import REJECTED, Finding, compare, judge, risk
+from oc_residual_gym.evaluation import results
+from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.registration import MAX_EPISODE_STEPS
+
+WORK = Path("results/verify")
+STEP_SECONDS = 0.05
+"""What a policy that keeps up with 20 Hz needs at most for a control step of one world."""
+SPARE_SECONDS = 120.0
+"""For loading the policies and building the worlds."""
+LISTED, NOT_VERIFIED = "listed", "not verified"
+"""What is said of trials on real robots alone, and where verification itself failed: neither is a verdict."""
+STATE_FILE = "verification.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to verify."""
+
+    rows: int | None = None
+    """Random rows of each cell; all by default."""
+    worlds: int = WORLDS
+    """Episodes that run at a time."""
+    memory_gib: float = MEMORY_GIB
+    work: Path = WORK
+    """Where rows wait for the end of an interrupted verification."""
+    records: Path = VERIFICATIONS
+
+    def __post_init__(self) -> None:
+        if self.rows is not None and not 1 <= self.rows < tracks.EPISODES:
+            most = tracks.EPISODES - 1
+            raise LeaderboardError(f"--rows is {self.rows}: give 1 to {most}, or leave it out to run all rows again")
+        if not self.memory_gib >= LEAST_MEMORY_GIB:
+            raise LeaderboardError(f"--memory is {self.memory_gib:g} GiB: give {LEAST_MEMORY_GIB:g} or more")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found out about one entry."""
+
+    id: str
+    verdict: str
+    reason: str
+
+    @property
+    def is_fine(self) -> bool:
+        return self.verdict not in (REJECTED, NOT_VERIFIED)
+
+
+def verify(entries: Sequence[Entry], request: Request) -> Iterator[Outcome]:
+    """Verify ``entries`` one after the other, writing a record of each; a bar counts the rows of all of them.
+
+    An interrupted verification goes on where it stopped, with the same sample. An entry that fails, or breaks what
+    runs it, leaves the others alone.
+    """
+    platform = current_platform()
+    per_cell = request.rows or tracks.EPISODES
+    checked = [
+        (entry, _validated(entry, request, platform))
+        for entry in tqdm(entries, desc="checking", unit="entry", disable=None)
+    ]
+    total = sum(per_cell * len(entry.cells) for entry, outcome in checked if outcome is None)
+    with tqdm(total=total, unit="row", disable=None) as bar:
+        for entry, outcome in checked:
+            if outcome is not None:
+                yield outcome
+                continue
+            before = bar.n
+            yield _verify(entry, request, platform, bar)
+            bar.update(before + per_cell * len(entry.cells) - bar.n)  # what was not run any more
+
+
+def _validated(entry: Entry, request: Request, platform: Record) -> Outcome | None:
+    """What can be said of an entry without running rows; ``None`` where they are to be run."""
+    try:
+        problems = validate(entry)
+    except LeaderboardError as error:
+        return Outcome(entry.id, NOT_VERIFIED, str(error))
+    if problems:
+        reason = "; ".join(problems)
+        if (entry.folder / ENTRY_FILE).is_file():
+            _write(request, _record(entry, platform, REJECTED, reason))
+        return Outcome(entry.id, REJECTED, reason)
+    return None if entry.cells else Outcome(entry.id, LISTED, "trials on a real robot cannot be re-run")
+
+
+def _verify(entry: Entry, request: Request, platform: Record, bar: tqdm) -> Outcome:
+    """Run rows of a valid entry again, and record the verdict."""
+    folder = _work_folder(entry, request, platform)
+    state = _state(folder, request)
+    sample = _sample(state["sample_seed"], request.rows, len(entry.cells))
+    findings: list[Finding] = []
+    failure = None
+    for cell, seeds in zip(entry.cells, sample, strict=True):
+        bar.set_description_str(f"{entry.id}: {cell.task} in {cell.domain}")
+        began = time.monotonic()
+        try:
+            findings.append(_run(entry, cell, seeds, request, folder, bar))
+        except PolicyFailure as error:
+            failure = f"{cell.task} in {cell.domain}: {error}"
+            break
+        except (LeaderboardError, OSError) as error:
+            return Outcome(entry.id, NOT_VERIFIED, f"{cell.task} in {cell.domain}: {error}")
+        finally:
+            state["seconds"] += time.monotonic() - began
+            results.write_json(folder / STATE_FILE, state)
+    same = not differences(entry.content["evaluation"], platform)
+    verdict, reason = (REJECTED, failure) if failure else judge(findings, same)
+    record = _record(entry, platform, verdict, reason, findings, same) | {
+        "total": tracks.EPISODES * len(entry.cells),
+        "sample": _described_sample(state, request),
+        "minutes": round(state["seconds"] / 60.0, 1),
+    }
+    _write(request, record)
+    shutil.rmtree(folder)
+    return Outcome(entry.id, verdict, reason)
+
+
+def _work_folder(entry: Entry, request: Request, platform: Record) -> Path:
+    """A name of its own for everything that gives rows of its own."""
+    what = [entry.sha256, str(entry.folder.absolute()), request.rows, platform["versions"], platform["simulation"]]
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    return request.work.absolute() / f"{entry.id}-{digest[:12]}"
+
+
+def _state(folder: Path, request: Request) -> Record:
+    """What an interrupted verification noted, or the beginning of a new one."""
+    path = folder / STATE_FILE
+    if path.exists():
+        return results.read_json(path)
+    # From the system's entropy: nobody can make an entry whose false rows are not in the sample. 53 bits are exact
+    # in every reader of JSON.
+    state = {"sample_seed": secrets.randbits(53) if request.rows else None, "seconds": 0.0}
+    results.write_json(path, state)
+    return state
+
+
+def _sample(seed: int | None, rows: int | None, cells: int) -> list[list[int]]:
+    """Seeds to run again in each of ``cells`` cells."""
+    if seed is None:
+        return [list(range(tracks.EPISODES))] * cells
+    rng = np.random.default_rng(seed)
+    return [sorted(rng.permutation(tracks.EPISODES)[:rows].tolist()) for _ in range(cells)]
+
+
+def _described_sample(state: Record, request: Request) -> Record | None:
+    if request.rows is None:
+        return None
+    risks = risk(tracks.EPISODES, request.rows)
+    return {"rows_per_cell": request.rows, "seed": state["sample_seed"], "risk": risks}
+
+
+def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: Request, folder: Path, bar: tqdm) -> Finding:
+    """Run the rows ``seeds`` of one cell in a child process, and compare them with the claim."""
+    out = folder / f"{cell.domain}-{cell.task}"
+    policies = {kind: _absolute(entry, kind, cell.task) for kind in ("base", "residual")}
+    conditions = {"domain": cell.domain, "errors": cell.errors, "split": tracks.SPLIT, "episodes": tracks.EPISODES}
+    order = {
+        "task": cell.task,
+        "settings": policies | conditions,
+        "seeds": list(seeds),
+        "worlds": request.worlds,
+        "out": str(out),
+    }
+    limits = _limits(cell.task, min(request.worlds, len(seeds)), request.memory_gib)
+    with closing(run_limited("leaderboard.rerun_worker", order, limits)) as messages:
+        for message in messages:
+            bar.update(message["episodes"])
+    episodes = results.read_episodes(out / results.EPISODES_FILE)
+    if sorted(episode["seed"] for episode in episodes) != list(seeds):
+        raise LeaderboardError(f"{out} holds other rows than were run: remove it and verify again")
+    return compare(cell, entry.rows_of(cell), episodes)
+
+
+def _absolute(entry: Entry, kind: str, task: str) -> str:
+    """The policy as a child in another folder finds it."""
+    return str(entry.policy_file(kind, task).absolute()) if entry.content[kind]["files"] else entry.policy(kind, task)
+
+
+def _limits(task: str, worlds: int, memory_gib: float) -> Limits:
+    """At 20 Hz, one world after the other, the first of ``worlds`` episodes ends in this time at the latest."""
+    steps = MAX_EPISODE_STEPS[task]
+    seconds = math.ceil(worlds * steps * STEP_SECONDS + SPARE_SECONDS)
+    means = (
+        f"no episode ended within {seconds} s: a policy that keeps up with 20 Hz steps {worlds} worlds {steps} times"
+    )
+    return Limits(seconds, means, memory_gib)
+
+
+def _record(
+    entry: Entry,
+    platform: Record,
+    verdict: str,
+    reason: str,
+    findings: Sequence[Finding] = (),
+    same: bool | None = None,
+) -> Record:
+    """The record of a verification; by default one in which nothing was run."""
+    rows, flips = sum(finding.rows for finding in findings), sum(finding.flips for finding in findings)
+    return {
+        "entry": entry.id,
+        "entry_sha256": entry.sha256,
+        "verdict": verdict,
+        "reason": reason,
+        "date": datetime.now(UTC).date().isoformat(),
+        "rows": rows,
+        "total": 0,
+        "sample": None,
+        "same_platform": same,
+        "identical": sum(finding.identical for finding in findings),
+        "flips": flips,
+        "flip_rate": flips / rows if rows else None,
+        "cells": [finding.record for finding in findings],
+        "minutes": 0.0,
+        "platform": platform,
+    }
+
+
+def _write(request: Request, record: Record) -> None:
+    results.write_json(request.records / f"{record['entry']}.json", record)

@@ -1,0 +1,265 @@
+"""Verification accepts what was run, and finds what was not; one entry's fault is not another one's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnx", reason="needs the extra [train]")
+pytest.importorskip("jsonschema", reason="needs the extra [leaderboard]")
+
+import bad_policies
+from policy_files import write_residual
+from run_entries import ROWS, SIZE, TASK, change_rows, row_without_names, run, small_board, submitted
+
+from leaderboard import LeaderboardError, cli
+from leaderboard.entry import ENTRY_FILE, Entry, sha256, verification_of
+from leaderboard.limits import Limits, PolicyFailure, run_limited
+from leaderboard.platforms import differences
+from leaderboard.tracks import Cell
+from leaderboard.validate import check_files
+from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Finding, judge, risk
+from leaderboard.verify import NOT_VERIFIED, Request, verify
+from oc_residual_gym.evaluation.results import read_json, write_json
+
+CELL = Cell(TASK, "nominal")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def board() -> Iterator[None]:
+    with small_board("nominal"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Entry:
+    """The base policy alone."""
+    root = tmp_path_factory.mktemp("alone")
+    return submitted(root / "entries", "alone", run(root / "run"))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Entry:
+    """An entry with a residual policy of its own."""
+    root = tmp_path_factory.mktemp("own")
+    policy = write_residual(root / "policy.onnx", SIZE, 0.1)
+    return submitted(root / "entries", "own", run(root / "run", policy))
+
+
+def copied(entry: Entry, folder: Path) -> Entry:
+    shutil.copytree(entry.folder, folder)
+    return Entry(folder)
+
+
+def swap(entry: Entry) -> None:
+    """Put the new hash of the residual policy into entry.json."""
+    content = read_json(entry.folder / ENTRY_FILE)
+    content["residual"]["sha256"][TASK] = sha256(entry.policy_file("residual", TASK))
+    write_json(entry.folder / ENTRY_FILE, content)
+
+
+@pytest.fixture
+def request_here(tmp_path: Path) -> Request:
+    return Request(worlds=2, work=tmp_path / "work", records=tmp_path / "records")
+
+
+def test_what_was_run_is_accepted_and_forgeries_are_rejected(
+    alone: Entry, own: Entry, tmp_path: Path, request_here: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaderboard.verify.validate", check_files)  # other tests probe policies
+    changed = copied(alone, tmp_path / "changed")
+    steps = changed.rows_of(CELL)[1]["steps"]
+    change_rows(changed, 1, steps=steps - 1)
+    swapped = copied(own, tmp_path / "swapped")
+    write_residual(swapped.policy_file("residual", TASK), SIZE, -1.0)
+    swap(swapped)
+    failing = copied(own, tmp_path / "failing")
+    bad_policies.returning_nan_with_closed_gripper(failing.policy_file("residual", TASK), SIZE)
+    swap(failing)
+    broken = copied(own, tmp_path / "broken")
+    broken.policy_file("residual", TASK).unlink()
+
+    entries = [Entry(entry.folder) for entry in (changed, swapped, failing, broken, alone)]
+    found = {outcome.id: outcome for outcome in verify(entries, request_here)}
+
+    assert {name: outcome.verdict for name, outcome in found.items()} == {
+        "changed": REJECTED,
+        "swapped": REJECTED,
+        "failing": REJECTED,
+        "broken": REJECTED,
+        "alone": ACCEPTED,
+    }
+    assert f"Lift in nominal, seed 1: steps {steps - 1} claimed, {steps} found" in found["changed"].reason
+    assert "Lift in nominal: residual policy" in found["failing"].reason
+    assert "nan" in found["failing"].reason and "Lift, seed " in found["failing"].reason
+    assert found["broken"].reason == "residual/Lift.onnx: it is missing"
+
+    record = verification_of(alone, request_here.records)
+    assert record is not None
+    expected = {"verdict": ACCEPTED, "rows": ROWS, "total": ROWS, "identical": ROWS, "flips": 0, "flip_rate": 0.0}
+    assert record | expected == record
+    assert record["same_platform"] is True and record["sample"] is None
+    (cell,) = record["cells"]
+    assert cell["claimed_successes"] == cell["successes"] == sum(row["success"] for row in alone.rows_of(CELL))
+    assert record["platform"]["simulation"] == alone.content["evaluation"]["simulation"]
+    # A record counts for the very content that was verified.
+    write_json(alone.folder / ENTRY_FILE, alone.content | {"name": "Another name"})
+    assert verification_of(Entry(alone.folder), request_here.records) is None
+    write_json(alone.folder / ENTRY_FILE, alone.content)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_an_interrupted_verification_goes_on_with_the_same_sample(
+    alone: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request(rows=2, worlds=2, work=tmp_path / "work", records=tmp_path / "records")
+    asked: list[list[int]] = []
+
+    def interrupted(module: str, order: dict, limits: Limits) -> Iterator[dict]:
+        asked.append(order["seeds"])
+        yield from run_limited(module, order | {"seeds": order["seeds"][:1]}, limits)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("leaderboard.verify.run_limited", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(verify([alone], request))
+    assert not request.records.exists()
+    (episodes,) = request.work.glob("*/*/episodes.jsonl")
+    first = episodes.read_text()
+    # What was run is not run again: here it would show.
+    episodes.write_text(first.replace('"return": -', '"return": -1'))
+    (outcome,) = verify([alone], request)
+    assert outcome.verdict == REJECTED and f"seed {asked[0][0]}: return" in outcome.reason
+    record = verification_of(alone, request.records)
+    assert record is not None and (record["rows"], record["identical"]) == (2, 1)
+    assert record["sample"]["rows_per_cell"] == 2
+
+
+@pytest.mark.parametrize(("which", "where"), [("alone", "verify"), ("own", "probe")])
+def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
+    which: str, where: str, request: pytest.FixtureRequest, request_here: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = request.getfixturevalue(which)
+
+    def broken(*_: object) -> Iterator[dict]:
+        raise LeaderboardError("a process that runs policies was ended by SIGKILL: is there enough memory?")
+        yield {}
+
+    monkeypatch.setattr(f"leaderboard.{where}.run_limited", broken)
+    (outcome,) = verify([entry], request_here)
+    assert outcome.verdict == NOT_VERIFIED and "SIGKILL" in outcome.reason and not outcome.is_fine
+    assert verification_of(entry, request_here.records) is None
+
+
+def test_another_platform_is_one_with_other_arithmetic() -> None:
+    here = {
+        "machine": {"system": "Linux-6.1.0-18-amd64-x86_64-with-glibc2.36", "processor": "AMD EPYC 7763", "cores": 2},
+        "versions": {"mujoco": "3.9.0"},
+        "simulation": "a" * 64,
+    }
+
+    def with_machine(**values: object) -> dict:
+        return here | {"machine": here["machine"] | values}
+
+    assert not differences(here, with_machine(system="Linux-5.4.0-x86_64-with-glibc2.36", cores=64))
+    for other in (
+        with_machine(system="Linux-6.1.0-18-amd64-x86_64-with-glibc2.40"),
+        with_machine(system="Linux-6.1.0-18-arm64-aarch64-with-glibc2.36"),
+        with_machine(processor="Intel Xeon"),
+        here | {"versions": {"mujoco": "3.9.1"}},
+        here | {"simulation": "b" * 64},
+    ):
+        assert len(differences(here, other)) == 1
+
+
+def test_another_platform_may_differ_a_little(
+    alone: Entry, request_here: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    elsewhere = copied(alone, tmp_path / "elsewhere")
+    change_rows(elsewhere, 1, steps=elsewhere.rows_of(CELL)[1]["steps"] - 1)
+    content = read_json(elsewhere.folder / ENTRY_FILE)
+    content["evaluation"]["machine"]["processor"] = "another one"
+    write_json(elsewhere.folder / ENTRY_FILE, content)
+
+    def rerun(module: str, order: dict, limits: Limits) -> Iterator[dict]:
+        from leaderboard.rerun_worker import rerun as work
+
+        messages: list[dict] = []
+        work(order, messages.append)
+        yield from messages
+
+    monkeypatch.setattr("leaderboard.verify.run_limited", rerun)
+    (outcome,) = verify([Entry(elsewhere.folder)], request_here)
+    assert outcome.verdict == DEVIATING and "1 of 3 rows differ" in outcome.reason
+    record = verification_of(Entry(elsewhere.folder), request_here.records)
+    assert record is not None and record["same_platform"] is False and record["flips"] == 0
+
+
+def finding(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0) -> Finding:
+    return Finding(CELL, rows, identical, gained, lost, 300 + gained, 300 + lost, "Lift in nominal, seed 0: ...")
+
+
+def test_verdicts_on_another_platform() -> None:
+    few = int(0.5 * FLIP_RATE * 500)
+    assert judge([finding(identical=500)], same=False)[0] == ACCEPTED
+    assert judge([finding(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
+    # Too many, in one cell of two.
+    many = int(2 * FLIP_RATE * 500)
+    verdict, reason = judge([finding(identical=500), finding(gained=many // 2, lost=many // 2)], same=False)
+    assert verdict == REJECTED and f"the success of {2 * (many // 2)} of 500 rows is another in Lift" in reason
+    # All for the claim; all against it is no forgery.
+    verdict, reason = judge([finding(gained=few)], same=False)
+    assert verdict == REJECTED and f"{few} of {few} rows whose success is another favour the claim" in reason
+    assert judge([finding(lost=few)], same=False)[0] == DEVIATING
+    # Few rows of a sample prove little.
+    assert judge([finding(rows=10, gained=1)], same=False)[0] == DEVIATING
+
+
+def test_no_row_may_differ_on_the_same_platform() -> None:
+    assert judge([finding(identical=500)], same=True)[0] == ACCEPTED
+    verdict, reason = judge([finding(identical=499)], same=True)
+    assert verdict == REJECTED and "1 of 500 rows differ (Lift in nominal, seed 0: ...)" in reason
+
+
+def test_the_risk_of_a_sample() -> None:
+    # Ten draws without replacement from 500 rows of which 5, 25 and 50 are false.
+    for false, share in ((5, "0.01"), (25, "0.05"), (50, "0.1")):
+        chance = 1.0
+        for drawn in range(10):
+            chance *= (500 - false - drawn) / (500 - drawn)
+        assert risk(500, 10)[share] == pytest.approx(chance)
+    assert risk(500, 499)["0.01"] == pytest.approx(0.0, abs=0.011)
+    with pytest.raises(LeaderboardError, match="give 1 to 2, or leave it out"):
+        Request(rows=ROWS)
+
+
+def test_mistakes_in_what_is_asked_for_are_named(alone: Entry, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        ([], "say which entries"),
+        ([str(alone.folder), "--all"], "say which entries"),
+        ([str(alone.folder), "--rows", "3"], "give 1 to 2, or leave it out"),
+        ([str(alone.folder), "--memory", "0.1"], "give 2 or more"),
+    ):
+        assert cli.main(["verify", *arguments]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_child_that_crashes_is_told_from_one_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import os\nfrom leaderboard.limits import serve\nserve(lambda r, emit: os.kill(os.getpid(), r['by']))"
+    (tmp_path / "dying_child.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    limits = Limits(20.0, "too slow")
+    with pytest.raises(PolicyFailure, match=r"crashed \(SIGSEGV\); policies have 4 GiB"):
+        list(run_limited("dying_child", {"by": 11}, limits))
+    with pytest.raises(LeaderboardError, match="ended by SIGKILL"):
+        list(run_limited("dying_child", {"by": 9}, limits))
+
+
+def test_rows_keep_what_the_evaluator_says(alone: Entry) -> None:
+    for row in alone.rows_of(CELL):
+        assert (row["base"], row["residual"], row["errors"], row["split"]) == ("bc-v0", "zero", "paper", "test")
+        assert "base" not in row_without_names(row)
