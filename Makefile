@@ -41,5 +41,5 @@ check: .venv/package.stamp
 
 .venv/developer.stamp: .venv/package.stamp
 	@echo "Installing the training and developer tools into .venv"
-	$(INSTALL) -e ".[train,datasets,servers,real,step,dev]"
+	$(INSTALL) -e ".[train,datasets,servers,real,step,cluster,leaderboard,dev]"
 	@touch $@
