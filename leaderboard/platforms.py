@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from oc_residual_gym.evaluation import results
 from oc_residual_gym.evaluation.results import Record
-
-_SYSTEM = re.compile(r"-(?P<architecture>[^-]+)-with-(?P<libc>.+)$")
-"""The parts of "Linux-6.1.0-x86_64-with-glibc2.36" that matter: arithmetic does not depend on the kernel."""
 
 
 def current_platform() -> Record:
@@ -36,6 +32,5 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def _identity(platform: Mapping[str, Any]) -> dict[str, Any]:
     machine = platform["machine"]
-    found = _SYSTEM.search(machine["system"])
-    system = found.groupdict() if found else {"system": machine["system"]}
-    return system | {"processor": machine["processor"], "simulation": platform["simulation"]} | platform["versions"]
+    names = {"system": machine["system"], "processor": machine["processor"], "simulation": platform["simulation"]}
+    return names | platform["versions"]

@@ -16,8 +16,8 @@ ACCEPTED, DEVIATING, REJECTED = "accepted", "deviating", "rejected"
 FLIP_RATE = 0.01
 """Share of rows whose success may differ on another platform. Measured on 2,400 rows (six tasks, both worlds, "bc"
 alone and under its residual) with the C library, NumPy and Numba kept from AVX2, AVX-512 and FMA: none flipped, though
-up to 96 of 100 rows of a cell differed in other values. That is below 0.13 % with 95 % confidence; other kernels of ONNX
-Runtime and other OpenGL drivers, which that leaves out, get the rest."""
+up to 96 of 100 rows of a cell differed in other values. That is below 0.13 % with 95 % confidence; the rest is for what
+was left out: other kernels of ONNX Runtime, other OpenGL drivers."""
 LEVEL = 0.01
 """Of the tests whether there are more flips than that, and whether they favour the claim."""
 FALSE_SHARES = (0.01, 0.05, 0.1)

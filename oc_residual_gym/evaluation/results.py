@@ -188,7 +188,12 @@ def machine() -> dict[str, Any]:
     if cpu_info.exists():
         models = [line for line in cpu_info.read_text().splitlines() if line.startswith("model name")]
         processor = models[0].partition(":")[2].strip() if models else processor
-    return {"system": platform.platform(), "processor": processor, "cores": os.cpu_count()}
+    library = " ".join(platform.libc_ver())  # not the kernel: arithmetic does not depend on it
+    return {
+        "system": f"{platform.system()} {platform.machine()}, {library}",
+        "processor": processor,
+        "cores": os.cpu_count(),
+    }
 
 
 def commit() -> str | None:

@@ -157,7 +157,7 @@ def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
 
 def test_another_platform_is_one_with_other_arithmetic() -> None:
     here = {
-        "machine": {"system": "Linux-6.1.0-18-amd64-x86_64-with-glibc2.36", "processor": "AMD EPYC 7763", "cores": 2},
+        "machine": {"system": "Linux x86_64, glibc 2.36", "processor": "AMD EPYC 7763", "cores": 2},
         "versions": {"mujoco": "3.9.0"},
         "simulation": "a" * 64,
     }
@@ -165,10 +165,10 @@ def test_another_platform_is_one_with_other_arithmetic() -> None:
     def with_machine(**values: object) -> dict:
         return here | {"machine": here["machine"] | values}
 
-    assert not differences(here, with_machine(system="Linux-5.4.0-x86_64-with-glibc2.36", cores=64))
+    assert not differences(here, with_machine(cores=64))
     for other in (
-        with_machine(system="Linux-6.1.0-18-amd64-x86_64-with-glibc2.40"),
-        with_machine(system="Linux-6.1.0-18-arm64-aarch64-with-glibc2.36"),
+        with_machine(system="Linux x86_64, glibc 2.40"),
+        with_machine(system="Linux aarch64, glibc 2.36"),
         with_machine(processor="Intel Xeon"),
         here | {"versions": {"mujoco": "3.9.1"}},
         here | {"simulation": "b" * 64},
@@ -204,7 +204,7 @@ def finding(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0)
 
 
 def test_verdicts_on_another_platform() -> None:
-    few = int(0.5 * FLIP_RATE * 500)
+    few = 8  # no more than the rate explains
     assert judge([finding(identical=500)], same=False)[0] == ACCEPTED
     assert judge([finding(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
     # Too many, in one cell of two.
