@@ -182,6 +182,16 @@ def test_an_address_without_a_cluster_is_named(
     assert f"no Ray cluster to be used at address '{address}'" in message and "ray start --head" in message
 
 
+@pytest.mark.skipif(WITHOUT_RAY, reason="needs the extra [cluster]")
+def test_the_default_address_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(EngineError, match=f"no Ray cluster to be used at address '{address}'"):
+        RayEngine("auto")
+
+
 def test_without_ray_its_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,8 @@ from oc_residual_gym.engines import ATTEMPTS, Engine, EngineError, Job, Result, 
 
 CONNECT_SECONDS = 5.0
 """For which an address may be silent. Ray itself tries for two minutes, then ends the program."""
+DEFAULT_HEAD = "127.0.0.1:6379"
+"""Where ``ray start --head`` puts it."""
 OBJECT_STORE_BYTES = 100 * 2**20
 """Of a cluster on this machine: Ray's default is 30 % of the memory, and results are small."""
 
@@ -22,8 +24,9 @@ class RayEngine(Engine):
     """Runs each job as a Ray task of one core. A task whose worker or node is lost is run again by Ray.
 
     Args:
-        address: "local" starts Ray on this machine; "auto" joins the cluster that runs on it, or that ``RAY_ADDRESS``
-            names; "HOST:PORT" the one whose head is there; "ray://HOST:PORT" does so as a remote client.
+        address: "local" starts Ray on this machine; "auto" joins the cluster that ``RAY_ADDRESS`` names, else the one
+            whose head runs on this machine; "HOST:PORT" the one whose head is there; "ray://HOST:PORT" does so as a
+            remote client.
         workers: tasks at a time, at most; by default as many as the cluster has cores.
 
     Raises:
@@ -42,7 +45,8 @@ class RayEngine(Engine):
             {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
         )
         if address == "auto":
-            address = os.environ.get("RAY_ADDRESS", address)
+            # Ray's own "auto" goes by a file that a killed cluster leaves behind, and then hangs for minutes.
+            address = os.environ.get("RAY_ADDRESS") or DEFAULT_HEAD
         _check_reachable(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -50,7 +54,7 @@ class RayEngine(Engine):
                 address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **started
             )
         except (ray.exceptions.RayError, ImportError, OSError, RuntimeError, ValueError) as error:
-            raise _no_cluster(address, str(error)) from error
+            raise _no_cluster(address, f"{error}; are its token and its versions yours?") from error
         cores = int(ray.cluster_resources().get("CPU", 0))
         if cores < 1:
             self.close()
@@ -98,7 +102,7 @@ def _attempt_in(folder: str, function: Callable[[Job], Result], job: Job) -> Res
 
 
 def _check_reachable(address: str) -> None:
-    if address in ("local", "auto"):
+    if address == "local":
         return
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
