@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -78,4 +79,8 @@ def read_about(path: Path) -> About:
         content["description"] = content["description"].strip()
     if "date" in content:
         content["date"] = str(content["date"])  # TOML knows dates
+    try:
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise LeaderboardError(f"{path}: it has a value that an entry cannot hold: {error}") from error
     return About(**content)

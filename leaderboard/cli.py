@@ -16,6 +16,7 @@ from oc_residual_gym.cli import positive
 from oc_residual_gym.evaluation import SettingsError
 
 SITE = Path("results/site")
+WORK = Path("results/verify")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if importlib.util.find_spec(needed) is None:
                 raise LeaderboardError(f"this needs {needed}: pip install -c constraints.txt -e '.[leaderboard]'")
         return options.run(options)
-    except (LeaderboardError, SettingsError) as error:
+    except (LeaderboardError, SettingsError, OSError) as error:
         print(f"leaderboard {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -67,10 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help=text, description=text, formatter_class=formatter)
     _add_entries(verify)
     verify.add_argument("--rows", type=int, metavar="N", help="only N random rows of each cell; by default all")
-    verify.add_argument("--worlds", type=positive, default=WORLDS, help="episodes that run at a time")
+    verify.add_argument("--worlds", type=positive, default=WORLDS, help="episodes that run at a time, 64 at most")
     verify.add_argument("--memory", type=float, default=MEMORY_GIB, metavar="GIB", help="what a process may have")
     text = "folder of the rows until the verdict; an interrupted verification goes on there"
-    verify.add_argument("--work", type=Path, default=Path("results/verify"), metavar="DIR", help=text)
+    verify.add_argument("--work", type=Path, default=WORK, metavar="DIR", help=text)
     verify.set_defaults(run=_verify)
 
     text = "write the site: a folder of static files that needs no server"
@@ -89,7 +90,9 @@ def _entries(options: argparse.Namespace) -> list[Entry]:
     if options.all == bool(options.entries):
         raise LeaderboardError("say which entries: their ids, their folders, or --all")
     if options.all:
-        return load_entries()
+        if not (entries := load_entries()):
+            raise LeaderboardError(f"there are no entries in {ENTRIES}: `submit` makes one")
+        return entries
     return [_entry(name) for name in options.entries]
 
 
@@ -163,7 +166,7 @@ def _verify(options: argparse.Namespace) -> int:
     from leaderboard.verdict import risk
     from leaderboard.verify import Request, verify
 
-    request = Request(options.rows, options.worlds, options.memory, options.work)
+    request = Request(options.work, options.rows, options.worlds, options.memory)
     code = 0
     for outcome in verify(_entries(options), request):
         tqdm.write(f"{outcome.id}: {outcome.verdict}: {outcome.reason}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard import LeaderboardError
-from leaderboard.tracks import ERRORS, SPLIT, TRACKS, Cell
+from leaderboard.tracks import ERRORS, REAL, SPLIT, TRACKS, Cell
 from oc_residual_gym.evaluation.results import Record, read_json
 
 ENTRIES = Path(__file__).parent / "entries"
@@ -37,11 +38,20 @@ def sha256(path: Path) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What ``text`` says, where it is JSON proper. Raises ``ValueError`` otherwise, also for NaN and infinity."""
+    """What ``text`` says, where it is JSON that says the same to all who read it.
+
+    Raises:
+        ValueError: it is not, which includes NaN, infinity, integers beyond 2**53, halves of characters, and keys that
+            an object has twice.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        content = json.loads(
+            text, parse_constant=_refuse, parse_float=_finite, parse_int=_exact, object_pairs_hook=_object
+        )
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # fails for halves of characters
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    return content
 
 
 def _refuse(name: str) -> Any:
@@ -55,6 +65,21 @@ def _finite(text: str) -> float:
     return value
 
 
+def _exact(text: str) -> int:
+    value = int(text)
+    if abs(value) > 2**53:
+        raise ValueError("it has an integer beyond 2**53")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"an object has the key {twice!r} twice")
+    return content
+
+
 @dataclass(frozen=True)
 class Entry:
     """An entry on disk. Nothing here checks it: that is ``validate``'s work."""
@@ -66,19 +91,25 @@ class Entry:
         return self.folder.name
 
     @cached_property
+    def _description(self) -> bytes:
+        """entry.json, read once: content and hash are of the same bytes, whatever becomes of the file."""
+        try:
+            return (self.folder / ENTRY_FILE).read_bytes()
+        except FileNotFoundError as error:
+            raise LeaderboardError(f"{self.folder} has no {ENTRY_FILE}: `submit` makes one") from error
+
+    @cached_property
     def content(self) -> dict[str, Any]:
         """What entry.json holds."""
         try:
-            return parse_json((self.folder / ENTRY_FILE).read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise LeaderboardError(f"{self.folder} has no {ENTRY_FILE}: `submit` makes one") from error
-        except (OSError, ValueError) as error:
-            raise LeaderboardError(f"{self.folder / ENTRY_FILE} is not JSON: {error}") from error
+            return parse_json(self._description.decode("utf-8"))
+        except ValueError as error:
+            raise LeaderboardError(f"{ENTRY_FILE} is not JSON: {error}") from error
 
     @cached_property
     def sha256(self) -> str:
         """Of entry.json, and so of the whole entry: it holds the hashes of the other files."""
-        return sha256(self.folder / ENTRY_FILE)
+        return hashlib.sha256(self._description).hexdigest()
 
     @property
     def tracks(self) -> list[str]:
@@ -88,7 +119,7 @@ class Entry:
     @property
     def tasks(self) -> list[str]:
         """The tasks of all its tracks, by name."""
-        real = self.content["tracks"].get("real-robot", {"trials": {}})
+        real = self.content["tracks"].get(REAL, {"trials": {}})
         return sorted({cell.task for cell in self.cells} | set(real["trials"]))
 
     @property
@@ -142,5 +173,8 @@ def load_entries(root: Path = ENTRIES) -> list[Entry]:
 def verification_of(entry: Entry, root: Path = VERIFICATIONS) -> Record | None:
     """What ``verify`` last found out about just this content of the entry; None where it has not run."""
     path = root / f"{entry.id}.json"
-    record = read_json(path) if path.exists() else None
+    try:
+        record = read_json(path) if path.exists() else None
+    except ValueError as error:
+        raise LeaderboardError(f"{path} is not JSON ({error}): remove it, and verify the entry again") from error
     return record if record and record["entry_sha256"] == entry.sha256 else None

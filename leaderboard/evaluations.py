@@ -20,6 +20,9 @@ from oc_residual_gym.evaluation.results import (
 
 RUNS = "runs"
 """In the folder of a comparison, the folder of its evaluations."""
+_SETTINGS = {"tasks", "base", "residual", "domain", "errors", "split", "hashes", "versions"}
+_SUMMARY = {"machine", "commit", "command"}
+"""Keys of an evaluation's files that an entry is made of."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,16 @@ def _was_compared(settings: Record, hashes: Record) -> bool:
 
 def _read(folder: Path) -> Evaluation:
     summary = finished_summary(folder)
-    if not (folder / SETTINGS_FILE).exists():
-        raise LeaderboardError(f"{folder} holds no evaluation of `oc-residual evaluate`: give its --out")
-    return Evaluation(folder, read_json(folder / SETTINGS_FILE), summary)
+    try:
+        settings = read_json(folder / SETTINGS_FILE)
+        known = settings.keys() >= _SETTINGS and summary.keys() >= _SUMMARY
+    except (OSError, ValueError, AttributeError):
+        known = False
+    if not known:
+        raise LeaderboardError(
+            f"{folder} holds no evaluation of `oc-residual evaluate` in this version: give its --out, or run it again"
+        )
+    return Evaluation(folder, settings, summary)
 
 
 def _check_conditions(evaluation: Evaluation) -> None:

@@ -24,13 +24,14 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     Both have "machine", "versions" and "simulation", as in entry.json and in verifications.
     """
-    mine, theirs = _identity(one), _identity(other)
+    mine, theirs = identity(one), identity(other)
     return [
         f"{key} ({mine.get(key)}; {theirs.get(key)})" for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)
     ]
 
 
-def _identity(platform: Mapping[str, Any]) -> dict[str, Any]:
+def identity(platform: Mapping[str, Any]) -> Record:
+    """What results depend on, by name."""
     machine = platform["machine"]
     names = {"system": machine["system"], "processor": machine["processor"], "simulation": platform["simulation"]}
     return names | platform["versions"]

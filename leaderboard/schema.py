@@ -29,6 +29,8 @@ def row_problems(row: Any) -> list[str]:
 
 def _said(error: ValidationError) -> str:
     message = error.message
+    if error.validator == "not":  # whose message is a pattern
+        message = f"{error.instance!r} is no text as it should be: {error.schema['description']}"  # type: ignore[index]
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
     return f"{error.json_path}: {message}"

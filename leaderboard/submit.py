@@ -13,9 +13,9 @@ from leaderboard import LeaderboardError, rows, trials
 from leaderboard.about import About, read_about
 from leaderboard.entry import ENTRIES, ENTRY_FILE, ENTRY_ID, Entry, row_of, sha256
 from leaderboard.evaluations import CellRows, cell_rows, described, read_evaluations
-from leaderboard.tracks import TRACKS, Cell
+from leaderboard.tracks import REAL, TRACKS, Cell
 from leaderboard.trainings import training_content
-from leaderboard.validate import OWN_BASES, POLICY_FREE, REAL
+from leaderboard.validate import OWN_BASES, POLICY_FREE
 from oc_residual_gym.evaluation.results import Record, json_line, write_json, write_text
 from oc_residual_gym.policies.residual import TRAINED
 from oc_residual_gym.policies.versions import NEWEST, residual_file

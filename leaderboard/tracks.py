@@ -14,6 +14,8 @@ from oc_residual_gym.tasks import PAPER_TASKS
 SPLIT = "test"
 EPISODES = SPLITS[SPLIT] or 0
 """Rows of a cell: all seeds of the split."""
+REAL = "real-robot"
+"""Name of the track without rows."""
 ERRORS = {"nominal": "paper", "twin": "tracker"}
 """The pose error model that goes with each physics domain."""
 
@@ -66,7 +68,7 @@ TRACKS = {
             tuple(Cell("PegInsert", domain) for domain in ERRORS),
         ),
         Track(
-            "real-robot",
+            REAL,
             "Real robot",
             "Blind trials on a Franka Research 3, as their authors recorded them. They cannot be run again here.",
             (),

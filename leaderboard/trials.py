@@ -23,8 +23,8 @@ def read_settings(folder: Path) -> Record:
         settings = parse_json(path.read_text("utf-8"))
         task, split, starts = settings["task"], settings["split"], settings["starts"]
         hashes, rehearsal = settings["hashes"], settings["rehearsal"]
-        known = isinstance(starts, int) and isinstance(task, str) and {*POLICIES} <= set(hashes)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        known = isinstance(starts, int) and isinstance(task, str) and {*POLICIES} <= hashes.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LeaderboardError(f"{path} is not that of `oc-residual real run` ({error!r})") from error
     if not known:
         raise LeaderboardError(f"{path} is not that of `oc-residual real run`")
@@ -32,6 +32,8 @@ def read_settings(folder: Path) -> Record:
         raise LeaderboardError(f"{path}: this was a rehearsal, with a simulated robot; the board lists real ones")
     if split != tracks.SPLIT:
         raise LeaderboardError(f"{path}: its starts are of the split {split!r}; the board lists {tracks.SPLIT!r}")
+    if not 1 <= starts <= tracks.EPISODES:
+        raise LeaderboardError(f"{path}: it has {starts} starts; the split has {tracks.EPISODES}")
     return settings
 
 
@@ -48,9 +50,9 @@ def count_trials(folder: Path, settings: Record) -> dict[str, dict[str, int]]:
     try:
         trials = read_trials(folder / TRIALS)
         judged = [_judged(trial, settings) for trial in trials if trial["verdict"] != "invalid"]
+        counts = Counter((arm, seed) for arm, seed, _ in judged)
     except (SettingsError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise LeaderboardError(f"{folder / TRIALS} cannot be read: {error}") from error
-    counts = Counter((arm, seed) for arm, seed, _ in judged)
     planned = {(arm, seed) for arm in ARMS for seed in range(settings["starts"])}
     if still_open := planned - set(counts):
         raise LeaderboardError(f"{folder}: {len(still_open)} of {len(planned)} trials are open; the board lists all")

@@ -12,7 +12,7 @@ from leaderboard import LeaderboardError, rows, trials
 from leaderboard.entry import ENTRY_FILE, ENTRY_ID, Entry, sha256
 from leaderboard.probe import probe_policies
 from leaderboard.schema import entry_problems
-from leaderboard.tracks import TRACKS
+from leaderboard.tracks import REAL, TRACKS
 from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, base_file
 
 OWN_BASES = (*NEWEST.values(), "hold")
@@ -21,9 +21,8 @@ POLICY_FREE = ("zero", "oracle")
 """Residuals without files."""
 TAKEN = (*NEWEST, *OWN_BASES, *NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values(), *POLICY_FREE, "expert", "expert-offset")
 """Names that mean something else than a policy of the entry."""
-LARGEST = 100 * 2**20
-"""Bytes of a file."""
-REAL = "real-robot"
+LARGEST, LARGEST_JSON = 100, 8
+"""MiB of a file, and of one with JSON, which takes much more memory than it has bytes."""
 
 
 def validate(entry: Entry) -> list[str]:
@@ -36,7 +35,20 @@ def validate(entry: Entry) -> list[str]:
 
 
 def check_files(entry: Entry) -> list[str]:
-    """What is wrong with an entry as far as that shows without running its policies."""
+    """What is wrong with an entry as far as that shows without running its policies.
+
+    Raises:
+        LeaderboardError: its files cannot be read on this machine.
+    """
+    try:
+        return _file_problems(entry)
+    except RecursionError:
+        return ["its JSON is nested too deeply"]
+    except OSError as error:
+        raise LeaderboardError(f"{entry.folder} cannot be read: {error}") from error
+
+
+def _file_problems(entry: Entry) -> list[str]:
     problems, found = _found(entry)
     if not entry.folder.is_dir():
         return [f"there is no folder {entry.folder}"]
@@ -84,8 +96,8 @@ def _found(entry: Entry) -> tuple[list[str], set[str]]:
                 problems.append(f"{relative!r}: it is a symbolic link; entries hold their files themselves")
             elif not stat.S_ISREG(status.st_mode):
                 problems.append(f"{relative!r}: it is no plain file")
-            elif status.st_size > LARGEST:
-                problems.append(f"{relative!r}: it has more than {LARGEST // 2**20} MiB")
+            elif status.st_size > (most := LARGEST_JSON if path.suffix in (".json", ".jsonl") else LARGEST) * 2**20:
+                problems.append(f"{relative!r}: it has more than {most} MiB")
             else:
                 found.add(relative)
     return problems, found
@@ -183,7 +195,7 @@ def _trial_problems(entry: Entry, task: str, claimed: dict[str, Any]) -> list[st
     if settings["task"] != task:
         problems.append(f"the trials are of {settings['task']}")
     for kind in ("base", "residual"):
-        if settings["hashes"][kind] != entry.content[kind]["sha256"][task]:
+        if settings["hashes"][kind] != entry.content[kind]["sha256"].get(task):
             problems.append(f"the trials were run with another {kind} policy than that of the entry")
     if counted != claimed:
         problems.append(f"the trial files have {counted}, and entry.json claims {claimed}")

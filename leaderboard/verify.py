@@ -11,30 +11,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from leaderboard import LeaderboardError, tracks
-from leaderboard.entry import ENTRY_FILE, VERIFICATIONS, Entry
+from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.limits import LEAST_MEMORY_GIB, MEMORY_GIB, WORLDS, Limits, PolicyFailure, run_limited
-from leaderboard.platforms import current_platform, differences
+from leaderboard.platforms import current_platform, differences, identity
+from leaderboard.records import LISTED, NOT_VERIFIED, Outcome, record_of, recorded
 from leaderboard.tracks import Cell
-from leaderboard.validate import validate
+from leaderboard.validate import check_files, validate
 from leaderboard.verdict import REJECTED, Finding, compare, judge, risk
-from oc_residual_gym.evaluation import results
+from oc_residual_gym.evaluation import SettingsError, results
 from oc_residual_gym.evaluation.results import Record
 from oc_residual_gym.registration import MAX_EPISODE_STEPS
 
-WORK = Path("results/verify")
 STEP_SECONDS = 0.05
 """What a policy that keeps up with 20 Hz needs at most for a control step of one world."""
 SPARE_SECONDS = 120.0
 """For loading the policies and building the worlds."""
-LISTED, NOT_VERIFIED = "listed", "not verified"
-"""What is said of trials on real robots alone, and where verification itself failed: neither is a verdict."""
 STATE_FILE = "verification.json"
 
 
@@ -42,34 +39,24 @@ STATE_FILE = "verification.json"
 class Request:
     """How to verify."""
 
+    work: Path
+    """Where rows wait for the end of an interrupted verification."""
     rows: int | None = None
     """Random rows of each cell; all by default."""
     worlds: int = WORLDS
     """Episodes that run at a time."""
     memory_gib: float = MEMORY_GIB
-    work: Path = WORK
-    """Where rows wait for the end of an interrupted verification."""
-    records: Path = VERIFICATIONS
+    records: Path | None = None
+    """Folder of the records; by default that of the board, and then entries elsewhere get none."""
 
     def __post_init__(self) -> None:
         if self.rows is not None and not 1 <= self.rows < tracks.EPISODES:
             most = tracks.EPISODES - 1
             raise LeaderboardError(f"--rows is {self.rows}: give 1 to {most}, or leave it out to run all rows again")
-        if not self.memory_gib >= LEAST_MEMORY_GIB:
+        if not LEAST_MEMORY_GIB <= self.memory_gib < math.inf:
             raise LeaderboardError(f"--memory is {self.memory_gib:g} GiB: give {LEAST_MEMORY_GIB:g} or more")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was found out about one entry."""
-
-    id: str
-    verdict: str
-    reason: str
-
-    @property
-    def is_fine(self) -> bool:
-        return self.verdict not in (REJECTED, NOT_VERIFIED)
+        if not 1 <= self.worlds <= WORLDS:
+            raise LeaderboardError(f"--worlds is {self.worlds}: give 1 to {WORLDS}, for which memory was measured")
 
 
 def verify(entries: Sequence[Entry], request: Request) -> Iterator[Outcome]:
@@ -91,7 +78,11 @@ def verify(entries: Sequence[Entry], request: Request) -> Iterator[Outcome]:
                 yield outcome
                 continue
             before = bar.n
-            yield _verify(entry, request, platform, bar)
+            try:
+                outcome = _verify(entry, request, platform, bar)
+            except (LeaderboardError, SettingsError, OSError) as error:
+                outcome = Outcome(entry.id, NOT_VERIFIED, str(error))
+            yield outcome
             bar.update(before + per_cell * len(entry.cells) - bar.n)  # what was not run any more
 
 
@@ -99,18 +90,21 @@ def _validated(entry: Entry, request: Request, platform: Record) -> Outcome | No
     """What can be said of an entry without running rows; ``None`` where they are to be run."""
     try:
         problems = validate(entry)
-    except LeaderboardError as error:
+        if problems and not (entry.folder / ENTRY_FILE).is_file():
+            return Outcome(entry.id, REJECTED, "; ".join(problems))
+        if problems:
+            return recorded(entry, record_of(entry, platform, REJECTED, "; ".join(problems)), request.records)
+    except (LeaderboardError, OSError) as error:
         return Outcome(entry.id, NOT_VERIFIED, str(error))
-    if problems:
-        reason = "; ".join(problems)
-        if (entry.folder / ENTRY_FILE).is_file():
-            _write(request, _record(entry, platform, REJECTED, reason))
-        return Outcome(entry.id, REJECTED, reason)
     return None if entry.cells else Outcome(entry.id, LISTED, "trials on a real robot cannot be re-run")
 
 
 def _verify(entry: Entry, request: Request, platform: Record, bar: tqdm) -> Outcome:
-    """Run rows of a valid entry again, and record the verdict."""
+    """Run rows of a valid entry again, and record the verdict.
+
+    Raises:
+        LeaderboardError, SettingsError, OSError: the rows could not be run; that is no fault of the entry.
+    """
     folder = _work_folder(entry, request, platform)
     state = _state(folder, request)
     sample = _sample(state["sample_seed"], request.rows, len(entry.cells))
@@ -124,26 +118,35 @@ def _verify(entry: Entry, request: Request, platform: Record, bar: tqdm) -> Outc
         except PolicyFailure as error:
             failure = f"{cell.task} in {cell.domain}: {error}"
             break
-        except (LeaderboardError, OSError) as error:
-            return Outcome(entry.id, NOT_VERIFIED, f"{cell.task} in {cell.domain}: {error}")
+        except LeaderboardError as error:
+            raise LeaderboardError(f"{cell.task} in {cell.domain}: {error}") from error
         finally:
             state["seconds"] += time.monotonic() - began
             results.write_json(folder / STATE_FILE, state)
+    if _has_changed(entry):
+        shutil.rmtree(folder)  # its rows may be of either content
+        raise LeaderboardError("its files were changed while it was verified: verify it again")
     same = not differences(entry.content["evaluation"], platform)
     verdict, reason = (REJECTED, failure) if failure else judge(findings, same)
-    record = _record(entry, platform, verdict, reason, findings, same) | {
+    record = record_of(entry, platform, verdict, reason, findings, same) | {
         "total": tracks.EPISODES * len(entry.cells),
         "sample": _described_sample(state, request),
         "minutes": round(state["seconds"] / 60.0, 1),
     }
-    _write(request, record)
+    outcome = recorded(entry, record, request.records)
     shutil.rmtree(folder)
-    return Outcome(entry.id, verdict, reason)
+    return outcome
+
+
+def _has_changed(entry: Entry) -> bool:
+    """Whether the files are not those any more that ``entry`` was when it was first read."""
+    now = Entry(entry.folder)
+    return bool(check_files(now)) or now.sha256 != entry.sha256
 
 
 def _work_folder(entry: Entry, request: Request, platform: Record) -> Path:
     """A name of its own for everything that gives rows of its own."""
-    what = [entry.sha256, str(entry.folder.absolute()), request.rows, platform["versions"], platform["simulation"]]
+    what = [entry.sha256, str(entry.folder.absolute()), request.rows, identity(platform)]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     return request.work.absolute() / f"{entry.id}-{digest[:12]}"
 
@@ -210,36 +213,3 @@ def _limits(task: str, worlds: int, memory_gib: float) -> Limits:
         f"no episode ended within {seconds} s: a policy that keeps up with 20 Hz steps {worlds} worlds {steps} times"
     )
     return Limits(seconds, means, memory_gib)
-
-
-def _record(
-    entry: Entry,
-    platform: Record,
-    verdict: str,
-    reason: str,
-    findings: Sequence[Finding] = (),
-    same: bool | None = None,
-) -> Record:
-    """The record of a verification; by default one in which nothing was run."""
-    rows, flips = sum(finding.rows for finding in findings), sum(finding.flips for finding in findings)
-    return {
-        "entry": entry.id,
-        "entry_sha256": entry.sha256,
-        "verdict": verdict,
-        "reason": reason,
-        "date": datetime.now(UTC).date().isoformat(),
-        "rows": rows,
-        "total": 0,
-        "sample": None,
-        "same_platform": same,
-        "identical": sum(finding.identical for finding in findings),
-        "flips": flips,
-        "flip_rate": flips / rows if rows else None,
-        "cells": [finding.record for finding in findings],
-        "minutes": 0.0,
-        "platform": platform,
-    }
-
-
-def _write(request: Request, record: Record) -> None:
-    results.write_json(request.records / f"{record['entry']}.json", record)

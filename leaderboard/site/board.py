@@ -14,7 +14,7 @@ from tqdm.contrib.concurrent import thread_map
 from leaderboard.entry import Entry, verification_of
 from leaderboard.site.markup import by_task
 from leaderboard.site.scores import Difference, Score, difference, ranks, score
-from leaderboard.tracks import TRACKS, Cell, Track
+from leaderboard.tracks import REAL, TRACKS, Cell, Track
 from oc_residual_gym.evaluation.results import Record
 from oc_residual_gym.evaluation.statistics import wilson
 
@@ -33,6 +33,9 @@ class Status:
     word: str
     about: str
     """One sentence."""
+
+
+AS_RECORDED = Status("real", "cannot be re-run", "Trials on a real robot, as the authors recorded them.")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Method:
     @property
     def trials(self) -> dict[str, dict[str, Record]]:
         """Task to arm ("base", "residual") to "successes", "trials" and the success rate "mean", "low", "high"."""
-        claimed = self.content["tracks"].get("real-robot", {"trials": {}})["trials"]
+        claimed = self.content["tracks"].get(REAL, {"trials": {}})["trials"]
         return {
             task: {arm: counts | asdict(wilson(counts["successes"], counts["trials"])) for arm, counts in arms.items()}
             for task, arms in by_task(claimed)
@@ -150,7 +153,7 @@ def status(verification: Record | None, simulated: bool) -> Status:
         simulated: whether the entry has any track that can be run again.
     """
     if not simulated:
-        return Status("real", "cannot be re-run", "Trials on a real robot, as the authors recorded them.")
+        return AS_RECORDED
     if verification is None:
         return Status("open", "not verified", "The maintainers have not run it again yet.")
     rows, total, verdict = verification["rows"], verification["total"], verification["verdict"]

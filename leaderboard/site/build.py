@@ -14,6 +14,8 @@ from leaderboard.site.pages import BOARD_DATA, site_files
 from oc_residual_gym.evaluation.results import write_text
 
 STATIC = Path(__file__).parent / "static"
+TOP = {"index.html", "compare.html", "submit.html", "schema.json", "data", "method", "static"}
+"""All that a site has in its folder."""
 
 
 def build(entries: Sequence[Entry], out: Path, verifications: Path = VERIFICATIONS) -> None:
@@ -46,6 +48,9 @@ def build(entries: Sequence[Entry], out: Path, verifications: Path = VERIFICATIO
 
 
 def _check_replaceable(out: Path) -> None:
-    is_site = (out / BOARD_DATA).is_file()
-    if out.exists() and not is_site and not (out.is_dir() and not any(out.iterdir())):
-        raise LeaderboardError(f"{out} holds something that is no site of the board; choose another --out or remove it")
+    if not out.exists():
+        return
+    present = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+    if not present or ((out / BOARD_DATA).is_file() and present <= TOP):
+        return
+    raise LeaderboardError(f"{out} holds more than a site of the board; choose another --out or remove it")

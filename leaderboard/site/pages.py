@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leaderboard import tracks
-from leaderboard.site.board import Board, Line, Method, cell_name
+from leaderboard.site.board import AS_RECORDED, Board, Line, Method, cell_name
 from leaderboard.site.markup import by_task, environment, from_markdown, script
 from leaderboard.tracks import TRACKS
 from oc_residual_gym.evaluation.results import Record
@@ -23,7 +23,12 @@ BOARD_DATA = "data/board.js"
 def site_files(board: Board) -> dict[str, str]:
     """The text of every page and data file by its path in the site."""
     templates = environment()
-    templates.globals |= {"TRACKS": TRACKS, "cell_name": cell_name, "EPISODES": tracks.EPISODES}
+    templates.globals |= {
+        "TRACKS": TRACKS,
+        "cell_name": cell_name,
+        "EPISODES": tracks.EPISODES,
+        "AS_RECORDED": AS_RECORDED,
+    }
     lines = {name: board.lines(name) for name, track in TRACKS.items() if track.cells}
     standings = {(name, line.method.id): line for name, group in lines.items() for line in group}
 
@@ -87,6 +92,7 @@ def _line_data(line: Line) -> Record:
         "id": line.method.id,
         "name": line.method.content["name"],
         "kind": "ranked" if line.rank else "reference" if line.method.is_verified else line.method.status.kind,
+        "status": asdict(line.method.status),
         "episodes": [cell["episodes"] for cell in line.score.cells.values()],
         "mean": asdict(line.score.mean),
         "cells": rates,

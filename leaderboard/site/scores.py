@@ -70,7 +70,7 @@ def difference(first: Score, second: Score) -> Difference:
 def ranks(ids: Sequence[str], differences: Differences) -> dict[str, int]:
     """Rank of each entry: one more than the number of those in ``ids`` that are better with an interval without zero.
 
-    Entries that the rows cannot tell apart thus share a rank.
+    Two with the same rank are beaten by as many; the rows may still tell them apart, or fail to for neighbours in rank.
     """
 
     def is_better(one: str, other: str) -> bool:

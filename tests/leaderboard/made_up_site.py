@@ -16,6 +16,8 @@ from oc_residual_gym.evaluation.results import write_json
 
 EPISODES = 60
 RESAMPLES = 500
+HOSTILE = "constructor"
+"""Id of the hostile entry: what every object of JavaScript has a property of."""
 HOSTILE_NAME = "<img src=x onerror='window.hacked=1'></script>"
 HOSTILE_TEXT = '</script><script>window.hacked = 1</script> \u2028 {{ 7 * 7 }} " onmouseover="window.hacked=1'
 HOSTILE_LINK = "javascript:window.hacked=1"
@@ -38,10 +40,10 @@ def make_entries(root: Path, verifications: Path) -> list[Entry]:
     weak = make_entry(root / "weak", 0.6, name="Weak residual", tracks=("simulation",))
     false = make_entry(root / "false-claim", 0.98, name="False claim", tracks=("simulation",))
     hostile = make_entry(
-        root / "hostile",
-        0.5,
+        root / HOSTILE,
+        0.55,
         name=HOSTILE_NAME,
-        description=HOSTILE_TEXT,
+        description=f"First paragraph,\nfolded.\n\n{HOSTILE_TEXT}",
         authors=[HOSTILE_TEXT],
         code=HOSTILE_LINK,
         paper="data:text/html,<script>window.hacked=1</script>",

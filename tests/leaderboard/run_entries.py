@@ -11,8 +11,7 @@ import pytest
 from leaderboard import tracks
 from leaderboard.entry import ENTRY_FILE, Entry, sha256
 from leaderboard.submit import Request, submit
-from leaderboard.tracks import TRACKS, Cell, Track
-from leaderboard.validate import REAL
+from leaderboard.tracks import REAL, TRACKS, Cell, Track
 from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate
 from oc_residual_gym.evaluation.results import json_line, read_json, write_json, write_text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from made_up import make_entry
-from made_up_site import HOSTILE_LINK, make_entries, make_site, make_small, write_record
+from made_up_site import HOSTILE, HOSTILE_LINK, make_entries, make_site, make_small, write_record
 
 pytest.importorskip("jinja2", reason="needs the extra [leaderboard]")
 
@@ -19,7 +19,9 @@ from leaderboard.entry import Entry
 from leaderboard.site.board import Board, make_board
 from leaderboard.site.build import STATIC, build
 from leaderboard.site.markup import from_markdown, script, web_link
+from leaderboard.site.scores import Difference, ranks
 from oc_residual_gym.evaluation.pairing import PAPER_MEAN, paired_rates
+from oc_residual_gym.evaluation.statistics import Estimate
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,6 +46,11 @@ def board(entries: list[Entry], folder: Path) -> Board:
     return make_board(entries, folder / "verifications")
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_site(tmp_path_factory.mktemp("site"))
+
+
 def files_of(site: Path) -> dict[str, bytes]:
     return {str(path.relative_to(site)): path.read_bytes() for path in site.rglob("*") if path.is_file()}
 
@@ -55,20 +62,26 @@ def test_differences_are_those_of_the_evaluations_own_comparison(board: Board) -
     by_task = {record["task"]: record["difference"] for record in records}
     assert asdict(found.mean) == pytest.approx(by_task[PAPER_MEAN])
     for cell, estimate in found.cells.items():
-        assert asdict(estimate)["mean"] == pytest.approx(by_task[cell.task]["mean"])
+        assert asdict(estimate) == pytest.approx(by_task[cell.task])
 
 
-def test_entries_that_cannot_be_told_apart_share_a_rank(board: Board) -> None:
+def test_entries_that_none_is_better_than_share_the_first_rank(board: Board) -> None:
     lines = {line.method.id: line for line in board.lines("simulation")}
     assert (lines["strong"].rank, lines["alike"].rank, lines["weak"].rank) == (1, 1, 3)
     assert lines["strong"].shared and lines["alike"].shared and not lines["weak"].shared
 
 
+def test_a_rank_counts_those_that_are_better_though_neighbours_cannot_be_told_apart() -> None:
+    alike, better = (Difference({}, Estimate(0.02, low, 0.05)) for low in (-0.01, 0.01))
+    differences = {("first", "second"): alike, ("second", "third"): alike, ("first", "third"): better}
+    assert ranks(["first", "second", "third"], differences) == {"first": 2, "second": 1, "third": 1}
+
+
 def test_references_rejected_and_unverified_entries_have_no_rank(board: Board) -> None:
     lines = board.lines("simulation")
-    assert {line.method.id for line in lines if line.rank is None} == {"base-alone", "false-claim", "hostile"}
+    assert {line.method.id for line in lines if line.rank is None} == {"base-alone", "false-claim", HOSTILE}
     # References stand among the others; a false claim, though its mean is the highest, does not stand at the top.
-    assert [line.method.id for line in lines][-3:] == ["base-alone", "false-claim", "hostile"]
+    assert [line.method.id for line in lines][-3:] == ["base-alone", "false-claim", HOSTILE]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +91,7 @@ def test_references_rejected_and_unverified_entries_have_no_rank(board: Board) -
         ("alike", "verified, sample"),
         ("weak", "deviating"),
         ("false-claim", "rejected"),
-        ("hostile", "not verified"),
+        (HOSTILE, "not verified"),
     ],
 )
 def test_the_badge_says_what_verification_found(board: Board, entry: str, word: str) -> None:
@@ -93,13 +106,12 @@ def test_a_verification_counts_only_for_the_content_it_ran(tmp_path: Path) -> No
     assert line.rank is None and line.method.status.word == "not verified"
 
 
-def test_two_builds_are_the_same_and_the_second_replaces_the_first(tmp_path: Path) -> None:
-    site = make_site(tmp_path / "one")
-    first = files_of(site)
-    (site / "method" / "gone.html").write_text("an entry that was withdrawn")
-    assert files_of(make_site(tmp_path / "two")) == first
-    assert files_of(make_site(tmp_path / "one")) == first
-    assert [path.name for path in (tmp_path / "one").iterdir() if path.name.startswith(".")] == []
+def test_two_builds_are_the_same_and_the_second_replaces_the_first(site: Path, tmp_path: Path) -> None:
+    other = make_site(tmp_path)
+    assert files_of(other) == files_of(site)
+    (other / "method" / "gone.html").write_text("an entry that was withdrawn")
+    assert files_of(make_site(tmp_path)) == files_of(site)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_folder_that_is_no_site_stays_as_it_is(tmp_path: Path) -> None:
@@ -109,21 +121,28 @@ def test_a_folder_that_is_no_site_stays_as_it_is(tmp_path: Path) -> None:
     assert files_of(tmp_path) == {"thesis.tex": b"years of work"}
 
 
+def test_a_site_with_something_else_in_its_folder_stays_as_it_is(tmp_path: Path) -> None:
+    build([], tmp_path / "site", tmp_path)
+    (tmp_path / "site" / "CNAME").write_text("board.example.org")
+    with pytest.raises(LeaderboardError, match="holds more than a site"):
+        build([], tmp_path / "site", tmp_path)
+    assert (tmp_path / "site" / "CNAME").exists()
+
+
 def test_a_board_without_entries_says_so(tmp_path: Path) -> None:
     build([], tmp_path / "site", tmp_path)
     assert (tmp_path / "site" / "index.html").read_text().count("No entries yet.") == 4
 
 
-def test_pages_link_only_to_what_is_there(tmp_path: Path) -> None:
-    site = make_site(tmp_path)
+def test_pages_link_only_to_what_is_there(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text()
         for address in re.findall(r'(?:href|src)="([^"#?]+)[^"]*"', text):
             assert address.startswith(("https://", "http://", "data:")) or (page.parent / address).exists(), address
 
 
-def test_addresses_other_than_of_web_pages_are_no_links(tmp_path: Path) -> None:
-    page = (make_site(tmp_path) / "method" / "hostile.html").read_text()
+def test_addresses_other_than_of_web_pages_are_no_links(site: Path) -> None:
+    page = (site / "method" / f"{HOSTILE}.html").read_text()
     assert HOSTILE_LINK in page and f'href="{HOSTILE_LINK}' not in page
     assert 'href="data:text' not in page
 

@@ -109,6 +109,10 @@ def test_evaluations_that_are_not_the_board_s_are_refused(wanted: Request, runs:
         write_json(other / "settings.json", read_json(other / "settings.json") | {key: value})
         with pytest.raises(LeaderboardError, match=said):
             submit(replace(wanted, evaluations=(runs / "mine-nominal", other)))
+    for content in ('{"task": "Lift"}', "[]", "{"):
+        (other / "settings.json").write_text(content)
+        with pytest.raises(LeaderboardError, match="holds no evaluation of `oc-residual evaluate` in this version"):
+            submit(replace(wanted, evaluations=(other,)))
     (other / SUMMARY_FILE).unlink()
     with pytest.raises(SettingsError, match="holds no finished evaluation"):
         submit(replace(wanted, evaluations=(other,)))
@@ -195,6 +199,10 @@ def test_what_a_person_writes_is_checked(wanted: Request, capsys: pytest.Capture
     wanted.about.write_text('title = "x"\n' + ABOUT)
     with pytest.raises(LeaderboardError, match="unknown key 'title'; known are name, "):
         submit(wanted)
+    for value in ("nan", "2026-11-30"):
+        wanted.about.write_text(ABOUT.replace("minutes = 0.0", f"minutes = {value}"))
+        with pytest.raises(LeaderboardError, match="a value that an entry cannot hold"):
+            submit(wanted)
     wanted.about.write_text(ABOUT.replace('residual = "my-residual"', ""))
     with pytest.raises(LeaderboardError, match=r"needs a name on the board: `residual = \.\.\.`"):
         submit(wanted)
@@ -239,6 +247,11 @@ def test_trials_on_a_robot_are_listed(wanted: Request, tmp_path: Path) -> None:
     (problem,) = check_files(Entry(entry.folder))
     assert problem.startswith("real/Lift: the trial files have {'base': {'successes': 1, 'trials': 2}")
 
+    for key, value in (("starts", 10**12), ("starts", 0), ("hashes", ["base", "residual"])):
+        spoilt = shutil.copytree(real, tmp_path / f"{key}-{value}")
+        write_json(spoilt / SETTINGS_FILE, read_json(spoilt / SETTINGS_FILE) | {key: value})
+        with pytest.raises(LeaderboardError, match=r"the split has 3|is not that of `oc-residual real run`"):
+            submit(replace(request, id="spoilt", real=(spoilt,)))
     with pytest.raises(LeaderboardError, match="2 of 4 trials are open"):
         submit(replace(request, id="open", real=(comparison(tmp_path / "open", [(False, True)]),)))
     rehearsed = comparison(tmp_path / "rehearsed", [(False, True), (True, True)], rehearsal=True)

@@ -83,6 +83,7 @@ def test_a_changed_row_is_found_by_its_hash(entry: Entry) -> None:
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
+        ([0, 1, 2] * 3, "it has 9 lines, and the track 3 rows"),
         ([0, 2], "Lift in nominal lacks 1 of 3 rows: seeds 1"),
         ([0, 1, 1, 2], "Lift in nominal has 1 rows more than once: seeds 1"),
         ([0, 2, 1], "the rows are not sorted by domain, task and seed"),
@@ -103,6 +104,9 @@ def test_rows_are_complete_and_in_order(entry: Entry, lines: list[int], problem:
         ({"steps": 301}, "$.steps: 301, and an episode of Lift ends after 300"),
         ({"success": True, "failure": "no_lift"}, "$.failure: it must be null just for a success"),
         ({"return": "-3"}, "$.return: '-3' is not of type 'number'"),
+        ({"return": 1.0}, "$.return: 1.0 is greater than the maximum of 0"),
+        ({"peak_contact_force": 1e300}, "$.peak_contact_force: 1e+300 is greater than the maximum of"),
+        ({"success": False, "failure": "<b>"}, "$.failure: '<b>' does not match"),
         ({"domain": "twin"}, "Lift in twin, seed 1 is no row of this track"),
     ],
 )
@@ -122,6 +126,8 @@ def test_rows_hold_finite_numbers(entry: Entry) -> None:
     ("values", "problem"),
     [
         ({"name": "x"}, "entry.json: $.name: 'x' is too short"),
+        ({"name": "Best\u202emethod"}, "entry.json: $.name: 'Best\\u202emethod' is no text as it should be: One line"),
+        ({"authors": ["A\nB"]}, "entry.json: $.authors[0]: 'A\\nB' is no text as it should be"),
         ({"date": "2026-13-01"}, "entry.json: $.date: '2026-13-01' is not a 'date'"),
         ({"code": "javascript:alert(1)"}, "entry.json: $.code: 'javascript:alert(1)' does not match"),
         ({"authors": []}, "entry.json: $.authors: [] should be non-empty"),
@@ -164,14 +170,32 @@ def test_the_oracle_is_a_reference_only(entry: Entry) -> None:
     assert check_files(Entry(entry.folder)) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ('"one", "name": "other"', "an object has the key 'name' twice"),
+        ("1" + "0" * 400, "an integer beyond 2**53"),
+        ('"\\ud800"', "surrogates not allowed"),
+        ("1e999", "1e999 is not finite"),
+    ],
+)
+def test_a_description_says_the_same_to_all_readers(entry: Entry, name: str, problem: str) -> None:
+    path = entry.folder / ENTRY_FILE
+    path.write_text(path.read_text().replace('"A method"', name, 1))
+    assert "entry.json is not JSON: " in only(check_files(entry)) and problem in only(check_files(entry))
+
+
 def test_files_that_are_missing_unknown_or_links_are_named(entry: Entry, tmp_path: Path) -> None:
     entry.policy_file("residual", TASK).unlink()
     (tmp_path / "elsewhere").write_text("other content")
     (entry.folder / "notes.txt").symlink_to(tmp_path / "elsewhere")
     (entry.folder / "residual" / "Stack.onnx").write_bytes(b"")
+    with (entry.folder / "large.json").open("wb") as file:
+        file.truncate(8 * 2**20 + 1)
     assert {problem.partition(":")[0] for problem in check_files(entry)} == {
         "residual/Lift.onnx",
         "'notes.txt'",
+        "'large.json'",
         "'residual/Stack.onnx'",
     }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +22,11 @@ from leaderboard import LeaderboardError, cli
 from leaderboard.entry import ENTRY_FILE, Entry, sha256, verification_of
 from leaderboard.limits import Limits, PolicyFailure, run_limited
 from leaderboard.platforms import differences
+from leaderboard.records import NOT_VERIFIED, Outcome, record_of, recorded
 from leaderboard.tracks import Cell
 from leaderboard.validate import check_files
 from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Finding, judge, risk
-from leaderboard.verify import NOT_VERIFIED, Request, verify
+from leaderboard.verify import Request, verify
 from oc_residual_gym.evaluation.results import read_json, write_json
 
 CELL = Cell(TASK, "nominal")
@@ -54,6 +58,19 @@ def copied(entry: Entry, folder: Path) -> Entry:
     return Entry(folder)
 
 
+def drop_row(entry: Entry, line: int) -> None:
+    """Take a row out, and put the new hash and count into entry.json."""
+    path = entry.rows_file("precision")
+    lines = path.read_text().splitlines(keepends=True)
+    dropped = json.loads(lines.pop(line))
+    path.write_text("".join(lines))
+    content = read_json(entry.folder / ENTRY_FILE)
+    claim = content["tracks"]["precision"]
+    claim["sha256"] = sha256(path)
+    claim["successes"]["nominal"][TASK] -= dropped["success"]
+    write_json(entry.folder / ENTRY_FILE, content)
+
+
 def swap(entry: Entry) -> None:
     """Put the new hash of the residual policy into entry.json."""
     content = read_json(entry.folder / ENTRY_FILE)
@@ -79,22 +96,32 @@ def test_what_was_run_is_accepted_and_forgeries_are_rejected(
     failing = copied(own, tmp_path / "failing")
     bad_policies.returning_nan_with_closed_gripper(failing.policy_file("residual", TASK), SIZE)
     swap(failing)
+    boasting = copied(alone, tmp_path / "boasting")
+    content = read_json(boasting.folder / ENTRY_FILE)
+    content["tracks"]["precision"]["successes"]["nominal"][TASK] += 1
+    write_json(boasting.folder / ENTRY_FILE, content)
+    short = copied(alone, tmp_path / "short")
+    drop_row(short, 1)
     broken = copied(own, tmp_path / "broken")
     broken.policy_file("residual", TASK).unlink()
 
-    entries = [Entry(entry.folder) for entry in (changed, swapped, failing, broken, alone)]
+    entries = [Entry(entry.folder) for entry in (changed, swapped, failing, boasting, short, broken, alone)]
     found = {outcome.id: outcome for outcome in verify(entries, request_here)}
 
     assert {name: outcome.verdict for name, outcome in found.items()} == {
         "changed": REJECTED,
         "swapped": REJECTED,
         "failing": REJECTED,
+        "boasting": REJECTED,
+        "short": REJECTED,
         "broken": REJECTED,
         "alone": ACCEPTED,
     }
     assert f"Lift in nominal, seed 1: steps {steps - 1} claimed, {steps} found" in found["changed"].reason
     assert "Lift in nominal: residual policy" in found["failing"].reason
     assert "nan" in found["failing"].reason and "Lift, seed " in found["failing"].reason
+    assert "successes, and entry.json claims" in found["boasting"].reason
+    assert found["short"].reason == "rows/precision.jsonl: Lift in nominal lacks 1 of 3 rows: seeds 1"
     assert found["broken"].reason == "residual/Lift.onnx: it is missing"
 
     record = verification_of(alone, request_here.records)
@@ -132,7 +159,7 @@ def test_an_interrupted_verification_goes_on_with_the_same_sample(
     first = episodes.read_text()
     # What was run is not run again: here it would show.
     episodes.write_text(first.replace('"return": -', '"return": -1'))
-    (outcome,) = verify([alone], request)
+    (outcome,) = verify([Entry(alone.folder)], request)
     assert outcome.verdict == REJECTED and f"seed {asked[0][0]}: return" in outcome.reason
     record = verification_of(alone, request.records)
     assert record is not None and (record["rows"], record["identical"]) == (2, 1)
@@ -153,6 +180,57 @@ def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
     (outcome,) = verify([entry], request_here)
     assert outcome.verdict == NOT_VERIFIED and "SIGKILL" in outcome.reason and not outcome.is_fine
     assert verification_of(entry, request_here.records) is None
+
+
+def test_an_entry_that_is_changed_while_it_is_verified_is_not_verified(
+    alone: Entry, tmp_path: Path, request_here: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = copied(alone, tmp_path / "entry")
+
+    def changing(module: str, order: dict, limits: Limits) -> Iterator[dict]:
+        yield from run_limited(module, order, limits)
+        write_json(entry.folder / ENTRY_FILE, read_json(entry.folder / ENTRY_FILE) | {"name": "Another name"})
+
+    monkeypatch.setattr("leaderboard.verify.run_limited", changing)
+    (outcome,) = verify([entry], request_here)
+    assert (outcome.verdict, outcome.reason[:27]) == (NOT_VERIFIED, "its files were changed whil")
+    assert not request_here.records.exists() and not list(request_here.work.iterdir())
+
+
+def test_a_record_is_not_replaced_by_one_of_fewer_rows(alone: Entry, tmp_path: Path) -> None:
+    platform = {"simulation": "a" * 64}
+
+    def found(verdict: str, rows: int, **platform: str) -> Outcome:
+        record = record_of(alone, platform, verdict, "reason", [finding(rows=rows)])
+        return recorded(alone, record, tmp_path)
+
+    def kept() -> tuple[str, int]:
+        record = verification_of(alone, tmp_path)
+        assert record is not None
+        return record["verdict"], record["rows"]
+
+    found(REJECTED, 500, **platform)
+    assert found(ACCEPTED, 20, **platform).reason == "reason (the record of 500 rows, rejected, stays)"
+    assert kept() == (REJECTED, 500)
+    found(ACCEPTED, 500, **platform)
+    assert kept() == (ACCEPTED, 500)
+    found(REJECTED, 20, **platform)  # one false row is enough
+    assert kept() == (REJECTED, 20)
+    found(ACCEPTED, 500, **platform)
+    found(ACCEPTED, 20, simulation="b" * 64)  # older rows say nothing about it
+    assert kept() == (ACCEPTED, 20)
+
+
+def test_only_entries_of_the_board_are_recorded_with_it(
+    alone: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaderboard.records.VERIFICATIONS", tmp_path)
+    record = record_of(alone, {"simulation": "a" * 64}, ACCEPTED, "reason")
+    assert recorded(alone, record, None).reason.startswith("reason (not recorded: it is not in ")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("leaderboard.records.ENTRIES", alone.folder.parent)
+    assert recorded(alone, record, None).reason == "reason"
+    assert [path.name for path in tmp_path.iterdir()] == ["alone.json"]
 
 
 def test_another_platform_is_one_with_other_arithmetic() -> None:
@@ -208,7 +286,7 @@ def test_verdicts_on_another_platform() -> None:
     assert judge([finding(identical=500)], same=False)[0] == ACCEPTED
     assert judge([finding(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
     # Too many, in one cell of two.
-    many = int(2 * FLIP_RATE * 500)
+    many = int(4 * FLIP_RATE * 500)
     verdict, reason = judge([finding(identical=500), finding(gained=many // 2, lost=many // 2)], same=False)
     assert verdict == REJECTED and f"the success of {2 * (many // 2)} of 500 rows is another in Lift" in reason
     # All for the claim; all against it is no forgery.
@@ -234,7 +312,7 @@ def test_the_risk_of_a_sample() -> None:
         assert risk(500, 10)[share] == pytest.approx(chance)
     assert risk(500, 499)["0.01"] == pytest.approx(0.0, abs=0.011)
     with pytest.raises(LeaderboardError, match="give 1 to 2, or leave it out"):
-        Request(rows=ROWS)
+        Request(Path("work"), rows=ROWS)
 
 
 def test_mistakes_in_what_is_asked_for_are_named(alone: Entry, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,6 +321,8 @@ def test_mistakes_in_what_is_asked_for_are_named(alone: Entry, capsys: pytest.Ca
         ([str(alone.folder), "--all"], "say which entries"),
         ([str(alone.folder), "--rows", "3"], "give 1 to 2, or leave it out"),
         ([str(alone.folder), "--memory", "0.1"], "give 2 or more"),
+        ([str(alone.folder), "--memory", "inf"], "give 2 or more"),
+        ([str(alone.folder), "--worlds", "65"], "give 1 to 64"),
     ):
         assert cli.main(["verify", *arguments]) == 2
         assert said in capsys.readouterr().err
@@ -257,6 +337,19 @@ def test_a_child_that_crashes_is_told_from_one_that_was_killed(tmp_path: Path, m
         list(run_limited("dying_child", {"by": 11}, limits))
     with pytest.raises(LeaderboardError, match="ended by SIGKILL"):
         list(run_limited("dying_child", {"by": 9}, limits))
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    program = "import time\nfrom leaderboard.limits import serve\nserve(lambda request, emit: time.sleep(600))"
+    clone = Path(cli.__file__).parents[1]
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=clone)
+    assert child.stdin is not None and child.stdout is not None
+    with child.stdout, child.stdin:
+        child.stdin.write(b'{"memory_gib": 4}\n')
+        child.stdin.flush()
+        assert json.loads(child.stdout.readline()) == {"started": True}
+        child.stdin.close()  # which the system does for a parent that was killed
+        assert child.wait(timeout=60) == 1
 
 
 def test_rows_keep_what_the_evaluator_says(alone: Entry) -> None:

@@ -44,7 +44,8 @@ function addFilters(table, form) {
   const filter = () => {
     table.search(text.value).draw();
     const { recordsDisplay, recordsTotal } = table.page.info();
-    count.value = recordsDisplay === recordsTotal ? `${recordsTotal} entries` : `${recordsDisplay} of ${recordsTotal} entries`;
+    const shownOf = recordsDisplay === recordsTotal ? "" : `${recordsDisplay} of `;
+    count.value = `${shownOf}${recordsTotal} ${recordsTotal === 1 ? "entry" : "entries"}`;
   };
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -40,8 +40,7 @@ const turn = ({ mean, low, high }) => ({ mean: -mean, low: -high, high: -low });
 
 // Second minus first: the build has it for the ids in the order of the alphabet.
 function differencesOf(track, a, b, data) {
-  const found = data[a].differences[track]?.[b];
-  if (found) return found;
+  if (a < b) return data[a].differences[track][b];
   const { cells, mean } = data[b].differences[track][a];
   return { cells: cells.map(turn), mean: turn(mean) };
 }
@@ -58,11 +57,25 @@ function rateCell(rate, format = shown) {
   return cell;
 }
 
+// One of the two, and what verification says about it.
+function side({ id, name, status }) {
+  const line = element("p", "");
+  line.append(
+    element("a", name, { href: `method/${encodeURIComponent(id)}.html` }),
+    " ",
+    element("span", status.word, { class: `badge ${status.kind}` }),
+    ` ${status.about}`,
+  );
+  return line;
+}
+
+// In words, from the difference `found` of the mean.
 function verdict(found, first, second) {
+  const claimed = [first, second].some(({ kind }) => ["open", "rejected"].includes(kind)) ? "As claimed: " : "";
   const size = ({ mean, low, high }) => `${shown(mean)} points in the mean (${shown(low)} to ${shown(high)})`;
-  if (found.low > 0) return `${second} is better by ${size(found)}.`;
-  if (found.high < 0) return `${first} is better by ${size(turn(found))}.`;
-  return `The episodes cannot tell them apart: they differ by ${size(found)}.`;
+  if (found.low > 0) return `${claimed}${second.name} is better by ${size(found)}.`;
+  if (found.high < 0) return `${claimed}${first.name} is better by ${size(turn(found))}.`;
+  return `${claimed}The episodes cannot tell them apart: they differ by ${size(found)}.`;
 }
 
 // Seeds of one cell by who succeeded.
@@ -108,7 +121,7 @@ function trackSection(name, a, b, data) {
   scroll.append(table);
   details.append(element("summary", "Seeds in which they differ"), seeds);
   section.append(element("h2", track.title, { id: `${name}-title` }));
-  section.append(element("p", verdict(differences.mean, first.name, second.name)), scroll, panels, details);
+  section.append(element("p", verdict(differences.mean, first, second)), scroll, panels, details);
   addDifferences(panels, `${second.name} minus ${first.name}`, [
     ...track.cells.map((cell, index) => ({ name: cell, difference: differences.cells[index] })),
     { name: "Mean", difference: differences.mean },
@@ -129,12 +142,10 @@ async function compare() {
   const shared = Object.keys(tracks).filter((name) => lineOf(tracks[name], a) && lineOf(tracks[name], b));
   if (!shared.length) return say("These two entries share no track.");
   const [dataA, dataB] = await Promise.all([load(a), load(b)]);
-  const links = element("p", "", { class: "links" });
-  for (const id of [a, b]) {
-    links.append(element("a", lineOf(tracks[shared[0]], id).name, { href: `method/${encodeURIComponent(id)}.html` }), " ");
-  }
-  links.append(element("a", "Swap the two", { href: `?${new URLSearchParams({ a: b, b: a })}` }));
-  comparison.replaceChildren(links, ...shared.map((name) => trackSection(name, a, b, { [a]: dataA, [b]: dataB })));
+  const sides = element("div", "", { class: "sides" });
+  for (const id of [a, b]) sides.append(side(lineOf(tracks[shared[0]], id)));
+  sides.append(element("a", "Swap the two", { href: `?${new URLSearchParams({ a: b, b: a })}` }));
+  comparison.replaceChildren(sides, ...shared.map((name) => trackSection(name, a, b, { [a]: dataA, [b]: dataB })));
 }
 
 function say(text) {

@@ -34,8 +34,8 @@ function addFigure(container, caption, draw) {
   }).observe(figure);
 }
 
-// Success rates of one cell: `lines` of {id, name, kind, rate: {mean, low, high}}.
-function ratesPlot(lines, caption, width) {
+// Success rates of one cell: `lines` of {id, name, kind, rate: {mean, low, high}}; the axis is from `start` to 100 %.
+function ratesPlot(lines, caption, start, width) {
   const names = new Map(lines.map((line) => [line.id, line.name]));
   const channels = (rows) => ({
     data: rows,
@@ -55,7 +55,7 @@ function ratesPlot(lines, caption, width) {
     marginRight: 14,
     style: STYLE,
     ariaLabel: `Success rates in ${caption}: ${lines.map((line) => `${line.name} ${interval(line.rate)}`).join("; ")}`,
-    x: { domain: [0, 100], ticks: 5, label: "success, %", labelAnchor: "center", labelArrow: "none", grid: true },
+    x: { domain: [start, 100], ticks: 5, label: "success, %", labelAnchor: "center", labelArrow: "none", grid: true },
     y: { domain: lines.map((line) => line.id), label: null, tickSize: 0, tickFormat: (id) => shorten(names.get(id)) },
     marks: [
       Plot.ruleX(references.data, { x: references.x, stroke: "var(--muted)", strokeDasharray: "3 3" }),
@@ -72,11 +72,14 @@ function ratesPlot(lines, caption, width) {
 
 // One plot a cell of a track of data/board.js.
 function addRates(container, track) {
+  const of = (...kinds) => track.lines.filter((line) => kinds.includes(line.kind));
+  const lines = [...of("ranked", "open").slice(0, MOST_ROWS), ...of("reference")];
+  if (!lines.length) return;
+  const lowest = Math.min(...lines.flatMap((line) => line.cells.map(({ low }) => percentOf(low))));
+  const start = 10 * Math.floor(lowest / 10);
   track.cells.forEach((cell, index) => {
-    const of = (...kinds) => track.lines.filter((line) => kinds.includes(line.kind));
-    const lines = [...of("ranked", "open").slice(0, MOST_ROWS), ...of("reference")];
     const rates = lines.map((line) => ({ ...line, rate: line.cells[index] }));
-    if (rates.length) addFigure(container, cell, (width) => ratesPlot(rates, cell, width));
+    addFigure(container, cell, (width) => ratesPlot(rates, cell, start, width));
   });
 }
 

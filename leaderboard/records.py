@@ -1,0 +1,80 @@
+"""What a verification found out: in words, and as a file beside the entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from leaderboard.entry import ENTRIES, VERIFICATIONS, Entry, verification_of
+from leaderboard.verdict import REJECTED, Finding
+from oc_residual_gym.evaluation.results import Record, write_json
+
+LISTED, NOT_VERIFIED = "listed", "not verified"
+"""What is said of trials on real robots alone, and where verification itself failed: neither is a verdict."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found out about one entry."""
+
+    id: str
+    verdict: str
+    reason: str
+
+    @property
+    def is_fine(self) -> bool:
+        return self.verdict not in (REJECTED, NOT_VERIFIED)
+
+
+def record_of(
+    entry: Entry,
+    platform: Record,
+    verdict: str,
+    reason: str,
+    findings: Sequence[Finding] = (),
+    same: bool | None = None,
+) -> Record:
+    """The record of a verification; by default one in which nothing was run."""
+    rows, flips = sum(finding.rows for finding in findings), sum(finding.flips for finding in findings)
+    return {
+        "entry": entry.id,
+        "entry_sha256": entry.sha256,
+        "verdict": verdict,
+        "reason": reason,
+        "date": datetime.now(UTC).date().isoformat(),
+        "rows": rows,
+        "total": 0,
+        "sample": None,
+        "same_platform": same,
+        "identical": sum(finding.identical for finding in findings),
+        "flips": flips,
+        "flip_rate": flips / rows if rows else None,
+        "cells": [finding.record for finding in findings],
+        "minutes": 0.0,
+        "platform": platform,
+    }
+
+
+def recorded(entry: Entry, record: Record, root: Path | None) -> Outcome:
+    """Write the record; a sample does not replace what more rows of the same content have shown.
+
+    Args:
+        entry: that was verified.
+        record: what was found.
+        root: folder of the records; by default that of the board, and then entries elsewhere get none.
+    """
+    known, kept = verification_of(entry, root or VERIFICATIONS), ""
+    if root is None and entry.folder.absolute().parent != ENTRIES:
+        kept = f" (not recorded: it is not in {ENTRIES})"
+    elif known and record["verdict"] != REJECTED and _shows_more(known, record):
+        kept = f" (the record of {known['rows']} rows, {known['verdict']}, stays)"
+    else:
+        write_json((root or VERIFICATIONS) / f"{entry.id}.json", record)
+    return Outcome(entry.id, record["verdict"], record["reason"] + kept)
+
+
+def _shows_more(one: Record, other: Record) -> bool:
+    """Whether ``one`` holds more rows, of the same simulation."""
+    return one["platform"]["simulation"] == other["platform"]["simulation"] and one["rows"] > other["rows"]
