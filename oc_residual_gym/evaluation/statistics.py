@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,14 +46,23 @@ def stratified_bootstrap(values: Mapping[str, ArrayLike], extremes: tuple[float,
         extremes: least and greatest value that an episode can have.
     """
     samples = [np.asarray(task, dtype=np.float64) for task in values.values()]
-    rng = np.random.default_rng(0)
-    resampled = np.mean([_resampled_means(np.append(task, extremes), rng) for task in samples], axis=0)
+    drawn_from = [np.append(task, extremes) for task in samples]
+    counts = _draws(tuple(len(task) for task in drawn_from), RESAMPLES)
+    means = [drawn @ task / len(task) for drawn, task in zip(counts, drawn_from, strict=True)]
+    resampled = np.mean(means, axis=0)
     low, high = np.quantile(resampled, [0.025, 0.975])
     mean = float(np.mean([task.mean() for task in samples]))
     # Drawn towards the middle by the imagined episodes, an interval at the edge still reaches the mean.
     return Estimate(mean, min(float(low), mean), max(float(high), mean))
 
 
-def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(RESAMPLES,) means of as many draws with replacement from ``values`` (episodes,)."""
-    return values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
+@lru_cache(maxsize=4)  # a board compares many policies on the same numbers of episodes
+def _draws(sizes: tuple[int, ...], resamples: int) -> list[NDArray[np.uint16]]:
+    """For each of some groups, how often each of its members is drawn: (resamples, size), drawn with replacement."""
+    rng = np.random.default_rng(0)
+    counts = []
+    for size in sizes:
+        members = rng.integers(size, size=(resamples, size)) + size * np.arange(resamples)[:, None]
+        drawn = np.bincount(members.ravel(), minlength=resamples * size).reshape(resamples, size)
+        counts.append(drawn.astype(np.uint16))
+    return counts

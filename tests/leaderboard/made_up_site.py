@@ -48,7 +48,7 @@ def make_entries(root: Path, verifications: Path) -> list[Entry]:
         code=HOSTILE_LINK,
         paper="data:text/html,<script>window.hacked=1</script>",
     )
-    sample = {"rows_per_cell": 5, "seed": 123, "risk": {"0.01": 0.9, "0.05": 0.6, "0.1": 0.3}}
+    sample = {"rows_per_cell": 30, "seed": 123, "risk": {"0.01": 0.5, "0.05": 0.09, "0.1": 0.01}}
     write_record(base, verifications, "accepted")
     write_record(strong, verifications, "accepted")
     write_record(alike, verifications, "accepted", sample=sample)

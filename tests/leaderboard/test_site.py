@@ -15,8 +15,8 @@ from made_up_site import HOSTILE, HOSTILE_LINK, make_entries, make_site, make_sm
 pytest.importorskip("jinja2", reason="needs the extra [leaderboard]")
 
 from leaderboard import LeaderboardError
-from leaderboard.entry import Entry
-from leaderboard.site.board import Board, make_board
+from leaderboard.entry import Entry, verification_of
+from leaderboard.site.board import Board, Method, make_board
 from leaderboard.site.build import STATIC, build
 from leaderboard.site.markup import from_markdown, script, web_link
 from leaderboard.site.scores import Difference, ranks
@@ -82,6 +82,14 @@ def test_references_rejected_and_unverified_entries_have_no_rank(board: Board) -
     assert {line.method.id for line in lines if line.rank is None} == {"base-alone", "false-claim", HOSTILE}
     # References stand among the others; a false claim, though its mean is the highest, does not stand at the top.
     assert [line.method.id for line in lines][-3:] == ["base-alone", "false-claim", HOSTILE]
+
+
+def test_a_small_sample_earns_no_rank(tmp_path: Path) -> None:
+    entry = make_entry(tmp_path / "own", 0.9, tracks=("precision",))
+    for risk, ranked in ((0.09, True), (0.11, False)):
+        sample = {"rows_per_cell": 40, "seed": 1, "risk": {"0.01": 0.9, "0.05": risk, "0.1": 0.01}}
+        write_record(entry, tmp_path, "accepted", sample=sample)
+        assert Method(entry, verification_of(entry, tmp_path), {}).is_ranked is ranked
 
 
 @pytest.mark.parametrize(
