@@ -64,8 +64,8 @@ TRACKS = {
         Track(
             "precision",
             "Precision",
-            "PegInsert, a round peg in a hole with 1 mm of play: in nominal physics under the pose errors of the paper, "
-            "and in the shifted world under those of a tracker.",
+            "PegInsert, a round peg in a hole with 1 mm of play: in nominal physics under the pose errors of the "
+            "paper, and in the shifted world under those of a tracker.",
             tuple(Cell("PegInsert", domain) for domain in ERRORS),
         ),
         Track(
