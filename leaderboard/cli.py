@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked for."""
     options = _parser().parse_args(arguments)
     try:
-        for needed in ("jinja2", "jsonschema"):
+        for needed in ("jinja2", "jsonschema", "markdown_it"):
             if importlib.util.find_spec(needed) is None:
                 raise LeaderboardError(f"this needs {needed}: pip install -c constraints.txt -e '.[leaderboard]'")
         return options.run(options)
