@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import tempfile
 import traceback
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, product
@@ -16,7 +16,8 @@ import numpy as np
 from scipy.stats import trim_mean
 from tqdm import tqdm
 
-from oc_residual_gym.engines import Engine
+from baselines import BaselineError
+from oc_residual_gym.engines import Engine, WorkerError
 from oc_residual_gym.evaluation import SettingsError, results
 from oc_residual_gym.evaluation.evaluator import EvaluationSettings, check_identity, resolve_tasks
 from oc_residual_gym.evaluation.report import markdown_table
@@ -70,6 +71,8 @@ class _Job:
     folder: Path
     marker: Path
     """A file that only those see who share the folder of the sweep with its driver."""
+    settings: EvaluationSettings
+    """Of all tasks on the base policy. Its identity is checked where the job runs, as files may be missing there."""
     identity: results.Record
     """Of the simulation and the policies, as the driver has them."""
     command: str
@@ -86,16 +89,20 @@ def sweep(request: Request, engine: Engine) -> tuple[results.Record, str]:
 
     Raises:
         SettingsError: there is no such task or base policy.
+        WorkerError: a worker lacks the folder, or has other versions or policies.
         OSError: the folder cannot be written.
     """
     trainings = request.trainings
-    identity = EvaluationSettings(tuple(dict.fromkeys(t.task for t in trainings)), request.base).identity
+    settings = EvaluationSettings(tuple(dict.fromkeys(training.task for training in trainings)), request.base)
+    identity = settings.identity
     out = request.out.resolve()
-    marker = out / f".sweep-{uuid.uuid4()}"
-    results.write_text(marker, "removed when the sweep that made it ends\n")
+    out.mkdir(parents=True, exist_ok=True)
     running: dict[int, str] = {}
     records: dict[int, results.Record] = {}
-    with tqdm(total=len(trainings), unit="training", disable=None) as bar:
+    with (
+        tempfile.NamedTemporaryFile(dir=out, prefix=".sweep-") as marker,
+        tqdm(total=len(trainings), unit="training", disable=None) as bar,
+    ):
 
         def show() -> None:
             bar.set_postfix_str(", ".join(running.values()))
@@ -104,19 +111,19 @@ def sweep(request: Request, engine: Engine) -> tuple[results.Record, str]:
             for number, training in enumerate(trainings):
                 running[number] = training.name
                 show()
-                yield _Job(training, request.steps, out / training.name, marker, identity, request.command)
+                folder, seen = out / training.name, Path(marker.name)
+                yield _Job(training, request.steps, folder, seen, settings, identity, request.command)
 
-        try:
-            with contextlib.closing(engine.outcomes(_train, jobs())) as outcomes:
-                for number, outcome in outcomes:
-                    records[number] = {"failure": _reason(outcome)} if isinstance(outcome, Exception) else outcome
-                    if bar.disable:  # no terminal
-                        print(f"{running[number]}: {_said(records[number])}", file=sys.stderr, flush=True)
-                    del running[number]
-                    show()
-                    bar.update()
-        finally:
-            marker.unlink(missing_ok=True)
+        with contextlib.closing(engine.outcomes(_train, jobs())) as outcomes:
+            for number, outcome in outcomes:
+                if isinstance(outcome, WorkerError):  # the others there would fail too, and sooner than any succeeds
+                    raise outcome
+                records[number] = {"failure": _reason(outcome)} if isinstance(outcome, Exception) else outcome
+                if bar.disable:  # no terminal
+                    print(f"{running[number]}: {_said(records[number])}", file=sys.stderr, flush=True)
+                del running[number]
+                show()
+                bar.update()
     return _write(request, [asdict(training) | records[i] for i, training in enumerate(trainings)])
 
 
@@ -124,12 +131,12 @@ def _train(job: _Job) -> results.Record:
     """What a worker does: one training, or what is left of it.
 
     Raises:
-        SettingsError: this worker does not share the driver's folder, or has other versions or policies.
+        WorkerError: this worker does not share the driver's folder, or has other versions or policies.
         BaselineError: a checkpoint is damaged.
     """
-    check_identity(EvaluationSettings((job.training.task,), job.training.base), job.training.task, job.identity)
+    check_identity(job.settings, job.training.task, job.identity)
     if not job.marker.exists():
-        raise SettingsError(
+        raise WorkerError(
             f"{socket.gethostname()} does not see what is in {job.folder.parent}: give an --out on a file system that "
             "all nodes of the cluster share"
         )
@@ -161,7 +168,7 @@ def _said(record: results.Record) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, (BaselineError, SettingsError)) else f"{type(error).__name__}: {error}"
 
 
 def _write(request: Request, records: Sequence[results.Record]) -> tuple[results.Record, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,29 @@ def fail(number: int) -> int:
     if number == 2:
         raise KeyError("two")
     return number
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def sleep(file: Path) -> None:
+    """Says in ``file`` which process it is, and does not end by itself."""
+    file.with_suffix(".tmp").write_text(str(os.getpid()))
+    file.with_suffix(".tmp").rename(file)
+    time.sleep(600.0)
+
+
+def fail_beside(job: tuple[str, Path]) -> None:
+    """Sleeps, or fails once the other one sleeps."""
+    part, file = job
+    if part == "sleep":
+        sleep(file)
+    wait_for(file.exists)
+    raise SettingsError("one is not allowed")
 
 
 def kill_worker(marker: Path) -> None:

@@ -8,53 +8,25 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_jobs import fail, kill_worker, run_and_be_killed_once, square
+from engine_jobs import fail, fail_beside, kill_worker, run_and_be_killed_once, square, wait_for
 
 from oc_residual_gym import cli
-from oc_residual_gym.engines import Engine, EngineError
+from oc_residual_gym.engines import Engine, EngineError, WorkerError
 from oc_residual_gym.engines.cluster import RayEngine
 from oc_residual_gym.engines.local import LocalEngine
 from oc_residual_gym.evaluation import SettingsError, evaluator
 from oc_residual_gym.evaluation.evaluator import EvaluationSettings, check_identity, evaluate
 
 SETTINGS = EvaluationSettings(("Lift", "CloseDrawer"), base="expert", episodes=4)
-WITHOUT_RAY = importlib.util.find_spec("ray") is None
-ENGINES = ("local", pytest.param("ray", marks=pytest.mark.skipif(WITHOUT_RAY, reason="needs the extra [cluster]")))
-
-
-@pytest.fixture(scope="module")
-def local() -> Iterator[Engine]:
-    with LocalEngine(2) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Engine]:
-    """A cluster of this test process alone, whose workers can import these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]))
-        with RayEngine("local", workers=2) as engine:
-            yield engine
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(scope="module")
-def in_this_process(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Episodes of ``SETTINGS`` as this process runs them."""
-    folder = tmp_path_factory.mktemp("engines")
-    evaluate(SETTINGS, folder)
-    return (folder / "episodes.jsonl").read_bytes()
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra [cluster]")
+PATH_OF_WORKERS = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+"""With which they can import these tests."""
 
 
 class Murderous(Engine):
@@ -63,14 +35,20 @@ class Murderous(Engine):
     def __init__(self, engine: Engine, marker: Path):
         self.workers, self.threads, self._engine, self._marker = engine.workers, engine.threads, engine, marker
 
-    def outcomes(self, function: Callable, jobs: Iterable) -> Generator[tuple[int, Any], None, None]:
-        yield from self._engine.outcomes(run_and_be_killed_once, ((self._marker, function, job) for job in jobs))
+    def begin(self, function: Callable, job: Any) -> Any:
+        return self._engine.begin(run_and_be_killed_once, (self._marker, function, job))
+
+    def wait(self, tasks: Sequence[Any]) -> list[tuple[Any, Any]]:
+        return self._engine.wait(tasks)
+
+    def cancel(self, tasks: Sequence[Any]) -> None:
+        self._engine.cancel(tasks)
 
     def close(self) -> None:
         """Nothing was started here."""
 
 
-def test_every_job_is_run_once_and_taken_when_there_is_a_place(engine: Engine) -> None:
+def every_job_is_run_once_and_taken_when_there_is_a_place(engine: Engine, folder: Path) -> None:
     taken: list[int] = []
 
     def jobs() -> Iterator[int]:
@@ -80,23 +58,29 @@ def test_every_job_is_run_once_and_taken_when_there_is_a_place(engine: Engine) -
 
     results = {}
     for index, result in engine.map(square, jobs()):
+        assert index not in results
         results[index] = result
         assert len(taken) <= len(results) + 2 * engine.workers
     assert results == {number: number * number for number in range(20)}
 
 
-def test_exceptions_come_back_as_they_are(engine: Engine) -> None:
+def exceptions_come_back_as_they_are(engine: Engine, folder: Path) -> None:
     outcomes = dict(engine.outcomes(fail, range(4)))
     assert outcomes[0] == 0 and outcomes[3] == 3
     assert type(outcomes[1]) is SettingsError and str(outcomes[1]) == "one is not allowed"
     assert type(outcomes[2]) is KeyError and "in fail\n    raise KeyError" in outcomes[2].__notes__[0]
+
+
+def the_first_exception_ends_the_other_jobs(engine: Engine, folder: Path) -> None:
+    file = folder / "pid"
     with pytest.raises(SettingsError, match="one is not allowed"):
-        list(engine.map(fail, [0, 1]))
+        list(engine.map(fail_beside, [("sleep", file), ("fail", file)]))
+    wait_for(lambda: not runs(int(file.read_text())))
     assert sorted(engine.map(square, [3])) == [(0, 9)]  # nothing of the failed call is left
 
 
-def test_a_job_that_kills_its_workers_is_given_up(engine: Engine, tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
+def a_job_that_kills_its_workers_is_given_up(engine: Engine, folder: Path) -> None:
+    marker = folder / "marker"
     outcomes = dict(engine.outcomes(kill_worker, [marker]))
     assert isinstance(outcomes[0], EngineError)
     assert str(outcomes[0]).startswith(f"{marker} lost its worker 3 times in a row")
@@ -104,33 +88,79 @@ def test_a_job_that_kills_its_workers_is_given_up(engine: Engine, tmp_path: Path
     assert marker.read_text() == 3 * "killed\n"
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_rows_are_the_same_wherever_they_run(
-    engine: Engine, killed: bool, in_this_process: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluator, "MIN_SHARD", 2)
-    marker = tmp_path / "marker"
-    evaluate(SETTINGS, tmp_path / "out", engine=Murderous(engine, marker) if killed else engine)
-    assert (tmp_path / "out" / "episodes.jsonl").read_bytes() == in_this_process
-    assert marker.exists() == killed
+def an_evaluation_loses_nothing_with_a_worker(engine: Engine, folder: Path) -> None:
+    marker = folder / "marker"
+    evaluate(SETTINGS, folder / "alone")
+    evaluate(SETTINGS, folder / "spread", rows=[("Lift", 1)])  # so that the engine goes on from there
+    evaluate(SETTINGS, folder / "spread", engine=Murderous(engine, marker))
+    assert marker.exists()
+    alone, spread = (folder / name / "episodes.jsonl" for name in ("alone", "spread"))
+    assert spread.read_bytes() == alone.read_bytes()
 
 
-def test_a_worker_that_would_run_something_else_is_refused(engine: Engine, tmp_path: Path) -> None:
+CHECKS = (
+    every_job_is_run_once_and_taken_when_there_is_a_place,
+    exceptions_come_back_as_they_are,
+    the_first_exception_ends_the_other_jobs,
+    a_job_that_kills_its_workers_is_given_up,
+    an_evaluation_loses_nothing_with_a_worker,
+)
+"""What holds of each engine."""
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_processes(check: Callable[[Engine, Path], None], tmp_path: Path) -> None:
+    with LocalEngine(2) as engine:
+        check(engine, tmp_path)
+
+
+@needs_ray
+def test_a_ray_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test, as each start of Ray takes seconds; the cluster is this test process's alone."""
+    monkeypatch.setenv("PYTHONPATH", PATH_OF_WORKERS)
+    with RayEngine("local", workers=2) as engine:
+        for check in CHECKS:
+            folder = tmp_path / check.__name__
+            folder.mkdir()
+            check(engine, folder)
+
+
+def test_processes_end_with_their_driver(tmp_path: Path) -> None:
+    program = "import sys, pathlib, engine_jobs; from oc_residual_gym.engines.local import LocalEngine; "
+    program += "list(LocalEngine(2).map(engine_jobs.sleep, map(pathlib.Path, sys.argv[1:])))"
+    files = [tmp_path / "first", tmp_path / "second"]
+    environment = {**os.environ, "PYTHONPATH": PATH_OF_WORKERS}
+    driver = subprocess.Popen([sys.executable, "-c", program, *map(str, files)], env=environment)
+    wait_for(lambda: all(file.exists() for file in files))
+    workers = [int(file.read_text()) for file in files]
+    assert all(map(runs, workers))
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not any(map(runs, workers)))
+
+
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_worker_that_would_run_something_else_is_refused(tmp_path: Path) -> None:
     identity = SETTINGS.identity
     check_identity(SETTINGS, "Lift", identity)
     other = json.loads(json.dumps(identity))
     other["versions"]["mujoco"] = "0.1"
     other["hashes"]["residual"]["Lift"] = "0" * 64
-    with pytest.raises(SettingsError) as told:
-        check_identity(SETTINGS, "Lift", other)
+    with pytest.raises(WorkerError) as told:
+        evaluator._run_shard(evaluator._Shard(SETTINGS, (("Lift", 0),), 1, 1, other))
     for part in (socket.gethostname(), "would not run Lift", "version of mujoco", "0.1 here", "residual policy: None"):
         assert part in str(told.value)
 
     lost = replace(SETTINGS)
     object.__setattr__(lost, "base", str(tmp_path / "only_here.onnx"))  # as it is where the file is not
-    shard = evaluator._Shard(lost, (("Lift", 0),), 1, 1, identity)
-    with pytest.raises(SettingsError, match=r"(?s)a worker on .* lacks what.*no policy file .*only_here.onnx"):
-        list(engine.map(evaluator._run_shard, [shard]))
+    with pytest.raises(WorkerError, match=r"(?s)a worker on .* lacks what.*no policy file .*only_here.onnx"):
+        evaluator._run_shard(evaluator._Shard(lost, (("Lift", 0),), 1, 1, identity))
 
 
 def test_shards_are_of_one_task_and_leave_out_nothing() -> None:
@@ -141,34 +171,7 @@ def test_shards_are_of_one_task_and_leave_out_nothing() -> None:
     assert all(len({task for task, _ in shard}) == 1 for shard in shards)
 
 
-def test_a_killed_driver_takes_its_workers_with_it_and_can_go_on(in_this_process: bytes, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "oc_residual_gym.cli", "evaluate", "--task", "Lift", "--base", "expert"]
-    command += ["--episodes", "80", "--workers", "2", "--out", str(tmp_path)]
-    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    episodes = tmp_path / "episodes.jsonl"
-    wait_for(lambda: episodes.exists() and episodes.read_bytes().count(b"\n") > 0)
-    children = [int(pid) for pid in Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()]
-    driver.kill()
-    driver.wait()
-    assert len(children) >= 2
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
-    before = episodes.read_bytes()
-    assert 0 < before.count(b"\n") < 80
-    evaluate(EvaluationSettings(("Lift",), base="expert", episodes=80), tmp_path)
-    after = episodes.read_bytes()
-    assert set(before.splitlines()) <= set(after.splitlines())
-    assert after.startswith(b"".join(line for line in in_this_process.splitlines(keepends=True) if b'"Lift"' in line))
-    assert after.count(b"\n") == 80
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-@pytest.mark.skipif(WITHOUT_RAY, reason="needs the extra [cluster]")
+@needs_ray
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "nonsense", "host:port"])
 def test_an_address_without_a_cluster_is_named(
     address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -182,7 +185,7 @@ def test_an_address_without_a_cluster_is_named(
     assert f"no Ray cluster to be used at address '{address}'" in message and "ray start --head" in message
 
 
-@pytest.mark.skipif(WITHOUT_RAY, reason="needs the extra [cluster]")
+@needs_ray
 def test_the_default_address_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

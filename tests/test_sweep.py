@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from baselines import sweep as sweep_module
 from baselines.cli import main
 from baselines.residual import settings as settings_module
 from baselines.sweep import Request
-from oc_residual_gym.engines import Engine, lost
+from oc_residual_gym.engines import Engine, WorkerError, WorkerLost, attempt
 from oc_residual_gym.evaluation.results import write_json
 
 SETTINGS = """
@@ -51,13 +51,18 @@ class Here(Engine):
 
     workers = threads = 1
 
-    def outcomes(self, function: Callable, jobs: Iterable) -> Generator[tuple[int, Any], None, None]:
-        for index, job in enumerate(jobs):
-            try:
-                outcome = function(job)
-            except Exception as error:
-                outcome = error
-            yield index, outcome
+    def __init__(self) -> None:
+        self._outcomes: list[Any] = []
+
+    def begin(self, function: Callable, job: Any) -> int:
+        self._outcomes.append(attempt(function, job))
+        return len(self._outcomes) - 1
+
+    def wait(self, tasks: Sequence[int]) -> list[tuple[int, Any]]:
+        return [(task, self._outcomes[task]) for task in tasks]
+
+    def cancel(self, tasks: Sequence[int]) -> None:
+        """All have ended."""
 
     def close(self) -> None:
         """Nothing was started."""
@@ -131,35 +136,57 @@ def test_all_combinations_are_trained_once() -> None:
 @pytest.mark.usefixtures("small")
 def test_a_training_that_loses_its_workers_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lose(job: object) -> None:
-        raise lost(job, "exit code -9")
+        raise WorkerLost("exit code -9")
 
     monkeypatch.setattr(sweep_module, "_train", lose)
     assert run(tmp_path / "out") == 1
     (failed,) = json.loads((tmp_path / "out" / "sweep.json").read_text())["failures"]
-    assert failed["failure"].startswith("CloseDrawer-bc-sac-0 lost its worker 3 times")
+    assert failed["failure"].startswith("CloseDrawer-bc-sac-0 lost its worker 3 times in a row (exit code -9)")
 
 
-def test_a_folder_that_workers_do_not_share_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("small")
+def test_a_worker_that_differs_ends_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = []
+
+    def differ(job: object) -> None:
+        begun.append(job)
+        raise WorkerError("a worker on node7 would not run it as it is here")
+
+    monkeypatch.setattr(sweep_module, "_train", differ)
+    assert run(tmp_path / "out", "--seeds", "0", "1", "2") == 2
+    assert "a worker on node7" in capsys.readouterr().err
+    assert len(begun) < 3  # it would take all of them, as it is always the first to be free
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_worker_without_the_folder_or_the_base_policy_says_so(tmp_path: Path) -> None:
+    settings = sweep_module.EvaluationSettings(("Lift",))
     job = sweep_module._Job(
         sweep_module.Training("Lift", "bc", "sac", 0),
         None,
         tmp_path / "Lift-bc-sac-0",
         tmp_path / "not_there",
-        sweep_module.EvaluationSettings(("Lift",)).identity,
+        settings,
+        settings.identity,
         "",
     )
-    with pytest.raises(sweep_module.SettingsError, match=r"does not see what is in .*on a file system that all nodes"):
+    with pytest.raises(WorkerError, match=r"does not see what is in .*on a file system that all nodes"):
+        sweep_module._train(job)
+    object.__setattr__(settings, "base", str(tmp_path / "only_there.onnx"))  # as it comes from a node that has the file
+    with pytest.raises(WorkerError, match=r"(?s)a worker on .* lacks what.*only_there.onnx"):
         sweep_module._train(job)
     assert not list(tmp_path.iterdir())
 
 
-def test_trainings_run_in_processes_and_report_what_is_wrong(
+def test_trainings_run_in_a_process_and_report_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     for seed in (0, 1):
         write_json(out / f"CloseDrawer-bc-sac-{seed}" / "training.json", {"task": "another"})
-    assert run(out, "--seeds", "0", "1", "--workers", "2") == 1
+    assert run(out, "--seeds", "0", "1") == 1
     failures = json.loads((out / "sweep.json").read_text())["failures"]
     assert [failure["seed"] for failure in failures] == [0, 1]
     assert all("holds a run with other settings" in failure["failure"] for failure in failures)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from oc_residual_gym.evaluation import SettingsError
 
@@ -23,6 +25,21 @@ class EngineError(SettingsError):
     """The engine is not there, or a job keeps losing its worker; the message says what to do."""
 
 
+class WorkerError(SettingsError):
+    """A worker would not do what its driver would: it has other versions or files; the message names both."""
+
+
+class WorkerLost(Exception):
+    """A worker ended before its job did; the message says how."""
+
+
+@dataclass
+class _Call:
+    index: int
+    job: Any
+    attempts: int = 0
+
+
 class Engine(ABC):
     """Runs jobs at several places at once. A context: what it has started ends with it.
 
@@ -35,10 +52,7 @@ class Engine(ABC):
     threads: int
     """Threads that a job may use."""
 
-    @abstractmethod
-    def outcomes(
-        self, function: Callable[[Job], Result], jobs: Iterable[Job]
-    ) -> Generator[tuple[int, Result | Exception], None, None]:
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Generator[tuple[int, Result], None, None]:
         """Run ``function`` on each of ``jobs``, which are taken only when there is a place for them.
 
         Args:
@@ -46,18 +60,60 @@ class Engine(ABC):
             jobs: picklable; ``str`` of one is what messages call it.
 
         Returns:
-            As jobs end, in any order: the number of the job, and its result or the exception that it raised. An
-            exception that is no ``SettingsError`` has the worker's traceback as its note. An ``EngineError`` stands for
-            a job whose worker was lost ``ATTEMPTS`` times in a row.
-        """
+            The number of a job and its result, as jobs end, in any order. The first exception is raised. Then, or when
+            this is closed early, the other jobs are ended.
 
-    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Generator[tuple[int, Result], None, None]:
-        """The same, but the first exception is raised and ends the other jobs."""
+        Raises:
+            EngineError: a job lost its worker ``ATTEMPTS`` times in a row.
+            Exception: what a job raised; with the worker's traceback as its note where it is no ``SettingsError``.
+        """
         with closing(self.outcomes(function, jobs)) as outcomes:
             for index, outcome in outcomes:
                 if isinstance(outcome, Exception):
                     raise outcome
                 yield index, outcome
+
+    def outcomes(
+        self, function: Callable[[Job], Result], jobs: Iterable[Job]
+    ) -> Generator[tuple[int, Result | Exception], None, None]:
+        """The same, but exceptions stand where results do, and end no other job."""
+        calls = (_Call(index, job) for index, job in enumerate(jobs))
+        again: deque[_Call] = deque()
+        running: dict[Any, _Call] = {}
+        ended: list[tuple[int, Result | Exception]] = []
+        try:
+            while True:
+                while len(running) < self.workers and (call := again.popleft() if again else next(calls, None)):
+                    running[self.begin(function, call.job)] = call
+                yield from ended
+                if not running:
+                    return
+                ended = []
+                for task, outcome in self.wait(list(running)):
+                    call = running.pop(task)
+                    if not isinstance(outcome, WorkerLost):
+                        ended.append((call.index, outcome))
+                        continue
+                    call.attempts += 1
+                    if call.attempts < ATTEMPTS:
+                        again.append(call)
+                    else:
+                        ended.append((call.index, _given_up(call.job, outcome)))
+        finally:
+            self.cancel(list(running))
+
+    @abstractmethod
+    def begin(self, function: Callable[[Job], Any], job: Job) -> Any:
+        """Give a job to a worker that has none. Returns what :meth:`wait` and :meth:`cancel` know it by."""
+
+    @abstractmethod
+    def wait(self, tasks: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Wait until some of ``tasks`` have ended. Returns these, each with its result or the exception that it raised;
+        ``WorkerLost`` where its worker was lost."""
+
+    @abstractmethod
+    def cancel(self, tasks: Sequence[Any]) -> None:
+        """End ``tasks``, whatever they are doing."""
 
     @abstractmethod
     def close(self) -> None:
@@ -83,6 +139,6 @@ def attempt(function: Callable[[Job], Result], job: Job) -> Result | Exception:
         return error
 
 
-def lost(job: object, how: str) -> EngineError:
-    """What is said of a job that has lost its worker too often."""
-    return EngineError(f"{job} lost its worker {ATTEMPTS} times in a row ({how}): is there enough memory?")
+def _given_up(job: object, lost: WorkerLost) -> EngineError:
+    text = f"{job} lost its worker {ATTEMPTS} times in a row ({lost}): is there enough memory? Fewer --workers share it"
+    return EngineError(text)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from oc_residual_gym.engines import ATTEMPTS, Engine, EngineError, Job, Result, attempt, lost
+from oc_residual_gym.engines import Engine, EngineError, Job, Result, WorkerLost, attempt
 
 CONNECT_SECONDS = 5.0
 """For which an address may be silent. Ray itself tries for two minutes, then ends the program."""
@@ -21,7 +21,7 @@ OBJECT_STORE_BYTES = 100 * 2**20
 
 
 class RayEngine(Engine):
-    """Runs each job as a Ray task of one core. A task whose worker or node is lost is run again by Ray.
+    """Runs each job as a Ray task of one core.
 
     Args:
         address: "local" starts Ray on this machine; "auto" joins the cluster that ``RAY_ADDRESS`` names, else the one
@@ -60,35 +60,35 @@ class RayEngine(Engine):
             self.close()
             raise _no_cluster(address, "it has no cores")
         self.workers = workers or cores
+        # Ray would begin a task that ran out of memory again without end: here it counts as a lost worker's.
+        self._run: Any = ray.remote(num_cpus=1, max_retries=0)(_attempt_in)
 
-    def outcomes(
-        self, function: Callable[[Job], Result], jobs: Iterable[Job]
-    ) -> Generator[tuple[int, Result | Exception], None, None]:
-        run = self._ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_attempt_in)
-        calls = iter(enumerate(jobs))
-        running: dict[Any, tuple[int, Job]] = {}
-        ended: list[tuple[int, Result | Exception]] = []
-        try:
-            while True:
-                while len(running) < self.workers and (call := next(calls, None)):
-                    running[run.remote(os.getcwd(), function, call[1])] = call
-                yield from ended
-                if not running:
-                    return
-                ready, _ = self._ray.wait(list(running))
-                ended = [(running[task][0], self._outcome(task, running.pop(task)[1])) for task in ready]
-        finally:
-            for task in running:
-                self._ray.cancel(task, force=True)
+    def begin(self, function: Callable[[Job], Any], job: Job) -> Any:
+        return self._run.remote(os.getcwd(), function, job)
 
-    def _outcome(self, task: Any, job: object) -> Any:
+    def wait(self, tasks: Sequence[Any]) -> list[tuple[Any, Any]]:
+        ready, _ = self._ray.wait(list(tasks))
+        return [(task, self._outcome(task)) for task in ready]
+
+    def _outcome(self, task: Any) -> Any:
         errors = self._ray.exceptions
+        lost = (
+            errors.WorkerCrashedError,
+            errors.OutOfMemoryError,
+            errors.NodeDiedError,
+            errors.LocalRayletDiedError,
+            errors.ObjectLostError,
+        )
         try:
             return self._ray.get(task)
-        except (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError) as error:
-            return lost(job, type(error).__name__)
+        except lost as error:
+            return WorkerLost(type(error).__name__)
         except errors.RayError as error:  # such as a node that cannot import the function
-            return EngineError(f"Ray cannot run {job}: {error}")
+            return EngineError(f"Ray cannot run a job: {error}")
+
+    def cancel(self, tasks: Sequence[Any]) -> None:
+        for task in tasks:
+            self._ray.cancel(task, force=True)
 
     def close(self) -> None:
         self._ray.shutdown()

@@ -7,16 +7,17 @@ import os
 import pickle
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
-from oc_residual_gym.engines import ATTEMPTS, Engine, Job, Result, attempt, lost
+from oc_residual_gym.engines import Engine, Job, WorkerLost, attempt
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     process: BaseProcess
     connection: Connection
@@ -25,16 +26,9 @@ class _Worker:
     def stop(self) -> int | None:
         """End the process; returns its exit code."""
         self.connection.close()
-        self.process.terminate()
+        self.process.kill()
         self.process.join()
         return self.process.exitcode
-
-
-@dataclass
-class _Call:
-    index: int
-    job: object
-    attempts: int = 0
 
 
 class LocalEngine(Engine):
@@ -45,55 +39,31 @@ class LocalEngine(Engine):
         self.threads = max(1, (os.cpu_count() or 1) // workers)
         self._idle: list[_Worker] = []
 
-    def outcomes(
-        self, function: Callable[[Job], Result], jobs: Iterable[Job]
-    ) -> Generator[tuple[int, Result | Exception], None, None]:
-        calls = (_Call(index, job) for index, job in enumerate(jobs))
-        again: deque[_Call] = deque()
-        busy: dict[Connection, tuple[_Worker, _Call]] = {}
-        ended: list[tuple[int, Result | Exception]] = []
-        try:
-            while True:
-                while len(busy) < self.workers and (call := again.popleft() if again else next(calls, None)):
-                    worker = self._hand_over(pickle.dumps((function, call.job)))
-                    busy[worker.connection] = worker, call
-                yield from ended
-                if not busy:
-                    return
-                ended = []
-                for ready in wait(list(busy)):
-                    assert isinstance(ready, Connection)
-                    worker, call = busy.pop(ready)
-                    try:
-                        answer = ready.recv_bytes()
-                    except (EOFError, OSError):  # it was killed
-                        code = worker.stop()
-                        call.attempts += 1
-                        if call.attempts < ATTEMPTS:
-                            again.append(call)
-                        else:
-                            ended.append((call.index, lost(call.job, f"exit code {code}")))
-                    else:
-                        self._idle.append(worker)
-                        ended.append((call.index, pickle.loads(answer)))
-        finally:
-            for worker, _ in busy.values():
-                worker.stop()
+    def begin(self, function: Callable[[Job], Any], job: Job) -> _Worker:
+        message = pickle.dumps((function, job))
+        worker = self._idle.pop() if self._idle else _start()
+        with suppress(OSError):  # it was killed meanwhile, which ``wait`` will see
+            worker.connection.send_bytes(message)
+        return worker
 
-    def _hand_over(self, message: bytes) -> _Worker:
-        """Give a job to a worker that has none, or to a new one."""
-        while True:
-            worker = self._idle.pop() if self._idle else _start()
-            try:
-                worker.connection.send_bytes(message)
-            except OSError:  # it was killed meanwhile
-                worker.stop()
-            else:
-                return worker
+    def wait(self, tasks: Sequence[_Worker]) -> list[tuple[_Worker, Any]]:
+        workers: dict[Any, _Worker] = {worker.connection: worker for worker in tasks}
+        return [(workers[ready], self._outcome(workers[ready])) for ready in wait(list(workers))]
+
+    def _outcome(self, worker: _Worker) -> Any:
+        try:
+            answer = worker.connection.recv_bytes()
+        except (EOFError, OSError):  # it was killed
+            return WorkerLost(f"exit code {worker.stop()}")
+        self._idle.append(worker)
+        return pickle.loads(answer)
+
+    def cancel(self, tasks: Sequence[_Worker]) -> None:
+        for worker in tasks:
+            worker.stop()
 
     def close(self) -> None:
-        for worker in self._idle:
-            worker.stop()
+        self.cancel(self._idle)
         self._idle.clear()
 
 
@@ -129,8 +99,7 @@ def _answer(message: bytes) -> bytes:
     outcome = attempt(_run, message)
     try:
         answer = pickle.dumps(outcome)
-        if isinstance(outcome, Exception):
-            pickle.loads(answer)  # some exceptions can be pickled only
+        pickle.loads(answer)  # some exceptions can be pickled only
         return answer
     except Exception as error:
         problem = RuntimeError(f"a worker cannot pass on {outcome!r}: {error!r}")

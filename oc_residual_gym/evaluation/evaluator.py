@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from oc_residual_gym.engines import Engine
+from oc_residual_gym.engines import Engine, WorkerError
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.episodes import SPLITS
 from oc_residual_gym.evaluation import SettingsError, results
@@ -122,7 +122,7 @@ def evaluate(
         settings: what to evaluate.
         out: folder of episodes.jsonl (one line an episode, appended as they finish and sorted at the end),
             settings.json and summary.json.
-        worlds: episodes that run at a time in each process.
+        worlds: episodes that run at a time in each process, at most.
         engine: where they run; by default in this process, whose worlds share the cores.
         rows: a part of the settings' rows, for a sample; later calls can complete it.
         command: what the summary names as the command that made it.
@@ -147,9 +147,11 @@ def evaluate(
     with (
         open(out / results.EPISODES_FILE, "a", encoding="utf-8") as file,
         nullcontext(bar) if bar is not None else tqdm(total=len(wanted), unit="episode", disable=None) as shown,
+        closing(
+            run_rows(settings, left, worlds) if engine is None else _run_on(engine, settings, left, worlds, identity)
+        ) as run,
     ):
         shown.update(len(wanted) - len(left))
-        run = run_rows(settings, left, worlds) if engine is None else _run_on(engine, settings, left, worlds, identity)
         for episode in run:
             file.write(results.json_line(episode))
             file.flush()
@@ -176,19 +178,20 @@ def _wanted_rows(settings: EvaluationSettings, rows: Collection[Row] | None) -> 
     """``rows`` in the settings' order, all of them by default. Raises ``SettingsError`` where one is not among them."""
     if rows is None:
         return settings.rows
-    unknown = sorted(set(rows) - set(settings.rows))
+    chosen = set(rows)
+    unknown = sorted(chosen - set(settings.rows))
     if unknown:
         task, seed = unknown[0]
         raise SettingsError(
             f"{len(unknown)} of the rows, such as {task} with seed {seed}, are not among those of this evaluation: "
             f"{', '.join(settings.tasks)} with seeds 0 to {settings.episodes - 1}"
         )
-    return [row for row in settings.rows if row in set(rows)]
+    return [row for row in settings.rows if row in chosen]
 
 
 def run_rows(
     settings: EvaluationSettings, rows: Sequence[Row], worlds: int, threads: int | None = None
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Run ``rows`` in this process, one task after the other; yield episodes as they end."""
     for task, group in groupby(rows, key=lambda row: row[0]):
         yield from _run_task(settings, task, [seed for _, seed in group], worlds, threads)
@@ -322,7 +325,7 @@ class _Shard:
 
 def _run_on(
     engine: Engine, settings: EvaluationSettings, rows: Sequence[Row], worlds: int, identity: Record
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Run ``rows`` on the workers of ``engine``; yield episodes as shards end."""
     most = math.ceil(len(rows) / (SHARDS_PER_WORKER * engine.workers))
     size = min(max(most, MIN_SHARD), MAX_SHARD)
@@ -350,13 +353,13 @@ def check_identity(settings: EvaluationSettings, task: str, identity: Record) ->
     """Check that this process would run ``task`` as the one that has ``identity`` does.
 
     Raises:
-        SettingsError: it has other versions, other policies, or none; the message names this host and what differs.
+        WorkerError: it has other versions, other policies, or none; the message names this host and what differs.
     """
     host = f"a worker on {socket.gethostname()}"
     try:
         own = replace(settings, tasks=(task,)).identity
     except SettingsError as error:
-        raise SettingsError(f"{host} lacks what the evaluation needs: {error}") from error
+        raise WorkerError(f"{host} lacks what the evaluation needs: {error}") from error
     pairs = {f"version of {name}": (own["versions"].get(name), its) for name, its in identity["versions"].items()}
     pairs["simulation"] = own["hashes"]["simulation"], identity["hashes"]["simulation"]
     for kind in ("base", "residual"):
@@ -364,4 +367,4 @@ def check_identity(settings: EvaluationSettings, task: str, identity: Record) ->
     differing = [f"  {name}: {there} there, {here} here" for name, (there, here) in pairs.items() if there != here]
     if differing:
         text = f"{host} would not run {task} as it is here; install the same versions and put the same files there"
-        raise SettingsError("\n".join([text, *differing]))
+        raise WorkerError("\n".join([text, *differing]))
