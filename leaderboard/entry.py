@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -178,3 +180,12 @@ def verification_of(entry: Entry, root: Path = VERIFICATIONS) -> Record | None:
     except ValueError as error:
         raise LeaderboardError(f"{path} is not JSON ({error}): remove it, and verify the entry again") from error
     return record if record and record["entry_sha256"] == entry.sha256 else None
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put the finished folder ``new`` in the place of ``target``, where there may be an older one."""
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from leaderboard import LeaderboardError, rows, trials
 from leaderboard.about import About, read_about
-from leaderboard.entry import ENTRIES, ENTRY_FILE, ENTRY_ID, Entry, row_of, sha256
+from leaderboard.entry import ENTRIES, ENTRY_FILE, ENTRY_ID, Entry, replace_folder, row_of, sha256
 from leaderboard.evaluations import CellRows, cell_rows, described, read_evaluations
 from leaderboard.tracks import REAL, TRACKS, Cell
 from leaderboard.trainings import training_content
@@ -77,7 +77,7 @@ def submit(request: Request) -> tuple[Entry, list[str]]:
     try:
         content = _written(temporary, about, request, cells, real, policies)
         write_json(temporary / ENTRY_FILE, content)
-        _move(temporary, target)
+        replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Entry(target), left_out
@@ -234,12 +234,3 @@ def _write_real(folder: Path, real: dict[str, tuple[Path, Record]]) -> Record:
             shutil.copyfile(source / relative, path)
             files[f"{task}/{relative.as_posix()}"] = sha256(path)
     return {REAL: {"files": files, "trials": counts}}
-
-
-def _move(temporary: Path, target: Path) -> None:
-    """Put the finished folder in its place, where there may be an older one."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    temporary.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -15,14 +15,15 @@ from leaderboard.entry import Entry, verification_of
 from leaderboard.site.markup import by_task
 from leaderboard.site.scores import Difference, Score, difference, ranks, score
 from leaderboard.tracks import REAL, TRACKS, Cell, Track
+from leaderboard.verdict import ACCEPTED, DEVIATING
 from oc_residual_gym.evaluation.results import Record
 from oc_residual_gym.evaluation.statistics import wilson
 
-VERIFIED = ("accepted", "deviating")
+VERIFIED = (ACCEPTED, DEVIATING)
+"""Verdicts that bear an entry out."""
 MOST_RISK = 0.1
 """Greatest chance, for a ranked entry, that the sample it was verified by misses a cell with 5 % false rows: 43 rows of
 500 are enough."""
-"""Verdicts that bear an entry out."""
 MOST_THREADS = 8
 """That compare entries; each needs some 100 MB."""
 
@@ -167,10 +168,10 @@ def status(verification: Record | None, simulated: bool) -> Status:
     rows, total, verdict = verification["rows"], verification["total"], verification["verdict"]
     extent = f"all {total} rows" if verification["sample"] is None else f"a random sample of {rows} of {total} rows"
     word = "" if verification["sample"] is None else ", sample"
-    if verdict == "accepted":
+    if verdict == ACCEPTED:
         about = f"The maintainers ran {extent} again: identical in all values."
         return Status("verified", f"verified{word}", about)
-    if verdict == "deviating":
+    if verdict == DEVIATING:
         about = f"The maintainers ran {extent} again on another platform, where only success can be judged: "
         about += f"{verification['reason']}."
         return Status("deviating", f"deviating{word}", about)

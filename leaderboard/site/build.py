@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leaderboard import LeaderboardError
-from leaderboard.entry import VERIFICATIONS, Entry
+from leaderboard.entry import VERIFICATIONS, Entry, replace_folder
 from leaderboard.site.board import make_board
 from leaderboard.site.pages import BOARD_DATA, site_files
 from oc_residual_gym.evaluation.results import write_text
@@ -33,16 +33,13 @@ def build(entries: Sequence[Entry], out: Path, verifications: Path = VERIFICATIO
     """
     _check_replaceable(out)
     files = site_files(make_board(entries, verifications))
-    temporary, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copytree(STATIC, temporary / "static")
         for name, text in files.items():
             write_text(temporary / name, text)
-        if out.exists():
-            out.rename(old)
-        temporary.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from leaderboard import tracks as board
 from leaderboard.entry import ENTRY_FILE, Entry
+from leaderboard.rows import count_successes
 from leaderboard.tracks import TRACKS
 from oc_residual_gym.evaluation.results import json_line, write_json, write_text
 
@@ -35,11 +36,7 @@ def make_entry(
         ]
         text = "".join(map(json_line, rows))
         write_text(folder / "rows" / f"{track}.jsonl", text)
-        successes: dict[str, dict[str, int]] = {}
-        for row in rows:
-            by_task = successes.setdefault(row["domain"], {})
-            by_task[row["task"]] = by_task.get(row["task"], 0) + row["success"]
-        claims[track] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "successes": successes}
+        claims[track] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "successes": count_successes(rows)}
     if trials:
         claims["real-robot"] = {"files": {f"{task}/settings.json": HASH for task in trials}, "trials": trials}
     tasks = sorted({cell.task for track in tracks for cell in TRACKS[track].cells} | set(trials or {}))

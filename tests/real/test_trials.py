@@ -42,6 +42,17 @@ def simulated(settings: TrialSettings = SETTINGS, steps: int = STEPS, **options:
     return gym.make(env_id(settings.task), **options)
 
 
+def noting(stops: list) -> Callable[[], gym.Env]:
+    """Makes environments whose world notes in ``stops`` why it was told to stop."""
+
+    def factory() -> gym.Env:
+        env = simulated()
+        env.get_wrapper_attr("core").world.stop = lambda world, reason: stops.append(reason)
+        return env
+
+    return factory
+
+
 def run(out: Path, operator: ScriptedOperator, settings: TrialSettings = SETTINGS, **options: object) -> dict:
     return run_trials(settings, lambda: simulated(settings, **options), operator, out, pictures=False)
 
@@ -197,12 +208,7 @@ def test_the_environment_must_be_that_of_the_trials(tmp_path: Path) -> None:
 def test_the_operator_can_end_a_trial(tmp_path: Path, command: str) -> None:
     stops: list[str] = []
 
-    def factory() -> gym.Env:
-        env = simulated()
-        env.get_wrapper_attr("core").world.stop = lambda world, reason: stops.append(reason)
-        return env
-
-    run_trials(SETTINGS, factory, ScriptedOperator(commands=["", "", command]), tmp_path, pictures=False)
+    run_trials(SETTINGS, noting(stops), ScriptedOperator(commands=["", "", command]), tmp_path, pictures=False)
     assert stops == [StopReason.OPERATOR_STOP]
     first = read_trials(tmp_path / TRIALS)[0]
     assert first["verdict"] == ("fail" if command == "stop" else "invalid")
@@ -262,13 +268,8 @@ def test_ctrl_c_stops_the_arm_and_keeps_the_trial(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return ""
 
-    def factory() -> gym.Env:
-        env = simulated()
-        env.get_wrapper_attr("core").world.stop = lambda world, reason: stops.append(reason)
-        return env
-
     with pytest.raises(KeyboardInterrupt):
-        run_trials(SETTINGS, factory, Interrupted(), tmp_path, pictures=False)
+        run_trials(SETTINGS, noting(stops), Interrupted(), tmp_path, pictures=False)
     assert stops == [StopReason.OPERATOR_STOP]
     (trial,) = read_trials(tmp_path / TRIALS)
     assert (trial["verdict"], trial["reason"]) == ("invalid", "interrupted")
@@ -284,13 +285,8 @@ def test_an_error_of_our_program_has_a_reason_of_its_own(tmp_path: Path) -> None
         def command(self) -> str:
             raise ZeroDivisionError("by nought")
 
-    def factory() -> gym.Env:
-        env = simulated()
-        env.get_wrapper_attr("core").world.stop = lambda world, reason: stops.append(reason)
-        return env
-
     with pytest.raises(ZeroDivisionError):
-        run_trials(SETTINGS, factory, Broken(), tmp_path, pictures=False)
+        run_trials(SETTINGS, noting(stops), Broken(), tmp_path, pictures=False)
     assert stops == [StopReason.PROGRAM_ERROR]
     (trial,) = read_trials(tmp_path / TRIALS)
     assert (trial["verdict"], trial["reason"]) == ("invalid", "ZeroDivisionError: by nought")
