@@ -142,9 +142,9 @@ class Entry:
         return [row for row in self.rows(track) if (row["task"], row["domain"]) == (cell.task, cell.domain)]
 
     def policy(self, kind: str, task: str) -> str:
-        """What the evaluator loads as the "base" or "residual" policy of ``task``: a name, or the path of a file."""
+        """What the evaluator loads, in any folder, as the "base" or "residual" policy of ``task``: a name or a path."""
         policy = self.content[kind]
-        return str(self.policy_file(kind, task)) if policy["files"] else policy["name"]
+        return str(self.policy_file(kind, task).absolute()) if policy["files"] else policy["name"]
 
     def policy_file(self, kind: str, task: str) -> Path:
         """Where the "base" or "residual" policy of ``task`` lies, if the entry brings it."""

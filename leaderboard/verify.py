@@ -181,7 +181,7 @@ def _described_sample(state: Record, request: Request) -> Record | None:
 def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: Request, folder: Path, bar: tqdm) -> Finding:
     """Run the rows ``seeds`` of one cell in a child process, and compare them with the claim."""
     out = folder / f"{cell.domain}-{cell.task}"
-    policies = {kind: _absolute(entry, kind, cell.task) for kind in ("base", "residual")}
+    policies = {kind: entry.policy(kind, cell.task) for kind in ("base", "residual")}
     conditions = {"domain": cell.domain, "errors": cell.errors, "split": tracks.SPLIT, "episodes": tracks.EPISODES}
     order = {
         "task": cell.task,
@@ -198,11 +198,6 @@ def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: Request, folde
     if sorted(episode["seed"] for episode in episodes) != list(seeds):
         raise LeaderboardError(f"{out} holds other rows than were run: remove it and verify again")
     return compare(cell, entry.rows_of(cell), episodes)
-
-
-def _absolute(entry: Entry, kind: str, task: str) -> str:
-    """The policy as a child in another folder finds it."""
-    return str(entry.policy_file(kind, task).absolute()) if entry.content[kind]["files"] else entry.policy(kind, task)
 
 
 def _limits(task: str, worlds: int, memory_gib: float) -> Limits:
