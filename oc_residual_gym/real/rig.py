@@ -51,7 +51,8 @@ class Rig:
         pose_errors: error model of the published poses, see :data:`oc_residual_gym.perception.errors.MODELS`.
         seed: of those errors.
         motion_limits: whether a command beyond the FR3's limits stops the motion, as on the robot.
-        comm_constraints: whether 20 lost commands in a row stop it, as on the robot.
+        comm_constraints: whether 20 lost commands in a row stop it, as on the robot. The rig's clock waits for
+            an answer for up to 50 ms, so that a busy machine is not taken for a bad link.
 
     Attributes:
         host: what a :class:`~oc_residual_gym.real.cell.Robot` connects to.

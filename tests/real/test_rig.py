@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -246,6 +249,32 @@ def test_a_late_link_ends_the_motion(rig: Rig, client: Client) -> None:
     client.robot.recover_from_errors()
     with client.tracker() as tracker:
         client.follow(tracker, client.pose, client.pose, seconds=0.1, settle=0.2)
+
+
+PAUSES = """
+import os, random, signal, sys, time
+generator = random.Random(0)
+while True:
+    time.sleep(generator.uniform(0.02, 0.2))
+    pid = int(generator.choice(sys.argv[1:]))
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(generator.uniform(0.002, 0.03))
+    os.kill(pid, signal.SIGCONT)
+"""
+
+
+def test_a_busy_machine_does_not_stop_the_robot(rig: Rig, client: Client) -> None:
+    """Neither the server's nor the client's standing still for up to 30 cycles is the link's fault."""
+    away = HOME_JOINT_POSITIONS + 0.1
+    pauses = subprocess.Popen([sys.executable, "-c", PAUSES, str(rig.pid), str(os.getpid())])
+    try:
+        for goal in (away, HOME_JOINT_POSITIONS):
+            client.robot.move(franky.JointMotion(goal.tolist()))
+            np.testing.assert_allclose(client.robot.state.q, goal, atol=0.01)
+    finally:
+        pauses.kill()
+        pauses.wait()
+        os.kill(rig.pid, signal.SIGCONT)
 
 
 def test_bad_requests_are_refused(rig: Rig) -> None:

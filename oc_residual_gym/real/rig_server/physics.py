@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import Any
@@ -45,6 +46,7 @@ class SceneSim(MujocoFrankaSim):
         self._contact = np.zeros(6)  # torque and force, as MuJoCo has them
         self._exerted = np.zeros(6)
         self.view: dict[str, Any] = {}
+        self.clock = threading.Lock()  # whoever holds it stops time
         self.arrivals: deque[tuple[float, dict[str, np.ndarray]]] = deque(maxlen=100)
 
     def _configure_model(self) -> None:
@@ -116,6 +118,8 @@ class SceneSim(MujocoFrankaSim):
         return np.full(2, min(max(force, -self.finger_force), self.finger_force))
 
     def _apply_control(self) -> None:
+        with self.clock:
+            pass
         placing, self._placing = self._placing, None
         if placing is not None:
             self.settings |= placing

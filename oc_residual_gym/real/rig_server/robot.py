@@ -1,4 +1,7 @@
-"""The robot's network interface: franka-sim's server with a link that can be late, and a collision reflex."""
+"""The robot's network interface: franka-sim's server with a link that can be late, and a collision reflex.
+
+Its clock waits for a client on a busy machine; what is late on purpose (:class:`LateSocket`) is late.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ from .physics import SceneSim
 
 JOINT_REFLEX, CARTESIAN_REFLEX = 6, 7
 """Numbers of libfranka's errors (research_interface/robot/error.h)."""
+_CYCLE = 0.001
+PATIENCE = 0.05
+"""Seconds for which the clock waits for a client's answer; without one, cycles are lost as on the robot."""
 
 
 class LateSocket(socket.socket):
@@ -51,6 +57,8 @@ class LateSocket(socket.socket):
 class Server(FrankaSimServer):
     """franka-sim's server over late sockets, with our hand, and with the reflex of a robot that hits something."""
 
+    _DRAIN_GATE_TIMEOUT = PATIENCE
+
     def __init__(self, settings: dict[str, Any]) -> None:
         sim = SceneSim(settings)
         self.hand = Hand(sim, settings["object_width"])
@@ -64,6 +72,21 @@ class Server(FrankaSimServer):
         self.gripper_server = HandServer(host=settings["host"], backend=self.hand)
 
         self._thresholds: tuple[np.ndarray, np.ndarray] | None = None
+        self._patience = PATIENCE
+
+    def _drain_gate(self, answer_deadline: float = 0.0) -> float:
+        """As franka-sim's; besides, neither the next state nor the physics comes before the answer to the last one."""
+        waited: float = super()._drain_gate(answer_deadline)
+        with self.physics_sim.clock:
+            while self.comm.awaiting_answer and self._patience > 0.0 and LateSocket.delay <= 0.0:
+                longer = super()._drain_gate(time.perf_counter() + _CYCLE)
+                if longer <= 0.0:  # the connection is gone
+                    break
+                waited += longer
+                self._patience -= longer
+        if not self.comm.awaiting_answer:
+            self._patience = PATIENCE
+        return waited
 
     def handle_set_collision_behavior_command(self, client_socket: Any, header: Any, payload: bytes) -> None:
         command = SetCollisionBehaviorCommand.from_bytes(payload)
