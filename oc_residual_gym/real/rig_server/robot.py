@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 from franka_sim import FrankaSimServer
 from franka_sim.franka_protocol import SetCollisionBehaviorCommand
+from franka_sim.server.constants import RobotMode
 
 from .hand import Hand, HandServer
 from .physics import SceneSim
 
 JOINT_REFLEX, CARTESIAN_REFLEX = 6, 7
 """Numbers of libfranka's errors (research_interface/robot/error.h)."""
-_CYCLE = 0.001
 PATIENCE = 0.05
-"""Seconds for which the clock waits for a client's answer; without one, cycles are lost as on the robot."""
+"""Seconds for which the clock waits for a command; without one, cycles are lost as on the robot."""
+OPENING_PATIENCE = 0.03
+"""The same for a motion's first command, which a client sends for the second state of the motion at the earliest."""
 
 
 class LateSocket(socket.socket):
@@ -70,23 +72,32 @@ class Server(FrankaSimServer):
             enforce_motion_limits=settings["motion_limits"],
         )
         self.gripper_server = HandServer(host=settings["host"], backend=self.hand)
-
         self._thresholds: tuple[np.ndarray, np.ndarray] | None = None
-        self._patience = PATIENCE
+        self._moving = False  # whether the last state sent was one of a motion
+        self._answered = True  # whether the state before it was answered
 
     def _drain_gate(self, answer_deadline: float = 0.0) -> float:
         """As franka-sim's; besides, neither the next state nor the physics comes before the answer to the last one."""
+        began = time.perf_counter()
         waited: float = super()._drain_gate(answer_deadline)
         with self.physics_sim.clock:
-            while self.comm.awaiting_answer and self._patience > 0.0 and LateSocket.delay <= 0.0:
-                longer = super()._drain_gate(time.perf_counter() + _CYCLE)
-                if longer <= 0.0:  # the connection is gone
-                    break
-                waited += longer
-                self._patience -= longer
-        if not self.comm.awaiting_answer:
-            self._patience = PATIENCE
-        return waited
+            while self._waits_on(time.perf_counter() - began):
+                time.sleep(self._DRAIN_GATE_YIELD)
+                waited = time.perf_counter() - began
+        self._answered = not self.comm.awaiting_answer
+        return waited + super()._drain_gate()  # what has come is applied
+
+    def _waits_on(self, seconds: float) -> bool:
+        """Whether to wait for a command after ``seconds`` without one."""
+        if LateSocket.delay > 0.0 or not self.connection_running:
+            return False
+        if self.comm.awaiting_answer:
+            return self._answered and seconds < PATIENCE
+        return self._moving and not self.comm.active and seconds < OPENING_PATIENCE
+
+    def _account_for_communication_cycle(self) -> None:
+        super()._account_for_communication_cycle()
+        self._moving = self.robot_state.state["robot_mode"] == RobotMode.kMove
 
     def handle_set_collision_behavior_command(self, client_socket: Any, header: Any, payload: bytes) -> None:
         command = SetCollisionBehaviorCommand.from_bytes(payload)
