@@ -24,10 +24,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     Both have "machine", "versions" and "simulation", as in entry.json and in verifications.
     """
-    mine, theirs = identity(one), identity(other)
-    return [
-        f"{key} ({mine.get(key)}; {theirs.get(key)})" for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)
-    ]
+    return [f"{key} ({mine}; {theirs})" for key, mine, theirs in results.differing(identity(one), identity(other))]
 
 
 def identity(platform: Mapping[str, Any]) -> Record:

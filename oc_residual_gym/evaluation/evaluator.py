@@ -360,11 +360,18 @@ def check_identity(settings: EvaluationSettings, task: str, identity: Record) ->
         own = replace(settings, tasks=(task,)).identity
     except SettingsError as error:
         raise WorkerError(f"{host} lacks what the evaluation needs: {error}") from error
-    pairs = {f"version of {name}": (own["versions"].get(name), its) for name, its in identity["versions"].items()}
-    pairs["simulation"] = own["hashes"]["simulation"], identity["hashes"]["simulation"]
-    for kind in ("base", "residual"):
-        pairs[f"{kind} policy"] = own["hashes"][kind][task], identity["hashes"][kind][task]
-    differing = [f"  {name}: {there} there, {here} here" for name, (there, here) in pairs.items() if there != here]
-    if differing:
+    lines = [
+        f"  {name}: {there} there, {here} here"
+        for name, there, here in results.differing(_what_counts(own, task), _what_counts(identity, task))
+    ]
+    if lines:
         text = f"{host} would not run {task} as it is here; install the same versions and put the same files there"
-        raise WorkerError("\n".join([text, *differing]))
+        raise WorkerError("\n".join([text, *lines]))
+
+
+def _what_counts(identity: Record, task: str) -> Record:
+    """What decides how an episode of ``task`` goes, by its name."""
+    hashes = identity["hashes"]
+    names = {f"version of {name}": version for name, version in identity["versions"].items()}
+    policies = {f"{kind} policy": hashes[kind][task] for kind in ("base", "residual")}
+    return names | {"simulation": hashes["simulation"]} | policies

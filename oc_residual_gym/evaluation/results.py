@@ -105,15 +105,16 @@ def claim(out: Path, name: str, identity: Mapping[str, Any]) -> None:
         write_json(out / name, wanted)
         return
     found = read_json(out / name)
-    lines = [
-        f"  {key}: {found.get(key)} there, {wanted.get(key)} now"
-        for key in {**found, **wanted}
-        if found.get(key) != wanted.get(key)
-    ]
+    lines = [f"  {key}: {there} there, {now} now" for key, there, now in differing(found, wanted)]
     if lines:
         raise SettingsError(
             "\n".join([f"{out} holds a run with other settings; choose another --out or remove it", *lines])
         )
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Key and both values of what is not the same in ``one`` and ``other``; None stands for what one lacks."""
+    return [(key, one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)]
 
 
 def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
