@@ -79,7 +79,9 @@ def verify(entries: Sequence[Entry], request: Request) -> Iterator[Outcome]:
                 continue
             before = bar.n
             try:
-                outcome = _verify(entry, request, platform, bar)
+                folder = _work_folder(entry, request, platform)
+                with results.alone(folder):
+                    outcome = _verify(entry, folder, request, platform, bar)
             except (LeaderboardError, SettingsError, OSError) as error:
                 outcome = Outcome(entry.id, NOT_VERIFIED, str(error))
             yield outcome
@@ -99,13 +101,12 @@ def _validated(entry: Entry, request: Request, platform: Record) -> Outcome | No
     return None if entry.cells else Outcome(entry.id, LISTED, "trials on a real robot cannot be re-run")
 
 
-def _verify(entry: Entry, request: Request, platform: Record, bar: tqdm) -> Outcome:
-    """Run rows of a valid entry again, and record the verdict.
+def _verify(entry: Entry, folder: Path, request: Request, platform: Record, bar: tqdm) -> Outcome:
+    """Run rows of a valid entry again in ``folder``, and record the verdict.
 
     Raises:
         LeaderboardError, SettingsError, OSError: the rows could not be run; that is no fault of the entry.
     """
-    folder = _work_folder(entry, request, platform)
     state = _state(folder, request)
     sample = _sample(state["sample_seed"], request.rows, len(entry.cells))
     findings: list[Finding] = []

@@ -61,7 +61,8 @@ def train_residual(request: Request) -> Path:
 
     Raises:
         BaselineError: a checkpoint is damaged.
-        SettingsError: the folder holds another training; there is no such task or base policy, or its server is lost.
+        SettingsError: the folder holds another training, or another process trains in it; there is no such task or
+            base policy, or its server is lost.
     """
     evaluation = EvaluationSettings((request.task,), request.base, episodes=EVALUATION_EPISODES)
     settings = load_settings(request.algorithm, request.task, request.base)
@@ -72,7 +73,7 @@ def train_residual(request: Request) -> Path:
     if (request.out / REPORT_FILE).exists():
         return request.out / POLICY_FILE
     torch.set_num_threads(request.threads)
-    with _worlds_of(request, settings) as worlds:
+    with results.alone(request.out), _worlds_of(request, settings) as worlds:
         model, progress = _start(request, settings, worlds)
         follower = _Follower(request, settings, evaluation, progress)
         if model.num_timesteps < settings.steps:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,26 @@ def claim(out: Path, name: str, identity: Mapping[str, Any]) -> None:
         raise SettingsError(
             "\n".join([f"{out} holds a run with other settings; choose another --out or remove it", *lines])
         )
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Let no other process use the folder ``out`` meanwhile; it is made if it is not there.
+
+    Raises:
+        SettingsError: if it is a file, or another process uses it.
+    """
+    _check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+        except BlockingIOError as error:
+            raise SettingsError(f"another process is at work in {out}: wait until it has ended") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -166,6 +166,22 @@ def test_an_interrupted_verification_goes_on_with_the_same_sample(
     assert record["sample"]["rows_per_cell"] == 2
 
 
+def test_two_verifications_of_an_entry_at_once_keep_out_of_each_others_way(
+    alone: Entry, request_here: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second: list[Outcome] = []
+
+    def meanwhile(module: str, order: dict, limits: Limits) -> Iterator[dict]:
+        second.extend(verify([alone], request_here))
+        yield from run_limited(module, order, limits)
+
+    monkeypatch.setattr("leaderboard.verify.run_limited", meanwhile)
+    (first,) = verify([alone], request_here)
+    assert first.verdict == ACCEPTED
+    assert [outcome.verdict for outcome in second] == [NOT_VERIFIED]
+    assert "another process is at work" in second[0].reason
+
+
 @pytest.mark.parametrize(("which", "where"), [("alone", "verify"), ("own", "probe")])
 def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
     which: str, where: str, request: pytest.FixtureRequest, request_here: Request, monkeypatch: pytest.MonkeyPatch
