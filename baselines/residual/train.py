@@ -69,11 +69,17 @@ def train_residual(request: Request) -> Path:
     if request.steps is not None:
         settings = replace(settings, steps=request.steps)
     identity = _identity(request, settings, evaluation)
-    results.claim(request.out, IDENTITY_FILE, identity)
-    if (request.out / REPORT_FILE).exists():
-        return request.out / POLICY_FILE
+    with results.alone(request.out):
+        results.claim(request.out, IDENTITY_FILE, identity)
+        if not (request.out / REPORT_FILE).exists():
+            _train(request, settings, evaluation, identity)
+    return request.out / POLICY_FILE
+
+
+def _train(request: Request, settings: Settings, evaluation: EvaluationSettings, identity: results.Record) -> None:
+    """Train from the last checkpoint to the end, and write the policy and its report."""
     torch.set_num_threads(request.threads)
-    with results.alone(request.out), _worlds_of(request, settings) as worlds:
+    with _worlds_of(request, settings) as worlds:
         model, progress = _start(request, settings, worlds)
         follower = _Follower(request, settings, evaluation, progress)
         if model.num_timesteps < settings.steps:
@@ -102,7 +108,6 @@ def train_residual(request: Request) -> Path:
     }
     results.write_json(request.out / REPORT_FILE, report)
     checkpoints.drop_buffer(request.out)
-    return path
 
 
 @contextmanager

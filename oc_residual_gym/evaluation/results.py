@@ -116,10 +116,10 @@ def claim(out: Path, name: str, identity: Mapping[str, Any]) -> None:
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Let no other process use the folder ``out`` meanwhile; it is made if it is not there.
+    """Let no other process of this machine use the folder ``out`` meanwhile; it is made if it is not there.
 
     Raises:
-        SettingsError: if it is a file, or another process uses it.
+        SettingsError: if it is a file, another process uses it, or its file system knows no locks.
     """
     _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -129,13 +129,15 @@ def alone(out: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
         except BlockingIOError as error:
             raise SettingsError(f"another process is at work in {out}: wait until it has ended") from error
+        except OSError as error:
+            raise SettingsError(f"cannot lock {out} ({error}): choose a folder on a local disk") from error
         yield
     finally:
         os.close(descriptor)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key and both values of what is not the same in ``one`` and ``other``; None stands for what one lacks."""
+    """Key and both values of what is not the same in ``one`` and ``other``; None where there is no such key."""
     return [(key, one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)]
 
 

@@ -157,4 +157,9 @@ def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
                 f"{period['p99']}), TCP {distance['mean']} mm from its target (at most {distance['max']}): "
                 f"{trial['stop_reason'] or trial['verdict']}"
             )
+        link = summaries[task]["link"]
+        print(
+            f"{task:12} link: {link['late']} of {link['answers']} answers were late, by {link['latest_ms']:.1f} ms at "
+            "most; a robot does without them, and stops where 20 in a row are"
+        )
     return 0, summaries

@@ -69,6 +69,7 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
             with open_cell(cell, settings.task, operator.verdict) as world:
                 env = PlacedObjects(make_env(world, trials.base_policy, settings.split, settings.steps), rig, judge)
                 run_trials(trials, lambda: env, operator, out, pictures=False)
+            link = rig.link()
         finally:
             if judge is not None:
                 judge.close()
@@ -77,6 +78,7 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
         "task": settings.task,
         "full_scene": settings.full_scene,
         "trials": [measure(path) for path in paths],
+        "link": link,
         "machine": machine(),
         "versions": versions(),
     }

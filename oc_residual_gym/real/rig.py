@@ -51,8 +51,9 @@ class Rig:
         pose_errors: error model of the published poses, see :data:`oc_residual_gym.perception.errors.MODELS`.
         seed: of those errors.
         motion_limits: whether a command beyond the FR3's limits stops the motion, as on the robot.
-        comm_constraints: whether 20 lost commands in a row stop it, as on the robot. The rig's clock waits for
-            an answer for up to 50 ms, so that a busy machine is not taken for a bad link.
+        comm_constraints: whether 20 lost commands in a row stop it, as on the robot. But time on the rig
+            stands still for up to 50 ms until an answer comes, so that a busy machine is not taken for a bad link;
+            :meth:`link` tells how often.
 
     Attributes:
         host: what a :class:`~oc_residual_gym.real.cell.Robot` connects to.
@@ -199,7 +200,14 @@ class Rig:
         data = scene_data(self._task, start, self._full_scene, self._pose_errors)
         self._ask({"place": {key: data[key] for key in ("objects", "bodies", "slides")}})
 
-    def _ask(self, request: dict[str, Any]) -> None:
+    def link(self) -> dict[str, Any]:
+        """How the client did so far: "answers" in motions, the "late" ones of them, and the worst delay "latest_ms".
+
+        A robot does not wait: it loses a command that comes after more than 1 ms, and stops where 20 in a row do.
+        """
+        return dict(self._ask({"link": None})["link"])
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._process is None:
             raise RigError("the rig is not open")
         with zmq.Context() as context, context.socket(zmq.REQ) as client:
@@ -208,9 +216,10 @@ class Rig:
             client.send_json(request)
             if not client.poll(int(_CONTROL_SECONDS * 1000)):
                 raise RigError(f"the rig's server did not answer {sorted(request)} within {_CONTROL_SECONDS:.0f} s")
-            answer = client.recv_json()
-        if answer != {"ok": True}:
+            answer: Any = client.recv_json()
+        if not answer["ok"]:
             raise RigError(f"the rig's server refused {request}: {answer}")
+        return dict(answer)
 
 
 def _free_host() -> str:

@@ -15,12 +15,15 @@ from oc_residual_gym.real.rig import rig_available
 pytestmark = pytest.mark.rig
 
 
-def test_lift_succeeds_through_the_wire(tmp_path: Path) -> None:
+def test_lift_succeeds_through_the_wire(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if reason := rig_available():
         pytest.skip(f"the rig cannot be installed here: {reason}")
     out = tmp_path / "out"
     assert main(["rehearse", "--task", "Lift", "--out", str(out)]) == 0
-    trials = json.loads((out / "rehearsal.json").read_text())["trials"]
+    summary = json.loads((out / "rehearsal.json").read_text())
+    trials, link = summary["trials"], summary["link"]
+    assert link["answers"] > 1000 and link["late"] < link["answers"]
+    assert f"{link['late']} of {link['answers']} answers were late" in capsys.readouterr().out
     assert {trial["arm"] for trial in trials if trial["verdict"] == "success"} == {"base", "residual"}
     assert all(trial["tracking_error_mm"]["mean"] < 20.0 for trial in trials if trial["steps"])
     assert (out / "rehearsal.png").stat().st_size > 5000

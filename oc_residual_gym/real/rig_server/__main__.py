@@ -45,9 +45,10 @@ def _plain(value: Any) -> Any:
 
 
 def answer(server: Server, poses: PosePublisher, control: zmq.Socket) -> None:
-    """Serve the fault switches; never returns."""
+    """Serve the fault switches, and tell how the link did; never returns."""
     while True:
         request: Any = control.recv_json()
+        reply: dict[str, Any] = {"ok": True}
         try:
             for key, value in request.items():
                 if key == "poses" and value in ("normal", "silent", "jump", "freeze"):
@@ -56,12 +57,14 @@ def answer(server: Server, poses: PosePublisher, control: zmq.Socket) -> None:
                     LateSocket.delay = float(value)
                 elif key == "block_gripper":
                     server.hand.blocked = bool(value)
+                elif key == "link":
+                    reply["link"] = server.link
                 elif key == "place":
                     server.physics_sim.place(value)
                     poses.begin()
                 else:
                     raise ValueError(f"unknown request {key!r}: {value!r}")
-            control.send_json({"ok": True})
+            control.send_json(reply)
         except Exception as error:
             control.send_json({"ok": False, "error": repr(error)})
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from franka_sim import FrankaSimServer
 from franka_sim.franka_protocol import SetCollisionBehaviorCommand
-from franka_sim.server.constants import RobotMode
 
 from .hand import Hand, HandServer
 from .physics import SceneSim
@@ -23,8 +22,8 @@ JOINT_REFLEX, CARTESIAN_REFLEX = 6, 7
 """Numbers of libfranka's errors (research_interface/robot/error.h)."""
 PATIENCE = 0.05
 """Seconds for which the clock waits for a command; without one, cycles are lost as on the robot."""
-OPENING_PATIENCE = 0.03
-"""The same for a motion's first command, which a client sends for the second state of the motion at the earliest."""
+OPENING_PATIENCE, OPENING_STATES = 0.03, range(2, 5)
+"""The same for a motion's first command: libfranka reads a motion's first state, and answers the next one it reads."""
 
 
 class LateSocket(socket.socket):
@@ -73,19 +72,28 @@ class Server(FrankaSimServer):
         )
         self.gripper_server = HandServer(host=settings["host"], backend=self.hand)
         self._thresholds: tuple[np.ndarray, np.ndarray] | None = None
-        self._moving = False  # whether the last state sent was one of a motion
-        self._answered = True  # whether the state before it was answered
+        self._motion, self._states_of_motion = 0, 0  # what the last state sent was one of, and how many there were
+        self._answered = True  # whether the last wait brought an answer
+        # Answers that motions needed, those of them that a robot would not have waited for, and the worst delay.
+        self.link = {"answers": 0, "late": 0, "latest_ms": 0.0}
 
     def _drain_gate(self, answer_deadline: float = 0.0) -> float:
         """As franka-sim's; besides, neither the next state nor the physics comes before the answer to the last one."""
         began = time.perf_counter()
-        waited: float = super()._drain_gate(answer_deadline)
         with self.physics_sim.clock:
+            waited: float = super()._drain_gate(answer_deadline)
+            late = self.comm.awaiting_answer
             while self._waits_on(time.perf_counter() - began):
                 time.sleep(self._DRAIN_GATE_YIELD)
                 waited = time.perf_counter() - began
+            waited += super()._drain_gate()  # what has come is applied
         self._answered = not self.comm.awaiting_answer
-        return waited + super()._drain_gate()  # what has come is applied
+        if self.comm.active:
+            self.link["answers"] += 1
+            self.link["late"] += late
+        if late:
+            self.link["latest_ms"] = max(self.link["latest_ms"], 1e3 * (time.perf_counter() - answer_deadline))
+        return waited
 
     def _waits_on(self, seconds: float) -> bool:
         """Whether to wait for a command after ``seconds`` without one."""
@@ -93,11 +101,13 @@ class Server(FrankaSimServer):
             return False
         if self.comm.awaiting_answer:
             return self._answered and seconds < PATIENCE
-        return self._moving and not self.comm.active and seconds < OPENING_PATIENCE
+        opens = self._motion != 0 and self._motion == self.comm.motion_id and not self.comm.active
+        return opens and self._states_of_motion in OPENING_STATES and seconds < OPENING_PATIENCE
 
     def _account_for_communication_cycle(self) -> None:
         super()._account_for_communication_cycle()
-        self._moving = self.robot_state.state["robot_mode"] == RobotMode.kMove
+        self._states_of_motion = self._states_of_motion + 1 if self._motion == self.comm.motion_id else 1
+        self._motion = self.comm.motion_id
 
     def handle_set_collision_behavior_command(self, client_socket: Any, header: Any, payload: bytes) -> None:
         command = SetCollisionBehaviorCommand.from_bytes(payload)
