@@ -25,7 +25,7 @@ def rerun(request: Record, emit: Emit) -> None:
         settings = EvaluationSettings((request["task"],), **request["settings"])
     except SettingsError as error:
         raise PolicyFailure(str(error)) from error
-    results.resume(out, settings.identity)  # a folder in use is no fault of the policy's
+    results.resume(out, settings.identity)  # a folder with other rows is no fault of the policy's
     rows = [(request["task"], seed) for seed in request["seeds"]]
     try:
         evaluate(settings, out, worlds=request["worlds"], rows=rows, bar=_Teller(emit))
