@@ -15,7 +15,7 @@ from oc_residual_gym.perception.filter import PoseFilter
 from oc_residual_gym.perception.simulated import SimulatedTracker
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicyError, ChunkRunner, PolicyView
-from oc_residual_gym.robots.mjcf import Visuals
+from oc_residual_gym.worlds.visuals import Visuals
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState, Snapshot
 from oc_residual_gym.worlds.base import Array, IntArray, Tracker, World
