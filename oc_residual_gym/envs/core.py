@@ -15,12 +15,12 @@ from oc_residual_gym.perception.filter import PoseFilter
 from oc_residual_gym.perception.simulated import SimulatedTracker
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicyError, ChunkRunner, PolicyView
-from oc_residual_gym.worlds.visuals import Visuals
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState, Snapshot
 from oc_residual_gym.worlds.base import Array, IntArray, Tracker, World
 from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
 from oc_residual_gym.worlds.sim import SimWorld
+from oc_residual_gym.worlds.visuals import Visuals
 
 REWARDS = ("dense", "sparse")
 _MAX_PAUSE = 3  # control steps, the longest inference pause of any domain

@@ -44,8 +44,6 @@ from oc_residual_gym.robots.hand import add_hand
 from oc_residual_gym.robots.mjcf import write_mjcf
 from oc_residual_gym.robots.shapes import ARM_COLLISION, ARM_VISUAL, Color
 
-__all__ = ["GRIPPER", "ROBOT", "add_arm", "add_gravity_compensation", "add_motors", "add_robot", "write_arm_mjcf"]
-
 ROBOT, GRIPPER = "robot0_", "gripper0_right_"
 """Prefixes of the names of arm and hand, robosuite's for its robot 0."""
 
@@ -80,16 +78,32 @@ def add_robot(spec: mujoco.MjSpec) -> None:
     """Add arm and hand, fixed to the world's origin, and the arm's motors."""
     base = spec.worldbody.add_body(name=f"{ROBOT}base", explicitinertial=True, ipos=(0.0, 0.0, 0.0))
     base.add_camera(name=f"{ROBOT}robotview", **ROBOT_VIEW_CAMERA)
-    last = add_arm(base, ROBOT)
-    base.first_body().add_site(name=f"{ROBOT}right_center", **CENTER_SITE)
-    mount = last.add_body(
-        name=f"{ROBOT}right_hand", pos=(0, 0, HAND_OFFSET), quat=quaternion(Rotation.from_euler("z", HAND_ROTATION))
-    )
-    mount.add_camera(name=f"{ROBOT}eye_in_hand", **EYE_IN_HAND_CAMERA)
-    mount.add_camera(name=f"{ROBOT}wrist", **WRIST_CAMERA)
-    add_hand(spec, mount, GRIPPER)
+    add_hand(spec, add_mounted_arm(base, ROBOT), GRIPPER)
     base.add_body(name=MOUNT_BODY)
     add_motors(spec, ROBOT, "torq_j{}")
+
+
+def add_mounted_arm(base: mujoco.MjsBody, prefix: str) -> mujoco.MjsBody:
+    """Add the arm to the body ``base``, which is the base frame; return the body of the hand's frame."""
+    last = add_arm(base, prefix)
+    base.first_body().add_site(name=f"{prefix}right_center", **CENTER_SITE)
+    mount = last.add_body(
+        name=f"{prefix}right_hand",
+        pos=(0.0, 0.0, HAND_OFFSET),
+        quat=quaternion(Rotation.from_euler("z", HAND_ROTATION)),
+    )
+    mount.add_camera(name=f"{prefix}eye_in_hand", **EYE_IN_HAND_CAMERA)
+    mount.add_camera(name=f"{prefix}wrist", **WRIST_CAMERA)
+    return mount
+
+
+def add_bare_arm(spec: mujoco.MjSpec, prefix: str) -> mujoco.MjsBody:
+    """Add the arm without hand on a body ``base``, with motors named after the joints, and the site
+    ``attachment_site`` at the flange; return the last link."""
+    last = add_arm(spec.worldbody.add_body(name="base"), prefix)
+    last.add_site(name="attachment_site", pos=(0.0, 0.0, HAND_OFFSET))
+    add_motors(spec, prefix, "joint{}")
+    return last
 
 
 def add_arm(base: mujoco.MjsBody, prefix: str) -> mujoco.MjsBody:
@@ -166,18 +180,16 @@ def write_arm_mjcf(path: str | os.PathLike[str]) -> None:
     ``attachment_site`` at the flange with the axes of link 7, keyframe ``home``: MuJoCo Menagerie's names.
     The file appears complete or not at all.
     """
-    spec = arm_spec("fr3_")
+    spec = empty_arm_model()
+    add_bare_arm(spec, "fr3_")
     spec.add_key(name="home", qpos=HOME_JOINT_POSITIONS)
     write_mjcf(spec, Path(path))
 
 
-def arm_spec(prefix: str) -> mujoco.MjSpec:
-    """The arm without hand on a body ``base``, with its motors and a site at the flange."""
+def empty_arm_model() -> mujoco.MjSpec:
+    """A model for the bare arm: MuJoCo's own options but for its integrator."""
     spec = mujoco.MjSpec()
     spec.modelname = "fr3"
     spec.compiler.degree = False
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    last = add_arm(spec.worldbody.add_body(name="base"), prefix)
-    last.add_site(name="attachment_site", pos=(0.0, 0.0, HAND_OFFSET))
-    add_motors(spec, prefix, "joint{}")
     return spec

@@ -39,11 +39,7 @@ def mjcf_of(spec: mujoco.MjSpec) -> Element:
     """The model as an element: options, hulls, bodies, motors, coupled joints and keyframes."""
     root = Element("mujoco", model=spec.modelname)
     SubElement(root, "compiler", angle="radian", autolimits="true", inertiagrouprange="0 0")
-    option = SubElement(root, "option", timestep=str(spec.option.timestep))
-    option.set("integrator", _INTEGRATORS[int(spec.option.integrator)])
-    option.set("cone", _CONES[int(spec.option.cone)])
-    option.set("impratio", str(spec.option.impratio))
-    option.set("ccd_tolerance", str(spec.option.ccd_tolerance))
+    root.extend(settings_elements(spec))
     asset = SubElement(root, "asset")
     asset.extend(hull_element(mesh) for mesh in spec.meshes)
     world = SubElement(root, "worldbody")
@@ -57,6 +53,27 @@ def mjcf_of(spec: mujoco.MjSpec) -> Element:
     for key in spec.keys:
         SubElement(keyframe, "key", name=key.name, qpos=text(key.qpos))
     return root
+
+
+def settings_elements(spec: mujoco.MjSpec) -> list[Element]:
+    """The physics' options, the model's statistics where they are set, and what is seen how."""
+    option = Element("option", timestep=str(spec.option.timestep))
+    option.set("integrator", _INTEGRATORS[int(spec.option.integrator)])
+    option.set("cone", _CONES[int(spec.option.cone)])
+    for key in ("impratio", "ccd_tolerance"):
+        option.set(key, str(getattr(spec.option, key)))
+    if spec.option.disableflags & mujoco.mjtDisableBit.mjDSBL_AUTORESET:
+        SubElement(option, "flag", autoreset="disable")
+    visual, source = Element("visual"), spec.visual
+    SubElement(visual, "map", znear=str(source.map.znear), zfar=str(source.map.zfar))
+    lights = {key: text(getattr(source.headlight, key)) for key in ("ambient", "diffuse", "specular")}
+    SubElement(visual, "headlight", lights)
+    SubElement(visual, "quality", shadowsize=str(source.quality.shadowsize))
+    SubElement(visual, "global", offwidth=str(source.global_.offwidth), offheight=str(source.global_.offheight))
+    if np.isnan(spec.stat.extent):
+        return [option, visual]
+    statistic = {"center": text(spec.stat.center), "extent": str(spec.stat.extent), "meansize": str(spec.stat.meansize)}
+    return [option, visual, Element("statistic", statistic)]
 
 
 def body_element(body: mujoco.MjsBody) -> Element:
@@ -74,7 +91,7 @@ def _append_contents(element: Element, body: mujoco.MjsBody) -> None:
         element.append(_inertial(body))
     element.extend(geom_element(geom) for geom in body.geoms)
     element.extend(_site(site) for site in body.sites)
-    element.extend(_camera(camera) for camera in body.cameras)
+    element.extend(camera_element(camera) for camera in body.cameras)
     element.extend(body_element(child) for child in body.bodies)
 
 
@@ -97,11 +114,11 @@ def geom_element(geom: mujoco.MjsGeom) -> Element:
 
 def hull_element(mesh: mujoco.MjsMesh) -> Element:
     """A mesh of vertices and, if it is only seen, faces."""
-    shell = mesh.inertia == mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
     element = Element("mesh", name=mesh.name, vertex=text(mesh.uservert))
-    element.set("inertia", "shell" if shell else "convex")
     if len(mesh.userface):
         element.set("face", text(mesh.userface))
+        # A surface need not be closed. MuJoCo before 3.3 does not know the attribute.
+        element.set("inertia", "shell")
     return element
 
 
@@ -168,8 +185,9 @@ def _site(site: mujoco.MjsSite) -> Element:
     return element
 
 
-def _camera(camera: mujoco.MjsCamera) -> Element:
+def camera_element(camera: mujoco.MjsCamera) -> Element:
+    """A camera of fixed pose."""
     element = Element("camera", name=camera.name, pos=text(camera.pos), fovy=text([camera.fovy]))
-    axes = camera.alt.xyaxes
-    element.set(*(("quat", text(camera.quat)) if np.isnan(axes[0]) else ("xyaxes", text(axes))))
+    turned = camera.alt.type == mujoco.mjtOrientation.mjORIENTATION_XYAXES
+    element.set("xyaxes" if turned else "quat", text(camera.alt.xyaxes if turned else camera.quat))
     return element

@@ -15,10 +15,10 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.worlds.visuals import Visuals
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.scene import build_scene
 from oc_residual_gym.worlds.sim import SimWorld
+from oc_residual_gym.worlds.visuals import Visuals
 
 POLICY_CAMERAS = ("shoulder", "wrist")
 POLICY_IMAGE_SIZE = (128, 128)

@@ -95,7 +95,7 @@ def build_scene(task: Task, visuals: Visuals = "light") -> Scene:
     add_robot(spec)
     add_gravity_compensation(spec)
     for item in task.specs:
-        add_object(spec, item).mocap = item.fixed
+        add_object(spec, item, f"{item.name}_").mocap = item.fixed
     add_cameras(spec)
     add_impedance(spec)
     add_hand_drive(spec)

@@ -33,21 +33,21 @@ DRAWER_INERTIA_SIZE = (0.1, 0.15, 0.02)
 """Half sizes in metres of the solid box whose inertia a drawer has."""
 
 
-def add_object(spec: mujoco.MjSpec, item: ObjectSpec) -> mujoco.MjsBody:
-    """Add the body ``<name>_main`` with its drawers ``<name>_<drawer>``, and the meshes of its geoms.
+def add_object(spec: mujoco.MjSpec, item: ObjectSpec, prefix: str) -> mujoco.MjsBody:
+    """Add the body ``<prefix>main`` with its drawers ``<prefix><drawer>``, and the meshes of its geoms.
 
     Contacts are so stiff that a 40 N grasp sinks in by less than 0.1 mm.
     """
     for i, geom in enumerate(item.geoms):
         if geom.type == "mesh":
-            _add_mesh(spec, f"{item.name}_g{i}", geom)
-    body = spec.worldbody.add_body(name=f"{item.name}_main")
+            _add_mesh(spec, f"{prefix}g{i}", geom)
+    body = spec.worldbody.add_body(name=f"{prefix}main")
     if not item.fixed:
-        body.add_joint(name=f"{item.name}_joint0", type=mujoco.mjtJoint.mjJNT_FREE)
+        body.add_joint(name=f"{prefix}joint0", type=mujoco.mjtJoint.mjJNT_FREE)
         _set_inertial(body, item.mass, item.inertia, item.center_of_mass)
-    _add_geoms(body, f"{item.name}_", item.geoms, item)
+    _add_geoms(body, prefix, item.geoms, item)
     for drawer in item.drawers:
-        _add_drawer(body, drawer, item)
+        _add_drawer(body, prefix, drawer, item)
     return body
 
 
@@ -96,8 +96,8 @@ def _shape(geom: Geom, mesh: str) -> dict[str, Any]:
     return placed | {"size": (*geom.size, 0.0, 0.0)[:3]}
 
 
-def _add_drawer(parent: mujoco.MjsBody, drawer: Drawer, item: ObjectSpec) -> None:
-    name = f"{item.name}_{drawer.name}"
+def _add_drawer(parent: mujoco.MjsBody, prefix: str, drawer: Drawer, item: ObjectSpec) -> None:
+    name = prefix + drawer.name
     body = parent.add_body(name=name, pos=drawer.pos)
     body.add_joint(
         name=f"{name}_slide",
