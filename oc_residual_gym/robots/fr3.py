@@ -98,11 +98,10 @@ def add_mounted_arm(base: mujoco.MjsBody, prefix: str) -> mujoco.MjsBody:
 
 
 def add_bare_arm(spec: mujoco.MjSpec, prefix: str) -> mujoco.MjsBody:
-    """Add the arm without hand on a body ``base``, with motors named after the joints, and the site
-    ``attachment_site`` at the flange; return the last link."""
+    """Add the arm without hand on a body ``base``, with the site ``attachment_site`` at the flange; return the last
+    link."""
     last = add_arm(spec.worldbody.add_body(name="base"), prefix)
     last.add_site(name="attachment_site", pos=(0.0, 0.0, HAND_OFFSET))
-    add_motors(spec, prefix, "joint{}")
     return last
 
 
@@ -182,6 +181,7 @@ def write_arm_mjcf(path: str | os.PathLike[str]) -> None:
     """
     spec = empty_arm_model()
     add_bare_arm(spec, "fr3_")
+    add_motors(spec, "fr3_", "joint{}")
     spec.add_key(name="home", qpos=HOME_JOINT_POSITIONS)
     write_mjcf(spec, Path(path))
 
