@@ -61,6 +61,10 @@ def connect(name: str) -> DevicePolicy:
     """
     if name not in DEVICES:
         raise DeviceError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
+    try:
+        import oc_residual_gym.bridge  # noqa: F401  # imports robosuite, or says which extra brings it
+    except ImportError as error:
+        raise DeviceError(f"cannot use the {name}: {error}") from error
     # All that the devices ask of an environment is how many arms it has.
     cell = SimpleNamespace(robots=[SimpleNamespace(arms=["right"])])
     try:

@@ -31,7 +31,7 @@ SUMMARY_FILE = "summary.json"
 CELL_KEYS = ("task", "base", "residual", "domain", "errors", "split")
 """What episodes of one cell of the summary have in common."""
 
-VERSIONED_PACKAGES = ("oc-residual-gym", "gymnasium", "mujoco", "numpy", "onnxruntime", "robosuite", "scipy")
+VERSIONED_PACKAGES = ("oc-residual-gym", "gymnasium", "mujoco", "numpy", "onnxruntime", "scipy")
 """Packages whose versions a result depends on."""
 
 _PACKAGE = Path(__file__).parents[1]

@@ -83,7 +83,7 @@ class SceneRenderer:
         self._height, self._width = size
         full = visuals == "full"
         quality = model.vis.quality
-        quality.offsamples = 4 if full else 0
+        quality.offsamples = 8 if full else 0
         if not full:
             # At 128 x 128 pixels the finer shapes look the same and cost two to three times as much.
             quality.numslices, quality.numstacks, quality.numquads = 12, 6, 1
@@ -94,7 +94,7 @@ class SceneRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = full
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = False
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = full
         self._option = mujoco.MjvOption()
         self._option.geomgroup[0] = 0
         self._option.sitegroup[:] = 0
