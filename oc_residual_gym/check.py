@@ -86,7 +86,9 @@ def _package(requirement: Requirement, extra: str | None = None) -> Finding:
 def _simulation() -> Finding:
     """Whether MuJoCo works: one control step of one task."""
     error = _error_of(_SIMULATE)
-    return Finding("simulation", not error, error or "works", 'reinstall MuJoCo: pip install --force-reinstall "mujoco"')
+    return Finding(
+        "simulation", not error, error or "works", 'reinstall MuJoCo: pip install --force-reinstall "mujoco"'
+    )
 
 
 def _onnxruntime() -> Finding:

@@ -54,7 +54,7 @@ def robosuite_model() -> mujoco.MjModel:
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, mujoco.MjModel]:
-    """"light": our own; "full": robosuite's, where that is installed."""
+    """ "light": our own; "full": robosuite's, where that is installed."""
     models = {"light": robot().compile()}
     return models | ({"full": robosuite_model()} if find_spec("robosuite") else {})
 

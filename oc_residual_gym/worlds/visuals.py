@@ -24,8 +24,8 @@ FLOOR_TILES = 2.0
 """Tiles per metre."""
 FLOOR_LIGHT, FLOOR_DARK, FLOOR_JOINT = (0.74, 0.76, 0.78), (0.70, 0.72, 0.74), (0.60, 0.62, 0.64)
 SKY_LOW, SKY_HIGH = (0.93, 0.95, 0.98), (0.55, 0.66, 0.80)
-LAMP_DIFFUSE, FILL_DIFFUSE, HEADLIGHT = (0.55, 0.54, 0.52), (0.16, 0.17, 0.20), (0.12, 0.12, 0.12)
-AMBIENT = (0.30, 0.30, 0.32)
+LAMP_DIFFUSE, FILL_DIFFUSE, HEADLIGHT = (0.58, 0.57, 0.54), (0.18, 0.19, 0.22), (0.15, 0.15, 0.15)
+AMBIENT = (0.36, 0.36, 0.38)
 SHADOW_SIZE = 8192
 """Pixels along each side of the shadows' map."""
 
