@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from baselines import BaselineError
-from oc_residual_gym.evaluation.results import Record, finished_summary, read_json, write_text
+from oc_residual_gym.evaluation.episodes import finished_summary
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
+from oc_residual_gym.files import Record, read_json, write_text
 from oc_residual_gym.tasks import PAPER_TASKS, TASKS
 
 CARD_FILE, NOTES_FILE = "card.md", "notes.md"

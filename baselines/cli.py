@@ -13,7 +13,7 @@ from baselines import BaselineError
 from baselines.residual import ALGORITHMS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import add_engine_options, engine_of, positive
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train_base(options: argparse.Namespace) -> None:
-    from oc_residual_gym.evaluation.evaluator import resolve_tasks
+    from oc_residual_gym.evaluation.settings import resolve_tasks
 
     tasks = resolve_tasks(options.task)
     try:
@@ -231,7 +231,7 @@ def _publish(options: argparse.Namespace) -> None:
 
 def _film(options: argparse.Namespace) -> None:
     from baselines.film import film, seed_to_show
-    from oc_residual_gym.evaluation.evaluator import EvaluationSettings
+    from oc_residual_gym.evaluation.settings import EvaluationSettings
 
     settings = EvaluationSettings(
         (options.task,), options.base, options.residual, options.domain, options.errors, options.split

@@ -13,24 +13,16 @@ from tqdm import tqdm
 
 from baselines.reading import reading
 from oc_residual_gym.engines import Engine
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.comparison import PLOT_FILE, TABLE_FILE
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate, resolve_tasks
+from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SUMMARY_FILE, cells, read_episodes
+from oc_residual_gym.evaluation.evaluator import evaluate
 from oc_residual_gym.evaluation.pairing import paired_rates
+from oc_residual_gym.evaluation.provenance import commit, machine, versions
 from oc_residual_gym.evaluation.report import markdown_table, percent, plot_rates
-from oc_residual_gym.evaluation.results import (
-    EPISODES_FILE,
-    SUMMARY_FILE,
-    Record,
-    cells,
-    commit,
-    machine,
-    read_episodes,
-    versions,
-    write_json,
-    write_text,
-)
-from oc_residual_gym.policies.residual import tasks_with_residual
+from oc_residual_gym.evaluation.settings import EvaluationSettings, resolve_tasks
+from oc_residual_gym.files import Record, write_json, write_text
+from oc_residual_gym.residuals import tasks_with_residual
 
 CONDITIONS = (("nominal", "paper"), ("twin", "tracker"))
 """Domain and pose errors: the world of the training, and the one that stands in for reality."""

@@ -15,9 +15,9 @@ from baselines import BaselineError, chunks
 from baselines.chunks import FloatArray, Samples, samples_of
 from demos_replay.demo import Demo
 from demos_replay.writers.robomimic import read_demos
-from oc_residual_gym.evaluation.results import read_json, write_json
+from oc_residual_gym.files import read_json, write_json
+from oc_residual_gym.states import IntArray
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import IntArray
 from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
 
 INSTRUCTION_BYTES = 64

@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 from baselines import BaselineError
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings
-from oc_residual_gym.evaluation.results import EPISODES_FILE, SETTINGS_FILE, Record, read_episodes, read_json
+from oc_residual_gym.errors import RenderError
+from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SETTINGS_FILE, read_episodes
+from oc_residual_gym.evaluation.settings import EvaluationSettings
+from oc_residual_gym.files import Record, read_json
+from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.video import VIDEO_RATES, Colour, Picture, check_suffix, episode, write_video
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
-from oc_residual_gym.worlds.render import CAMERAS, RenderError
+from oc_residual_gym.worlds.render import CAMERAS
 
 SIZE = (300, 400)
 """Height and width in pixels of the scene on either side."""

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from oc_residual_gym.evaluation.episodes import cells
 from oc_residual_gym.evaluation.pairing import means_of
 from oc_residual_gym.evaluation.report import markdown_table
-from oc_residual_gym.evaluation.results import Record, cells
+from oc_residual_gym.files import Record
 
 Sides = Mapping[str, Sequence[Record]]
 """Episodes of "base", "residual" and "oracle"."""

@@ -15,7 +15,8 @@ from baselines.data import DemoFiles, code_hash, visual_samples
 from baselines.export import export_policy
 from baselines.replays import replays_of
 from baselines.training import Schedule, train
-from oc_residual_gym.evaluation import results
+from oc_residual_gym.evaluation import provenance
+from oc_residual_gym.files import write_json, write_text
 from oc_residual_gym.tasks import TASKS
 
 POLICY_VERSION = "v0"
@@ -112,11 +113,11 @@ def _train(request: Request, name: str, source: DemoFiles, module: Any, model: n
         "failed_replays": dict(source.failed),
         "replays": replays,
         "command": request.command,
-        "machine": results.machine(),
-        "commit": results.commit(),
+        "machine": provenance.machine(),
+        "commit": provenance.commit(),
         **identity,
     }
-    results.write_json(request.out / f"{name}.json", report)
+    write_json(request.out / f"{name}.json", report)
     return path
 
 
@@ -140,4 +141,4 @@ def _claim(out: Path, base: str) -> None:
     marker = out / "base.txt"
     if marker.exists() and marker.read_text(encoding="utf-8").strip() != base:
         raise BaselineError(f"{out} holds policies of another kind (base.txt); choose another --out")
-    results.write_text(marker, base + "\n")
+    write_text(marker, base + "\n")

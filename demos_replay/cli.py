@@ -35,7 +35,7 @@ def _mistakes() -> list[type[Exception]]:
     """What a user can cause; whatever else is raised is a fault of ours and shows its traceback."""
     from demos_replay.devices import DeviceError
     from demos_replay.writers import WriterError
-    from oc_residual_gym.worlds.render import RenderError
+    from oc_residual_gym.errors import RenderError
 
     return [LogError, DeviceError, WriterError, RenderError, OSError]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from oc_residual_gym.worlds.base import Array, BoolArray
+from oc_residual_gym.states import Array, BoolArray
 
 
 @dataclass(frozen=True)

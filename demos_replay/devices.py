@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION
+from oc_residual_gym.errors import BasePolicyError
 from oc_residual_gym.geometry import quat_from_rotvec, quat_multiply
-from oc_residual_gym.policies.base import BasePolicyError, PolicyView
-from oc_residual_gym.worlds.base import Array, IntArray
+from oc_residual_gym.policies.base import PolicyView
+from oc_residual_gym.states import Array, IntArray
 
 DEVICES = {"keyboard": "Keyboard", "spacemouse": "SpaceMouse", "dualsense": "DualSense"}
 """By our names, robosuite's classes."""

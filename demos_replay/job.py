@@ -22,7 +22,8 @@ from demos_replay.replay import Replayer
 from demos_replay.sources import Poses, Source, by_task, find_sources, read_start_poses
 from demos_replay.writers import WriterError
 from demos_replay.writers.robomimic import assemble, write_demos
-from oc_residual_gym.evaluation.results import versions, write_json
+from oc_residual_gym.evaluation.provenance import versions
+from oc_residual_gym.files import write_json
 from oc_residual_gym.tasks import TASKS
 
 WORLDS, LONGEST = 32, 600.0

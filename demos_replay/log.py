@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from oc_residual_gym.worlds.base import Array, BoolArray
+from oc_residual_gym.states import Array, BoolArray
 
 MAX_SECONDS = 3600.0
 """Of a demonstration: what claims to be longer has its time in another unit, or holds several."""

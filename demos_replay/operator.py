@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 from oc_residual_gym.geometry import pose_multiply, quat_from_rotvec, quat_multiply
 from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.policies.expert import follow
+from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks.base import Snapshot, Task
-from oc_residual_gym.worlds.base import Array, IntArray
 
 PACE = (0.55, 0.95)
 """Share of the expert's speed at which the operator works."""

@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from demos_replay.log import Log
 from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks.moves import GRASP_WAIT, RELEASE_WAIT
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
 
 ROUNDING = 1.01
 """Share of the rate limits up to which a stored target counts as within them."""

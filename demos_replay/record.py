@@ -16,8 +16,8 @@ from demos_replay.operator import OperatorPolicy
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.log_schema import SCHEMA, Recording, add
 from oc_residual_gym.policies.base import BasePolicy
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
 
 WORLDS = 25
 """Demonstrations of the scripted operator that are recorded at a time."""

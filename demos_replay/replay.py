@@ -15,8 +15,8 @@ from demos_replay.transfer import Placement, place
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.geometry import norm, rotation_between
 from oc_residual_gym.policies.base import PolicyView
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, IntArray
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, IntArray
 from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
 
 MAX_LAG = 6

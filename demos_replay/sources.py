@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from demos_replay.log import LogError
 from demos_replay.readers import Skipped, demo_names, open_log, read_demo_or_skip
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import Array
 
 SHOWN = 5
 """Reasons, or names, in one message."""

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from demos_replay.log import Log, LogError
 from demos_replay.transfer import place
 from oc_residual_gym.robots.constants import MAX_OPENING
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
 from oc_residual_gym.worlds.domains import EpisodePhysics
 from oc_residual_gym.worlds.render import shared_renderer
 from oc_residual_gym.worlds.sim import SimWorld

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from demos_replay.log import Log, LogError, LogObject
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks import lift, peg_insert, pick_place, stack
 from oc_residual_gym.tasks.base import InitialState, Task, heading
-from oc_residual_gym.worlds.base import Array
 
 GRASPED: Mapping[str, str] = {"Lift": "block", "PickPlace": "block", "Stack": "white", "PegInsert": "peg"}
 """By task, the object whose place follows from where the hand closes. In the other tasks it does not."""

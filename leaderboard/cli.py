@@ -13,7 +13,7 @@ from leaderboard.about import EXAMPLE
 from leaderboard.entry import ENTRIES, ENTRY_FILE, Entry, load_entries
 from leaderboard.limits import MEMORY_GIB, WORLDS
 from oc_residual_gym.cli import positive
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 
 SITE = Path("results/site")
 WORK = Path("results/verify")

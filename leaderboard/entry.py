@@ -23,7 +23,7 @@ from typing import Any
 
 from leaderboard import LeaderboardError
 from leaderboard.tracks import ERRORS, REAL, SPLIT, TRACKS, Cell
-from oc_residual_gym.evaluation.results import Record, read_json
+from oc_residual_gym.files import Record, read_json
 
 ENTRIES = Path(__file__).parent / "entries"
 VERIFICATIONS = Path(__file__).parent / "verifications"

@@ -9,14 +9,8 @@ from pathlib import Path
 from leaderboard import LeaderboardError, tracks
 from leaderboard.platforms import differences
 from leaderboard.tracks import ERRORS, SPLIT, Cell
-from oc_residual_gym.evaluation.results import (
-    EPISODES_FILE,
-    SETTINGS_FILE,
-    Record,
-    finished_summary,
-    read_episodes,
-    read_json,
-)
+from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SETTINGS_FILE, finished_summary, read_episodes
+from oc_residual_gym.files import Record, read_json
 
 RUNS = "runs"
 """In the folder of a comparison, the folder of its evaluations."""

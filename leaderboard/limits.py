@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from leaderboard import LeaderboardError
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.files import Record
 
 MEMORY_GIB = 4.0
 """Memory for data that a child may take after its start; 64 worlds need 0.4 with the base "bc", 0.8 with "vla"."""

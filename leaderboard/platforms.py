@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from oc_residual_gym.evaluation import results
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.evaluation import provenance
+from oc_residual_gym.files import Record, differing
 
 
 def current_platform() -> Record:
     """What rows are run on here, as verifications hold it."""
     return {
-        "machine": results.machine(),
-        "versions": results.versions(),
-        "simulation": results.simulation_hash(),
-        "commit": results.commit(),
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+        "simulation": provenance.simulation_hash(),
+        "commit": provenance.commit(),
     }
 
 
@@ -24,7 +24,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     Both have "machine", "versions" and "simulation", as in entry.json and in verifications.
     """
-    return [f"{key} ({mine}; {theirs})" for key, mine, theirs in results.differing(identity(one), identity(other))]
+    return [f"{key} ({mine}; {theirs})" for key, mine, theirs in differing(identity(one), identity(other))]
 
 
 def identity(platform: Mapping[str, Any]) -> Record:

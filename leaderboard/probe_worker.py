@@ -9,12 +9,13 @@ import numpy as np
 
 from leaderboard.limits import Emit, PolicyFailure, serve
 from oc_residual_gym.envs.observation import make_layout
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.files import Record
 from oc_residual_gym.policies.base import PolicyView
-from oc_residual_gym.policies.onnx_policy import OnnxBasePolicy, OnnxResidual
+from oc_residual_gym.policies.onnx_policy import OnnxBasePolicy
+from oc_residual_gym.residuals.onnx import OnnxResidual
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.base import Array
 
 INPUTS, BATCH = 64, 8
 """Made-up inputs; they are given all at once, ``BATCH`` at a time, and one by one."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leaderboard.entry import ENTRIES, VERIFICATIONS, Entry, verification_of
 from leaderboard.verdict import REJECTED, Finding
-from oc_residual_gym.evaluation.results import Record, write_json
+from oc_residual_gym.files import Record, write_json
 
 LISTED, NOT_VERIFIED = "listed", "not verified"
 """What is said of trials on real robots alone, and where verification itself failed: neither is a verdict."""

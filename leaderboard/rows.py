@@ -9,7 +9,7 @@ from leaderboard import tracks
 from leaderboard.entry import parse_json
 from leaderboard.schema import row_problems
 from leaderboard.tracks import Cell, Track
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.files import Record
 from oc_residual_gym.registration import MAX_EPISODE_STEPS
 
 SHOWN = 5

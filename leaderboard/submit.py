@@ -16,9 +16,10 @@ from leaderboard.evaluations import CellRows, cell_rows, described, read_evaluat
 from leaderboard.tracks import REAL, TRACKS, Cell
 from leaderboard.trainings import training_content
 from leaderboard.validate import OWN_BASES, POLICY_FREE
-from oc_residual_gym.evaluation.results import Record, json_line, write_json, write_text
-from oc_residual_gym.policies.residual import TRAINED
+from oc_residual_gym.evaluation.episodes import json_line
+from oc_residual_gym.files import Record, write_json, write_text
 from oc_residual_gym.policies.versions import NEWEST, residual_file
+from oc_residual_gym.residuals import TRAINED
 
 
 @dataclass(frozen=True)

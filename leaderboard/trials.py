@@ -8,8 +8,8 @@ from typing import Any
 
 from leaderboard import LeaderboardError, tracks
 from leaderboard.entry import parse_json
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.files import Record
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
 from oc_residual_gym.real.trials import ARMS, SUFFIX, read_trials
 

@@ -10,7 +10,7 @@ from scipy.stats import binomtest, hypergeom
 
 from leaderboard.entry import row_of
 from leaderboard.tracks import Cell
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.files import Record
 
 ACCEPTED, DEVIATING, REJECTED = "accepted", "deviating", "rejected"
 FLIP_RATE = 0.01

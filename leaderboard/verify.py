@@ -24,8 +24,9 @@ from leaderboard.records import LISTED, NOT_VERIFIED, Outcome, record_of, record
 from leaderboard.tracks import Cell
 from leaderboard.validate import check_files, validate
 from leaderboard.verdict import REJECTED, Finding, compare, judge, risk
-from oc_residual_gym.evaluation import SettingsError, results
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.episodes import EPISODES_FILE, read_episodes
+from oc_residual_gym.files import Record, alone, read_json, write_json
 from oc_residual_gym.registration import MAX_EPISODE_STEPS
 
 STEP_SECONDS = 0.05
@@ -80,7 +81,7 @@ def verify(entries: Sequence[Entry], request: Request) -> Iterator[Outcome]:
             before = bar.n
             try:
                 folder = _work_folder(entry, request, platform)
-                with results.alone(folder):
+                with alone(folder):
                     outcome = _verify(entry, folder, request, platform, bar)
             except (LeaderboardError, SettingsError, OSError) as error:
                 outcome = Outcome(entry.id, NOT_VERIFIED, str(error))
@@ -123,7 +124,7 @@ def _verify(entry: Entry, folder: Path, request: Request, platform: Record, bar:
             raise LeaderboardError(f"{cell.task} in {cell.domain}: {error}") from error
         finally:
             state["seconds"] += time.monotonic() - began
-            results.write_json(folder / STATE_FILE, state)
+            write_json(folder / STATE_FILE, state)
     if _has_changed(entry):
         shutil.rmtree(folder)  # its rows may be of either content
         raise LeaderboardError("its files were changed while it was verified: verify it again")
@@ -156,11 +157,11 @@ def _state(folder: Path, request: Request) -> Record:
     """What an interrupted verification noted, or the beginning of a new one."""
     path = folder / STATE_FILE
     if path.exists():
-        return results.read_json(path)
+        return read_json(path)
     # From the system's entropy: nobody can make an entry whose false rows are not in the sample. 53 bits are exact
     # in every reader of JSON.
     state = {"sample_seed": secrets.randbits(53) if request.rows else None, "seconds": 0.0}
-    results.write_json(path, state)
+    write_json(path, state)
     return state
 
 
@@ -195,7 +196,7 @@ def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: Request, folde
     with closing(run_limited("leaderboard.rerun_worker", order, limits)) as messages:
         for message in messages:
             bar.update(message["episodes"])
-    episodes = results.read_episodes(out / results.EPISODES_FILE)
+    episodes = read_episodes(out / EPISODES_FILE)
     if sorted(episode["seed"] for episode in episodes) != list(seeds):
         raise LeaderboardError(f"{out} holds other rows than were run: remove it and verify again")
     return compare(cell, entry.rows_of(cell), episodes)

@@ -17,11 +17,12 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from oc_residual_gym.evaluation.results import Record, machine, versions
+from oc_residual_gym.evaluation.provenance import machine, versions
+from oc_residual_gym.files import Record
 from oc_residual_gym.registration import env_id
+from oc_residual_gym.states import Array
 from oc_residual_gym.worlds.render import POLICY_IMAGE_SIZE
 from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
 
@@ -57,8 +58,6 @@ _CONTROL = (
     | mujoco.mjtState.mjSTATE_MOCAP_POS.value
     | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
 )
-
-Array = NDArray[np.float64]
 
 
 def bench(tasks: Sequence[str]) -> Record:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from oc_residual_gym.engines import Engine
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.real import cli as real_commands
 from oc_residual_gym.registration import env_id
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"oc-residual {options.command}: {error}", file=sys.stderr)
         return 2
     if options.json:
-        from oc_residual_gym.evaluation.results import write_json
+        from oc_residual_gym.files import write_json
 
         write_json(options.json, result)
     return code
@@ -172,7 +172,8 @@ def _tasks(options: argparse.Namespace) -> Outcome:
 
 
 def _evaluate(options: argparse.Namespace) -> Outcome:
-    from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate, resolve_tasks
+    from oc_residual_gym.evaluation.evaluator import evaluate
+    from oc_residual_gym.evaluation.settings import EvaluationSettings, resolve_tasks
 
     settings = EvaluationSettings(
         tasks=resolve_tasks(options.task),
@@ -202,7 +203,7 @@ def _compare(options: argparse.Namespace) -> Outcome:
 
 def _bench(options: argparse.Namespace) -> Outcome:
     from oc_residual_gym.bench import bench, table
-    from oc_residual_gym.evaluation.evaluator import resolve_tasks
+    from oc_residual_gym.evaluation.settings import resolve_tasks
 
     result = bench(resolve_tasks(options.task))
     print(table(result), end="")
@@ -210,9 +211,9 @@ def _bench(options: argparse.Namespace) -> Outcome:
 
 
 def _render(options: argparse.Namespace) -> Outcome:
-    from oc_residual_gym.evaluation.evaluator import EvaluationSettings
+    from oc_residual_gym.errors import RenderError
+    from oc_residual_gym.evaluation.settings import EvaluationSettings
     from oc_residual_gym.video import render_episode
-    from oc_residual_gym.worlds.render import RenderError
 
     settings = EvaluationSettings(
         (options.task,), options.base, options.residual, options.domain, options.errors, options.split

@@ -14,11 +14,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oc_residual_gym.compiled import njit
-
-Array = NDArray[np.float64]
+from oc_residual_gym.states import Array
 
 IDENTITY_QUATERNION = np.array([0.0, 0.0, 0.0, 1.0])
 

@@ -48,9 +48,9 @@ from robosuite.utils.observables import Observable, sensor
 
 from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, start_of
 from oc_residual_gym.robots.constants import MAX_OPENING
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 from oc_residual_gym.worlds.scene import (
     GRIPPER,
     HAND,

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings
-from oc_residual_gym.evaluation.results import write_bytes
-from oc_residual_gym.policies.residual import load_residual
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.settings import EvaluationSettings
+from oc_residual_gym.files import write_bytes
+from oc_residual_gym.residuals import load_residual
+from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
 from oc_residual_gym.worlds.render import CAMERAS
 
 Picture = NDArray[np.uint8]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.policies.base import BasePolicyError
+from oc_residual_gym.errors import BasePolicyError
 
 
 def make(**kwargs) -> gym.Env:

@@ -14,7 +14,7 @@ import pytest
 from demos_replay.demo import Demo
 from demos_replay.writers.robomimic import write_demos
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation.results import write_json
+from oc_residual_gym.files import write_json
 from oc_residual_gym.policies.onnx_policy import OnnxFile
 from oc_residual_gym.tasks import TASKS
 
@@ -134,7 +134,7 @@ def test_training_survives_a_kill_and_its_file_acts(
     data = str(files["plain" if base == "bc" else "visual"])
     task = "Lift" if base == "bc" else "all"
     # The visual file has two of the six tasks.
-    monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.TASKS", {t: TASKS[t] for t in ("Lift", "PegInsert")})
+    monkeypatch.setattr("oc_residual_gym.evaluation.settings.TASKS", {t: TASKS[t] for t in ("Lift", "PegInsert")})
     monkeypatch.setattr(vla, "SCHEDULE", training.Schedule(steps=4, batch=4, learning_rate=1e-3))
 
     def command(out: Path) -> list[str]:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.comparison import compare
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate
-from oc_residual_gym.evaluation.results import cells
+from oc_residual_gym.evaluation.episodes import cells
+from oc_residual_gym.evaluation.evaluator import evaluate
+from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
 from oc_residual_gym.tasks import TASKS
 
@@ -67,7 +68,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(finished: Path, tmp_path: P
 
 def test_a_finished_run_is_not_run_again(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.ResidualWorlds", None)
+    monkeypatch.setattr("oc_residual_gym.evaluation.rollout.ResidualWorlds", None)
     evaluate(SETTINGS, tmp_path)
     assert (tmp_path / "episodes.jsonl").read_bytes() == (finished / "episodes.jsonl").read_bytes()
 
@@ -135,7 +136,7 @@ def failing(actions: np.ndarray, core: ResidualWorlds) -> np.ndarray:
 def test_a_residual_that_returns_no_action_is_named_with_its_episode(
     odd: Callable, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.load_residual", lambda *_: OddResidual(odd))
+    monkeypatch.setattr("oc_residual_gym.evaluation.rollout.load_residual", lambda *_: OddResidual(odd))
     with pytest.raises(SettingsError) as error:
         evaluate(SETTINGS, tmp_path, worlds=3)
     assert str(error.value) == f"residual policy 'odd' {told}"
@@ -149,7 +150,7 @@ def test_what_a_residual_says_of_an_episode_that_is_over_does_not_matter(
         return actions
 
     monkeypatch.setattr(
-        "oc_residual_gym.evaluation.evaluator.load_residual", lambda *_: OddResidual(nan_where_it_is_over)
+        "oc_residual_gym.evaluation.rollout.load_residual", lambda *_: OddResidual(nan_where_it_is_over)
     )
     evaluate(SETTINGS, tmp_path, worlds=3)
     wanted = [episode["steps"] for episode in episodes_of(finished)]

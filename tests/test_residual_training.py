@@ -22,11 +22,15 @@ from baselines.residual.privileged import privileged, privileged_size  # noqa: E
 from baselines.residual.settings import load_settings  # noqa: E402
 from baselines.residual.worlds import TrainingWorlds  # noqa: E402
 from oc_residual_gym.envs.actions import ResidualScales, compose  # noqa: E402
-from oc_residual_gym.evaluation import results  # noqa: E402
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, run_rows  # noqa: E402
-from oc_residual_gym.evaluation.results import write_json, write_text  # noqa: E402
+from oc_residual_gym.evaluation.rollout import run_rows  # noqa: E402
+from oc_residual_gym.evaluation.settings import EvaluationSettings  # noqa: E402
+from oc_residual_gym.files import (  # noqa: E402
+    alone,
+    write_json,
+    write_text,
+)
 from oc_residual_gym.perception.errors import MODELS  # noqa: E402
-from oc_residual_gym.policies.onnx_policy import OnnxResidual  # noqa: E402
+from oc_residual_gym.residuals.onnx import OnnxResidual  # noqa: E402
 
 SMALL = {
     "ppo": "n_steps = 8\nbatch_size = 16",
@@ -130,7 +134,7 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
 def test_a_folder_in_which_another_process_trains_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with results.alone(tmp_path / "out"):
+    with alone(tmp_path / "out"):
         assert train("sac", tmp_path / "out") == 2
     assert f"another process is at work in {tmp_path / 'out'}" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("checkpoint-*"))

@@ -16,8 +16,8 @@ from scipy.spatial.transform import Rotation
 
 import oc_residual_gym  # noqa: F401
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.errors import BasePolicyError
 from oc_residual_gym.policies import load_base_policy
-from oc_residual_gym.policies.base import BasePolicyError
 from oc_residual_gym.policies.server import COLUMNS, parse_address, state_columns, targets_from_actions
 from oc_residual_gym.tasks import TASKS
 

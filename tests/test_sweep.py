@@ -19,8 +19,9 @@ from baselines import sweep as sweep_module
 from baselines.cli import main
 from baselines.residual import settings as settings_module
 from baselines.sweep import Request
-from oc_residual_gym.engines import Engine, WorkerError, WorkerLost, attempt
-from oc_residual_gym.evaluation.results import write_json
+from oc_residual_gym.engines import Engine, attempt
+from oc_residual_gym.errors import WorkerError, WorkerLost
+from oc_residual_gym.files import write_json
 
 SETTINGS = """
 [training]

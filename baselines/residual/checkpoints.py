@@ -12,7 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from baselines import BaselineError
-from oc_residual_gym.evaluation import results
+from oc_residual_gym.files import Record, read_json, write_json
 
 MODEL_FILE, BUFFER_FILE, PROGRESS_FILE = "model.zip", "replay_buffer.pkl", "progress.json"
 
@@ -24,7 +24,7 @@ class Progress:
     commit: str | None = None
     """Of this package, when the training began."""
     seconds: float = 0.0
-    curve: list[results.Record] = field(default_factory=list)
+    curve: list[Record] = field(default_factory=list)
     """One record an evaluation."""
 
 
@@ -36,7 +36,7 @@ def save(model: BaseAlgorithm, progress: Progress, out: Path) -> None:
     model.save(temporary / MODEL_FILE)
     if isinstance(model, OffPolicyAlgorithm):
         model.save_replay_buffer(temporary / BUFFER_FILE)
-    results.write_json(temporary / PROGRESS_FILE, asdict(progress))
+    write_json(temporary / PROGRESS_FILE, asdict(progress))
     older = sorted(out.glob("checkpoint-*"))
     folder = out / f"checkpoint-{model.num_timesteps:012d}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -62,7 +62,7 @@ def load(kind: type[BaseAlgorithm], worlds: VecEnv, out: Path) -> tuple[BaseAlgo
             model.load_replay_buffer(folder / BUFFER_FILE)
             assert model.replay_buffer is not None
             _cut(model.replay_buffer)
-        return model, Progress(**results.read_json(folder / PROGRESS_FILE))
+        return model, Progress(**read_json(folder / PROGRESS_FILE))
     except Exception as error:  # whatever a damaged zip file, pickle or JSON file raises
         raise BaselineError(f"{folder} is damaged ({error!r}): remove it to begin this training anew") from error
 

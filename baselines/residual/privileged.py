@@ -19,7 +19,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor
 
 from oc_residual_gym.geometry import matrix_from_quat, rotate_inverse
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 FAR, NEAR = 0.2, 0.01
 """Metres by which relative positions are divided: once plainly, and once for what is near, squashed by tanh."""

@@ -13,9 +13,10 @@ from baselines.cards import notes_lines, write_sections
 from baselines.data import code_hash
 from baselines.residual import POLICY_FILE, REPORT_FILE
 from oc_residual_gym.evaluation.comparison import TABLE_FILE
+from oc_residual_gym.evaluation.episodes import finished_summary
 from oc_residual_gym.evaluation.report import markdown_table, percent, save_figure
-from oc_residual_gym.evaluation.results import Record, finished_summary, read_json
 from oc_residual_gym.evaluation.statistics import wilson
+from oc_residual_gym.files import Record, read_json
 from oc_residual_gym.policies.versions import NEWEST
 from oc_residual_gym.tasks import TASKS
 

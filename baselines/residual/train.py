@@ -26,10 +26,13 @@ from baselines.residual.curve import write_curve
 from baselines.residual.export import export_residual
 from baselines.residual.settings import Settings, load_settings
 from baselines.residual.worlds import TrainingWorlds
-from oc_residual_gym.evaluation import SettingsError, results
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, run_rows
+from oc_residual_gym.errors import RenderError, SettingsError
+from oc_residual_gym.evaluation import provenance
+from oc_residual_gym.evaluation.episodes import cells
+from oc_residual_gym.evaluation.rollout import run_rows
+from oc_residual_gym.evaluation.settings import EvaluationSettings
+from oc_residual_gym.files import Record, alone, claim, write_json
 from oc_residual_gym.policies.versions import NEWEST
-from oc_residual_gym.worlds.render import RenderError
 
 CHECKPOINT_SECONDS = 300.0
 EVALUATIONS = 10
@@ -69,14 +72,14 @@ def train_residual(request: Request) -> Path:
     if request.steps is not None:
         settings = replace(settings, steps=request.steps)
     identity = _identity(request, settings, evaluation)
-    with results.alone(request.out):
-        results.claim(request.out, IDENTITY_FILE, identity)
+    with alone(request.out):
+        claim(request.out, IDENTITY_FILE, identity)
         if not (request.out / REPORT_FILE).exists():
             _train(request, settings, evaluation, identity)
     return request.out / POLICY_FILE
 
 
-def _train(request: Request, settings: Settings, evaluation: EvaluationSettings, identity: results.Record) -> None:
+def _train(request: Request, settings: Settings, evaluation: EvaluationSettings, identity: Record) -> None:
     """Train from the last checkpoint to the end, and write the policy and its report."""
     torch.set_num_threads(request.threads)
     with _worlds_of(request, settings) as worlds:
@@ -102,11 +105,11 @@ def _train(request: Request, settings: Settings, evaluation: EvaluationSettings,
         "curve": progress.curve,
         "command": request.command,
         "threads": request.threads,
-        "machine": results.machine(),
-        "versions": results.versions(),
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
         "commit": progress.commit,
     }
-    results.write_json(request.out / REPORT_FILE, report)
+    write_json(request.out / REPORT_FILE, report)
     checkpoints.drop_buffer(request.out)
 
 
@@ -133,7 +136,7 @@ def _worlds_of(request: Request, settings: Settings) -> Iterator[TrainingWorlds]
         worlds.close()
 
 
-def _identity(request: Request, settings: Settings, evaluation: EvaluationSettings) -> results.Record:
+def _identity(request: Request, settings: Settings, evaluation: EvaluationSettings) -> Record:
     """What the training depends on."""
     hashes = evaluation.hashes  # reads and hashes files each time
     return {
@@ -155,7 +158,7 @@ def _start(request: Request, settings: Settings, worlds: TrainingWorlds) -> tupl
     monitored = VecMonitor(worlds)
     model, progress = checkpoints.load(CLASSES[settings.algorithm], monitored, request.out) or (
         make_model(settings, monitored, request.seed),
-        Progress(results.commit()),
+        Progress(provenance.commit()),
     )
     # The worlds are not in the checkpoint: a training that goes on starts new episodes.
     worlds.seed(int(np.random.SeedSequence([request.seed, model.num_timesteps]).generate_state(1)[0] >> 1))
@@ -194,7 +197,7 @@ class _Follower(BaseCallback):
         export_residual(self.model, self.training_env.get_attr("observation_layout")[0], self._settings.bound, path, {})
         settings = replace(self._evaluation, residual=str(path))
         episodes = list(run_rows(settings, settings.rows, EVALUATION_EPISODES, self._request.threads))
-        cell = results.cells(episodes)[0]
+        cell = cells(episodes)[0]
         measured = {k: cell[k] for k in ("success_rate", "mean_steps", "mean_return", "mean_correction_mm")}
         minutes = round(self._seconds() / 60.0, 2)
         record = {"steps": self.num_timesteps, "updates": gradient_updates(self.model), "minutes": minutes, **measured}

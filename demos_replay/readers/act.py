@@ -23,7 +23,7 @@ from demos_replay.readers.columns import Columns, check_width, fingers, understa
 from demos_replay.readers.content import number, numbers, text
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.robots.kinematics import flange_pose
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 NAME = "act"
 LOOKED_FOR = "dataset action or observations/qpos, or puppet/joint_position (episode_<n>.hdf5, trajectory.hdf5)"

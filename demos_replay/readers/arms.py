@@ -12,7 +12,7 @@ from demos_replay.log import LogError
 from demos_replay.readers.content import number
 from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER, MAX_OPENING
 from oc_residual_gym.robots.kinematics import TCP_FROM_FLANGE
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 # Both arms, because logs of a Panda are replayed too (its limits: Franka Emika Panda datasheet), and 3 degrees, because
 # an arm at its limit is measured beyond it now and then.

@@ -20,7 +20,7 @@ from demos_replay.log import LogError
 from demos_replay.readers.arms import check_joints, check_reach, poses_from_euler
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.robots.kinematics import forward_kinematics
-from oc_residual_gym.worlds.base import Array, BoolArray
+from oc_residual_gym.states import Array, BoolArray
 
 UNIT = 0.02
 """Deviation from length 1 of a stored unit quaternion."""

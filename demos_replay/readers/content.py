@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from demos_replay.log import LogError
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 """What h5py raises on damaged files."""

@@ -29,7 +29,7 @@ from demos_replay.readers.arms import (
 )
 from demos_replay.readers.content import number, numbers, subgroup, text
 from oc_residual_gym.robots.kinematics import carried, flange_pose
-from oc_residual_gym.worlds.base import Array, BoolArray
+from oc_residual_gym.states import Array, BoolArray
 
 NAME = "droid"
 LOOKED_FOR = "groups action and observation/robot_state (trajectory.h5; DROID's MCAP files are not HDF5)"

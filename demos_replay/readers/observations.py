@@ -8,8 +8,9 @@ import numpy as np
 from demos_replay.log import Log, LogError
 from demos_replay.readers.robosuite import Controller, step_delay, task_of
 from demos_replay.readers.robosuite_scene import GRIP_SITE_SHORT
-from oc_residual_gym.geometry import Array, pose_multiply
+from oc_residual_gym.geometry import pose_multiply
 from oc_residual_gym.robots.kinematics import forward_kinematics
+from oc_residual_gym.states import Array
 
 ROBOSUITE_BASE = np.array([-0.56, 0.0, 0.912])
 """Of an arm beside robosuite's tables, in its world, m."""

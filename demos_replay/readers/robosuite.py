@@ -15,7 +15,8 @@ from demos_replay.log import Log, LogError
 from demos_replay.readers.arms import LAGS, find_lag
 from demos_replay.readers.content import natural_order, numbers, settings, subgroup, text
 from demos_replay.readers.robosuite_scene import Scene, read_scene
-from oc_residual_gym.geometry import Array, pose_multiply, pose_relative, rotation_between
+from oc_residual_gym.geometry import pose_multiply, pose_relative, rotation_between
+from oc_residual_gym.states import Array
 
 NAME = "robosuite"
 LOOKED_FOR = "a group data with demonstrations that hold states and have an attribute model_file"

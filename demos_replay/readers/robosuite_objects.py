@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from oc_residual_gym.geometry import Array
+from oc_residual_gym.states import Array
 
 _FURNITURE = re.compile(r"table|floor|wall|ground|mount|arena", re.IGNORECASE)
 """In names of fixed bodies that are no objects of a task."""

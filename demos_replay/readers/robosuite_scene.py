@@ -16,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from demos_replay.log import LogError, LogObject
 from demos_replay.readers.mjcf import kinematic_model
 from demos_replay.readers.robosuite_objects import find_objects, table_top
-from oc_residual_gym.geometry import Array, pose_multiply, pose_relative
+from oc_residual_gym.geometry import pose_multiply, pose_relative
 from oc_residual_gym.robots.kinematics import forward_kinematics
+from oc_residual_gym.states import Array
 
 GRIP_SITE_SHORT = 0.0069
 """Of Franka's TCP, m: robosuite's Panda has its grip site 0.1065 + 0.097 m from link 7, Franka 0.107 + 0.1034 m."""

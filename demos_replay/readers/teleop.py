@@ -8,10 +8,9 @@ import numpy as np
 from demos_replay.log import Log, LogError, LogObject
 from demos_replay.readers.arms import check_reach, find_lag
 from demos_replay.readers.content import natural_order, number, numbers, poses, subgroup, text
-from oc_residual_gym.geometry import Array
 from oc_residual_gym.log_schema import SCHEMA, VERSION
 from oc_residual_gym.registration import MAX_EPISODE_STEPS
-from oc_residual_gym.worlds.base import BoolArray
+from oc_residual_gym.states import Array, BoolArray
 
 NAME = "teleop"
 LOOKED_FOR = f'an attribute schema of the file that is "{SCHEMA}"'

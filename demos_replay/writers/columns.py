@@ -20,7 +20,7 @@ from demos_replay.demo import Demo
 from demos_replay.writers import WriterError
 from oc_residual_gym.geometry import matrix_from_quat
 from oc_residual_gym.robots.constants import MAX_OPENING
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 Columns = dict[str, Array]
 """Name to (rows, n) float64."""

@@ -39,7 +39,7 @@ from demos_replay.demo import Demo
 from demos_replay.writers import WriterError, optional_module, refuse_existing, written_whole
 from demos_replay.writers.columns import check_demo, robot_columns, target_columns
 from demos_replay.writers.statistics import Table, of_columns, of_dataset, of_pictures
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+from oc_residual_gym.states import CONTROL_FREQUENCY
 
 CODEBASE_VERSION = "v2.1"
 FPS = int(CONTROL_FREQUENCY)

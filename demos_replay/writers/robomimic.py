@@ -38,10 +38,10 @@ from demos_replay.log import LogError
 from demos_replay.readers.content import DAMAGE, natural_order, number, numbers, settings, subgroup, text
 from demos_replay.writers import WriterError, written_whole
 from demos_replay.writers.columns import Columns, check_demo, object_columns, robot_columns, target_columns, targets
-from oc_residual_gym.evaluation.results import versions
+from oc_residual_gym.evaluation.provenance import versions
 from oc_residual_gym.registration import env_id
 from oc_residual_gym.robots.constants import MAX_OPENING
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 SCHEMA, VERSION = "oc-residual-demos", 1
 GYM_TYPE = 2

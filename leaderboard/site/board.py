@@ -16,8 +16,8 @@ from leaderboard.site.markup import by_task
 from leaderboard.site.scores import Difference, Score, difference, ranks, score
 from leaderboard.tracks import REAL, TRACKS, Cell, Track
 from leaderboard.verdict import ACCEPTED, DEVIATING
-from oc_residual_gym.evaluation.results import Record
 from oc_residual_gym.evaluation.statistics import wilson
+from oc_residual_gym.files import Record
 
 VERIFIED = (ACCEPTED, DEVIATING)
 """Verdicts that bear an entry out."""

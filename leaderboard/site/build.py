@@ -11,7 +11,7 @@ from leaderboard import LeaderboardError
 from leaderboard.entry import VERIFICATIONS, Entry, replace_folder
 from leaderboard.site.board import make_board
 from leaderboard.site.pages import BOARD_DATA, site_files
-from oc_residual_gym.evaluation.results import write_text
+from oc_residual_gym.files import write_text
 
 STATIC = Path(__file__).parent / "static"
 TOP = {"index.html", "compare.html", "submit.html", "schema.json", "data", "method", "static"}

@@ -12,7 +12,7 @@ from leaderboard import tracks
 from leaderboard.site.board import AS_RECORDED, Board, Line, Method, cell_name
 from leaderboard.site.markup import by_task, environment, from_markdown, script
 from leaderboard.tracks import TRACKS
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.files import Record
 
 GUIDE = Path(__file__).parents[1] / "README.md"
 """How to submit."""

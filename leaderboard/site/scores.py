@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from leaderboard.entry import Entry
 from leaderboard.tracks import TRACKS, Cell
-from oc_residual_gym.evaluation.results import Record, cells
+from oc_residual_gym.evaluation.episodes import cells
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
+from oc_residual_gym.files import Record
 
 
 @dataclass(frozen=True)

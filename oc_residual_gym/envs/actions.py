@@ -18,7 +18,7 @@ from oc_residual_gym.geometry import (
     rotation_between,
     towards_one,
 )
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
+from oc_residual_gym.states import Array, BoolArray, IntArray
 
 ACTION_NAMES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper")
 

@@ -11,16 +11,18 @@ from oc_residual_gym.envs.actions import ACTION_NAMES, LATCH_STEPS, Latch, Resid
 from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, episode_generators
 from oc_residual_gym.envs.judging import judge
 from oc_residual_gym.envs.observation import BASE_TARGET_STEPS, Field, ObservationBuilder
+from oc_residual_gym.errors import BasePolicyError
 from oc_residual_gym.perception.filter import PoseFilter
-from oc_residual_gym.perception.simulated import SimulatedTracker
 from oc_residual_gym.policies import load_base_policy
-from oc_residual_gym.policies.base import BasePolicyError, ChunkRunner, PolicyView
+from oc_residual_gym.policies.base import ChunkRunner, PolicyView
 from oc_residual_gym.robots.mjcf import Visuals
+from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState, Snapshot
-from oc_residual_gym.worlds.base import Array, IntArray, Tracker, World
+from oc_residual_gym.worlds.base import Tracker, World
 from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
 from oc_residual_gym.worlds.sim import SimWorld
+from oc_residual_gym.worlds.tracker import SimulatedTracker
 
 REWARDS = ("dense", "sparse")
 _MAX_PAUSE = 3  # control steps, the longest inference pause of any domain

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from oc_residual_gym.compiled import njit
+from oc_residual_gym.states import Array, BoolArray, IntArray
 from oc_residual_gym.tasks.base import REACHED, SUCCESS_STEPS
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 
 @njit(

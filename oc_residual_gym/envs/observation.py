@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import multiply_one, rot6d_one, rotate_inverse_one, rotvec_one
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, RobotState
+from oc_residual_gym.states import Array, BoolArray, IntArray, RobotState
 
 BASE_TARGET_STEPS = (1, 4, 8)
 """Control steps ahead at which the base policy's targets are shown, besides the end of its chunk."""

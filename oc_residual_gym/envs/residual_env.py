@@ -13,8 +13,9 @@ from gymnasium.utils import EzPickle
 from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.observation import Field
-from oc_residual_gym.policies.base import BasePolicyError
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, World
+from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.states import CONTROL_FREQUENCY
+from oc_residual_gym.worlds.base import World
 from oc_residual_gym.worlds.render import CAMERAS
 
 OBS_MODES = ("flat", "dict")
@@ -68,7 +69,7 @@ class ResidualEnv(gym.Env, EzPickle):
     | `position_scale`, `rotation_scale`, `gripper_scale` | 0.02, 0.1, 0.6 | what an action of 1 means |
     | `render_mode` | `None` | "rgb_array" or "human" |
     | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) of "rgb_array" |
-    | `world` | `None` | a real robot, `oc_residual_gym.worlds.fr3.FR3World`, in place of the simulation |
+    | `world` | `None` | a real robot, `oc_residual_gym.real.world.FR3World`, in place of the simulation |
 
     Raises:
         ValueError: an argument is unknown; the message lists the valid ones.

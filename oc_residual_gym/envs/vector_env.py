@@ -15,7 +15,7 @@ from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.envs.residual_env import check_arguments, check_options
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray
 
 AUTORESET_MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from oc_residual_gym.evaluation.results import Record
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
+from oc_residual_gym.files import Record
 from oc_residual_gym.tasks import PAPER_TASKS, TASKS
 
 PAPER_MEAN, ALL_MEAN = "paper's five tasks", "all tasks"

@@ -6,7 +6,7 @@ import numpy as np
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.geometry import norm
-from oc_residual_gym.worlds.base import Array, IntArray
+from oc_residual_gym.states import Array, IntArray
 
 
 class Tally:

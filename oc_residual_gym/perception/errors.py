@@ -11,13 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oc_residual_gym.compiled import njit
-from oc_residual_gym.geometry import Array, multiply_one, quat_from_rotvec
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
+from oc_residual_gym.geometry import multiply_one, quat_from_rotvec
+from oc_residual_gym.states import Array, BoolArray, IntArray
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oc_residual_gym.compiled import njit
-from oc_residual_gym.geometry import IDENTITY_QUATERNION, Array, multiply_one, quat_from_rotvec_one, rotvec_one
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
+from oc_residual_gym.geometry import IDENTITY_QUATERNION, multiply_one, quat_from_rotvec_one, rotvec_one
+from oc_residual_gym.states import Array, BoolArray, IntArray
 
 # Angle in rad between the poses that look alike. They are turned about the object's own z axis only: a cube
 # that was tipped over onto another face is another pose.

@@ -1,7 +1,7 @@
 """Pose sources: clients of whatever tracks the objects of a real cell, by ZeroMQ or by ROS 2.
 
 A source only listens: it keeps the newest reading of every object and says when that reading's image was taken. What is
-believed of it is up to :mod:`oc_residual_gym.perception.tracking`. ``docs/pose_messages.md`` documents the messages.
+believed of it is up to :mod:`oc_residual_gym.real.tracking`. ``docs/pose_messages.md`` documents the messages.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.perception.messages import MessageError, PoseMessage, TrackedPose, read_message
+from oc_residual_gym.errors import MessageError, SettingsError
+from oc_residual_gym.perception.messages import PoseMessage, TrackedPose, read_message
 
 LARGEST_MESSAGE = 2**20
 """Bytes; a message of five objects has one thousand."""

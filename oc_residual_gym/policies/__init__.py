@@ -1,4 +1,4 @@
-"""Base policies by name, and trained residual policies for use in a loop of your own."""
+"""Base policies by name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from oc_residual_gym.policies.expert import ExpertPolicy, OffsetExpertPolicy
 from oc_residual_gym.policies.gr00t import gr00t_policy
 from oc_residual_gym.policies.onnx_policy import OnnxBasePolicy
 from oc_residual_gym.policies.openpi import openpi_policy
-from oc_residual_gym.policies.residual import residual_policy
 from oc_residual_gym.policies.versions import NEWEST, base_file
 from oc_residual_gym.tasks.base import Task
-
-__all__ = ["BASE_POLICIES", "load_base_policy", "residual_policy"]
 
 BASE_POLICIES = (
     "bc",

@@ -21,11 +21,11 @@ import franky
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.errors import RobotStopped, StopReason
 from oc_residual_gym.real.arm_state import HAND_MASS, ArmSettings, ArmState, Stop
 from oc_residual_gym.real.homing import ALIVE_PERIOD, check_control, move_joints, raise_tool
-from oc_residual_gym.real.stops import RobotStopped, StopReason
-from oc_residual_gym.robots.constants import Array
 from oc_residual_gym.robots.kinematics import TCP_FROM_FLANGE, forward_kinematics
+from oc_residual_gym.states import Array
 
 STREAM_PERIOD = 0.005
 """Seconds from one interpolated target to the next: a target stepped at 20 Hz would kick by 8 N per 10 mm."""

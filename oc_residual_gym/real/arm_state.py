@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oc_residual_gym.real.stops import StopReason
-from oc_residual_gym.robots.constants import Array
+from oc_residual_gym.errors import StopReason
+from oc_residual_gym.states import Array
 
 HAND_MASS = 0.73
 """Kilograms of the Franka Hand (product manual)."""

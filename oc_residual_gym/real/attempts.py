@@ -12,12 +12,10 @@ import gymnasium as gym
 import numpy as np
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record, commit, versions
-from oc_residual_gym.policies.base import BasePolicyError
-from oc_residual_gym.policies.residual import ResidualPolicy, ZeroResidual
+from oc_residual_gym.errors import BasePolicyError, RobotStopped, SettingsError, StopReason
+from oc_residual_gym.evaluation.provenance import commit, versions
+from oc_residual_gym.files import Record
 from oc_residual_gym.real.operator import Operator
-from oc_residual_gym.real.stops import RobotStopped, StopReason
 from oc_residual_gym.real.trials import (
     ARMS,
     INTERRUPTED,
@@ -30,8 +28,9 @@ from oc_residual_gym.real.trials import (
     read_trials,
     trial_name,
 )
+from oc_residual_gym.residuals import ResidualPolicy, ZeroResidual
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
 
 if TYPE_CHECKING:
     from oc_residual_gym.real.run import TrialSettings

@@ -9,15 +9,14 @@ from contextlib import suppress
 import numpy as np
 
 from oc_residual_gym.check import Finding
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.perception.tracking import TrackedObjects
+from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.real.arm_state import HAND_MASS
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.session import open_tracker
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.tracking import TrackedObjects
+from oc_residual_gym.real.world import FR3World
+from oc_residual_gym.states import Array, BoolArray, IntArray
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
-from oc_residual_gym.worlds.fr3 import FR3World
 
 MASS_TOLERANCE = 0.05
 """Kilograms; 0.15 kg more pull the TCP down by 1.8 mm at 800 N/m."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 
 CommandMaker = Callable[[Any, str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
 REPORT = "oc-residual real report"
@@ -78,11 +78,11 @@ def _check(options: argparse.Namespace) -> tuple[int, Any]:
 
 def _run(options: argparse.Namespace) -> tuple[int, Any]:
     _needed(options)
+    from oc_residual_gym.errors import RobotStopped
     from oc_residual_gym.real.cell import load_cell
     from oc_residual_gym.real.operator import TerminalOperator
     from oc_residual_gym.real.run import TrialSettings, run_trials
     from oc_residual_gym.real.session import make_env, open_cell
-    from oc_residual_gym.real.stops import RobotStopped
 
     cell = load_cell(options.config)
     settings = TrialSettings(
@@ -129,10 +129,10 @@ def _report(options: argparse.Namespace) -> tuple[int, Any]:
 
 def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
     _needed(options)
-    from oc_residual_gym.evaluation.evaluator import resolve_tasks
+    from oc_residual_gym.errors import RobotStopped
+    from oc_residual_gym.evaluation.settings import resolve_tasks
     from oc_residual_gym.real.rehearse import Rehearsal, rehearse
     from oc_residual_gym.real.rig import RigError
-    from oc_residual_gym.real.stops import RobotStopped
 
     tasks, summaries = resolve_tasks(options.task), {}
     for task in tasks:

@@ -14,8 +14,9 @@ import franky
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.real.stops import RobotStopped, StopReason
-from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER, Array
+from oc_residual_gym.errors import RobotStopped, StopReason
+from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER
+from oc_residual_gym.states import Array
 
 RETREAT = 0.04
 """Metres that the hand draws back before it is raised."""

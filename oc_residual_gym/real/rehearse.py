@@ -12,9 +12,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from oc_residual_gym.envs.episodes import start_of
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.provenance import machine, versions
 from oc_residual_gym.evaluation.report import save_figure
-from oc_residual_gym.evaluation.results import Record, machine, versions, write_json
+from oc_residual_gym.files import Record, write_json
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.judge import SceneJudge
 from oc_residual_gym.real.operator import ScriptedOperator
@@ -22,8 +23,8 @@ from oc_residual_gym.real.rig import Rig
 from oc_residual_gym.real.run import TRIALS, TrialSettings, run_trials
 from oc_residual_gym.real.session import make_env, open_cell
 from oc_residual_gym.real.trials import read_trials
+from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
 
 FILE, FIGURE = "rehearsal.json", "rehearsal.png"
 

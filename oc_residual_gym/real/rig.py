@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import zmq
 
-from oc_residual_gym.real.rig_install import RigError, ensure_rig, python_of, rig_available
+from oc_residual_gym.errors import RigError
+from oc_residual_gym.real.rig_install import ensure_rig, python_of, rig_available
 from oc_residual_gym.tasks.base import InitialState, Task
 
 __all__ = ["Rig", "RigError", "ensure_rig", "rig_available"]

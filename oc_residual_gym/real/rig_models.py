@@ -19,13 +19,13 @@ from robosuite.utils.mjcf_utils import string_to_array
 
 from oc_residual_gym.geometry import pose_multiply
 from oc_residual_gym.perception.errors import MODELS
-from oc_residual_gym.perception.simulated import NEAR_FINGERS
 from oc_residual_gym.robots.constants import ARM_LINKS, FINGER_SPEED, GRASP_FORCE, HAND_OFFSET, MAX_OPENING, TCP_OFFSET
 from oc_residual_gym.robots.fr3 import FR3Hand, write_arm_mjcf
 from oc_residual_gym.robots.mjcf import find, vector
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.worlds.scene import body_names, compose, set_options
+from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 
 SELF_COLLISION_MARGIN = 0.05
 """Metres: where franka-sim's self-collision reflex stops the arm; the robot's own margin is not published."""

@@ -25,16 +25,17 @@ import gymnasium as gym
 import numpy as np
 
 from oc_residual_gym.envs.episodes import SPLITS
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record, claim, read_json, simulation_hash, versions, write_json
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.provenance import simulation_hash, versions
+from oc_residual_gym.files import Record, claim, read_json, write_json
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicy
-from oc_residual_gym.policies.residual import ResidualPolicy, load_residual
 from oc_residual_gym.real.attempts import Session
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.operator import Operator
 from oc_residual_gym.real.starts import write_starts
 from oc_residual_gym.real.trials import ARMS, judge_later, now, read_trials, recover, unjudged
+from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.tasks import TASKS
 
 SETTINGS_FILE, PLAN_FILE, BLIND_FILE, TRIALS = "settings.json", "plan.json", "blind.json", "trials"

@@ -43,21 +43,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record, write_text
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.files import Record, write_text
 from oc_residual_gym.log_schema import Recording, add
 from oc_residual_gym.perception.filter import NEVER
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 if TYPE_CHECKING:
-    from oc_residual_gym.perception.tracking import Readings
+    from oc_residual_gym.real.tracking import Readings
 
 ARMS = ("base", "residual")
 """What is compared: the base policy alone, and under the residual."""
 SUFFIX, JOURNAL_SUFFIX = ".hdf5", ".journal"
 INTERRUPTED = "interrupted"
 READING_STATES = ("used", "jumped", "old", "lost", "missing")
-"""As :class:`oc_residual_gym.perception.tracking.Readings` names them."""
+"""As :class:`oc_residual_gym.real.tracking.Readings` names them."""
 Rows = dict[str, ArrayLike]
 """Dataset name to its value in one row."""
 

@@ -12,9 +12,8 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from oc_residual_gym.states import Array
 
 FR3_DESCRIPTION: dict[str, Any] = json.loads(
     resources.files(__package__).joinpath("fr3.json").read_text(encoding="utf-8")

@@ -46,7 +46,6 @@ from oc_residual_gym.robots.constants import (
     JOINT_LOWER,
     JOINT_TORQUE_LIMIT,
     JOINT_UPPER,
-    Array,
 )
 from oc_residual_gym.robots.hand import FR3Hand
 from oc_residual_gym.robots.mjcf import (
@@ -60,6 +59,7 @@ from oc_residual_gym.robots.mjcf import (
     vector,
 )
 from oc_residual_gym.robots.shapes import ARM_COLLISION, ARM_VISUAL
+from oc_residual_gym.states import Array
 
 __all__ = ["FR3", "FR3Hand", "add_gravity_compensation", "write_arm_mjcf"]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import matrix_from_quat
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.objects import ObjectSpec
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 STILL_SPEED = 0.05
 """An object slower than this is still, m/s (the paper's threshold for PickPlace, used for every task)."""

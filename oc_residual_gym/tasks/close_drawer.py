@@ -16,6 +16,7 @@ from oc_residual_gym.geometry import (
     rotate_inverse_one,
     rotation_between,
 )
+from oc_residual_gym.states import Array, BoolArray, IntArray, TrueState
 from oc_residual_gym.tasks.base import (
     STILL_SPEED,
     InitialState,
@@ -30,7 +31,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import FAST, PRESS, SETTLE, STEADY, above, tool_down
 from oc_residual_gym.tasks.objects import DARK_WOOD, WOOD, Drawer, Geom, ObjectSpec
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, TrueState
 
 DEPTH, WIDTH, HEIGHT = 0.27, 0.35, 0.282
 """Metres: the outside of the paper's five-drawer desk cabinet."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from oc_residual_gym.compiled import njit
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -21,7 +22,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import STEADY, is_holding, pick, top_grasp
 from oc_residual_gym.tasks.objects import WOOD, solid_box
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 HALF_SIZE = (0.06, 0.02, 0.02)
 """Metres: 12 x 4 x 4 cm, as in the paper."""

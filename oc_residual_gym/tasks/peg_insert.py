@@ -18,6 +18,7 @@ from oc_residual_gym.geometry import (
     quat_multiply,
     rotation_between,
 )
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -34,7 +35,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import FAST, SETTLE, SLOW, STEADY, above, is_holding, move, pick, tool_pose
 from oc_residual_gym.tasks.objects import BLUE, RED, STEEL, Color, Geom, ObjectSpec, cylinder_inertia
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 PEG_RADIUS, PEG_LENGTH = 0.008, 0.080
 """Metres: a 16 mm peg with flat ends and sharp edges."""

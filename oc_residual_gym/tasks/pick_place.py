@@ -8,6 +8,7 @@ import numpy as np
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import norm
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -23,7 +24,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import PRESS, is_holding, pick, place, release, top_grasp
 from oc_residual_gym.tasks.objects import RED, WHITE, Geom, ObjectSpec, solid_box
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 HALF_SIZE = (0.04, 0.02, 0.02)
 """Metres: 8 x 4 x 4 cm, as in the paper."""

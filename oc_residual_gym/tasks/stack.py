@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from oc_residual_gym.compiled import njit
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -30,7 +31,6 @@ from oc_residual_gym.tasks.moves import (
     top_grasp,
 )
 from oc_residual_gym.tasks.objects import GREEN, WHITE, solid_box
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 HALF = 0.02
 """Metres: 4 cm cubes, as in the paper."""

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import quat_from_rotvec, quat_multiply
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
     InitialState,
     ObservedObject,
@@ -35,7 +36,6 @@ from oc_residual_gym.tasks.moves import (
     tool_down,
 )
 from oc_residual_gym.tasks.objects import RED, Geom, ObjectSpec, ring_quat
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 HEIGHT, MOUTH_RADIUS, BASE_RADIUS = 0.10, 0.0375, 0.025
 """Metres, outside, as in the paper."""

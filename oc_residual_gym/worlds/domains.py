@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import mujoco
 import numpy as np
 
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 DOMAINS = ("nominal", "twin")
 

@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.errors import RenderError
 from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.scene import build_scene
@@ -31,10 +32,6 @@ _GL_HELP = {
     "osmesa": "on Debian or Ubuntu: apt-get install libosmesa6",
     "glfw": "a window needs a display; to render without one set MUJOCO_GL=egl",
 }
-
-
-class RenderError(RuntimeError):
-    """No picture can be made on this machine; the message says what to install."""
 
 
 def gl_context(width: int, height: int) -> Any:

@@ -12,8 +12,8 @@ from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
 from oc_residual_gym.robots.constants import FINGER_SPEED, MAX_OPENING
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.worlds.domains import EpisodePhysics, ModelIndex, apply_physics
 from oc_residual_gym.worlds.impedance import posture_torque
 from oc_residual_gym.worlds.scene import HAND_MASS, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene

@@ -12,7 +12,8 @@ from leaderboard import tracks as board
 from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.rows import count_successes
 from leaderboard.tracks import TRACKS
-from oc_residual_gym.evaluation.results import json_line, write_json, write_text
+from oc_residual_gym.evaluation.episodes import json_line
+from oc_residual_gym.files import write_json, write_text
 
 HASH = hashlib.sha256(b"made up").hexdigest()
 CURVE = [[0, 0.5], [30_000, 0.7], [60_000, 0.9]]

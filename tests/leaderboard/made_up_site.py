@@ -12,7 +12,7 @@ from leaderboard import tracks
 from leaderboard.entry import Entry
 from leaderboard.site.build import build
 from oc_residual_gym.evaluation import statistics
-from oc_residual_gym.evaluation.results import write_json
+from oc_residual_gym.files import write_json
 
 EPISODES = 60
 RESAMPLES = 500

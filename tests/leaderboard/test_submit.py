@@ -22,8 +22,9 @@ from leaderboard.entry import Entry, sha256
 from leaderboard.submit import Request, submit
 from leaderboard.tracks import Cell
 from leaderboard.validate import check_files
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import SUMMARY_FILE, read_episodes, read_json, write_json
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.episodes import SUMMARY_FILE, read_episodes
+from oc_residual_gym.files import read_json, write_json
 from oc_residual_gym.policies import versions
 from oc_residual_gym.real.cell import Cell as RobotCell
 from oc_residual_gym.real.cell import Poses, Robot

@@ -27,7 +27,7 @@ from leaderboard.tracks import Cell
 from leaderboard.validate import check_files
 from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Finding, judge, risk
 from leaderboard.verify import Request, verify
-from oc_residual_gym.evaluation.results import read_json, write_json
+from oc_residual_gym.files import read_json, write_json
 
 CELL = Cell(TASK, "nominal")
 

@@ -24,7 +24,7 @@ import franky
 from cells import Witness
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.real import arm, homing
 from oc_residual_gym.real.arm import FR3Arm, arm_settings
 from oc_residual_gym.real.arm_process import ArmProcess
@@ -32,11 +32,10 @@ from oc_residual_gym.real.arm_state import Stop
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.hand import FrankaHand
 from oc_residual_gym.real.rig import Rig, rig_available
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.world import FR3World, tcp_velocity
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.tasks.base import InitialState
-from oc_residual_gym.worlds.fr3 import FR3World, tcp_velocity
 
 pytestmark = pytest.mark.rig
 

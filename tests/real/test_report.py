@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import write_json
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.statistics import wilson
+from oc_residual_gym.files import write_json
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.report import BASE_BETTER, GO_ON, RESIDUAL_BETTER, decision, markdown, report, sequential_test
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS, TrialSettings

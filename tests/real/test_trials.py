@@ -19,18 +19,17 @@ import pytest
 from demos_replay.cli import main as demos_replay
 from demos_replay.log import Log
 from demos_replay.readers import Skipped, read_logs
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.perception.sources import TrackedPose
-from oc_residual_gym.perception.tracking import TrackedObjects
 from oc_residual_gym.real import run as trials_run
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.operator import ScriptedOperator, TerminalOperator
 from oc_residual_gym.real.run import BLIND_FILE, PLAN_FILE, TRIALS, TrialSettings, prepare, run_trials
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.tracking import TrackedObjects
 from oc_residual_gym.real.trials import READING_STATES, TrialRecorder, Verdict, read_trials, recover
+from oc_residual_gym.real.world import FR3World
 from oc_residual_gym.registration import env_id
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.fr3 import FR3World
 
 CELL = Cell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"), operator="A. Person")
 SETTINGS = TrialSettings("CloseDrawer", CELL, base="hold", residual="zero", starts=2, rehearsal=True)

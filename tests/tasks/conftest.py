@@ -11,9 +11,9 @@ import pytest
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.policies.base import HORIZON, PolicyView
 from oc_residual_gym.policies.expert import follow
+from oc_residual_gym.states import Array, BoolArray, IntArray, TrueState
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import Snapshot, Waypoint
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, TrueState
 
 Stop = Callable[[Snapshot], bool]
 Then = Callable[[Snapshot], Sequence[Waypoint]]

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.policies.base import BasePolicyError
+from oc_residual_gym.errors import BasePolicyError, RobotStopped, StopReason
 from oc_residual_gym.real.arm import Arm, DryArm, FR3Arm, speed_fraction
 from oc_residual_gym.real.arm_state import ArmState, Stop
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.hand import DryHand, FrankaHand, Hand
-from oc_residual_gym.real.stops import RobotStopped, StopReason
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.robots.kinematics import forward_kinematics
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState, Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, Tracker
+from oc_residual_gym.worlds.base import Tracker
 
 PERIOD = 1.0 / CONTROL_FREQUENCY
 FRAME_POSITION, FRAME_ROTATION = 0.001, np.radians(0.5)

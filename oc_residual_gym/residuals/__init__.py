@@ -10,10 +10,10 @@ import numpy as np
 from oc_residual_gym.envs.actions import residual_between
 from oc_residual_gym.policies.base import ChunkRunner
 from oc_residual_gym.policies.expert import ExpertPolicy
-from oc_residual_gym.policies.onnx_policy import OnnxResidual
 from oc_residual_gym.policies.versions import NEWEST_RESIDUALS, residual_file, residual_folder
+from oc_residual_gym.residuals.onnx import OnnxResidual
+from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import Array, IntArray
 
 if TYPE_CHECKING:
     from oc_residual_gym.envs.core import ResidualWorlds

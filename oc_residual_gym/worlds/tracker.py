@@ -8,8 +8,8 @@ import numpy as np
 
 from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply, rotate
 from oc_residual_gym.perception.errors import PoseErrors
+from oc_residual_gym.states import Array, BoolArray, IntArray, TrueState
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, TrueState
 from oc_residual_gym.worlds.domains import EpisodePhysics
 
 NEAR_FINGERS = 0.08

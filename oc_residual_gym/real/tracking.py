@@ -2,7 +2,7 @@
 
 ``TrackedObjects`` is for the real robot what the pose error model is for the simulation: once a control step it says
 which objects are seen, and where. What is seen goes into the same pose filter as in simulation, and what is not seen is
-a dropout there. :mod:`oc_residual_gym.perception.gate` says which readings are believed.
+a dropout there. :mod:`oc_residual_gym.real.gate` says which readings are believed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.perception.calibration import Calibration
-from oc_residual_gym.perception.gate import Gate, ToolMotion
 from oc_residual_gym.perception.messages import TrackedPose
 from oc_residual_gym.perception.sources import PoseSource
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.gate import Gate, ToolMotion
+from oc_residual_gym.states import Array, BoolArray, IntArray
 from oc_residual_gym.tasks.base import ObservedObject
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 if TYPE_CHECKING:
     from oc_residual_gym.real.cell import Poses

@@ -1,8 +1,41 @@
-"""Why an episode on a real robot ended by itself."""
+"""Everything this package raises on purpose, and the check of a name against those that exist."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
+
+
+class SettingsError(ValueError):
+    """Something that was asked for does not exist or does not fit; the message says what would."""
+
+
+class EngineError(SettingsError):
+    """The engine is not there, or a job keeps losing its worker; the message says what to do."""
+
+
+class WorkerError(SettingsError):
+    """A worker would not do what its driver would: it has other versions or files; the message names both."""
+
+
+class WorkerLost(Exception):
+    """A worker ended before its job did; the message says how."""
+
+
+class BasePolicyError(RuntimeError):
+    """A base policy could not give targets (server lost, bad output). The episode ends as truncated."""
+
+
+class RenderError(RuntimeError):
+    """No picture can be made on this machine; the message says what to install."""
+
+
+class RigError(RuntimeError):
+    """The rig cannot be installed, started or reached."""
+
+
+class MessageError(ValueError):
+    """A pose message that is not as documented; the text says where."""
 
 
 class StopReason(StrEnum):
@@ -47,3 +80,15 @@ class RobotStopped(RuntimeError):
     def __init__(self, reason: StopReason, detail: str):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+
+
+def one_of(kind: str, name: str, valid: Iterable[str], error: type[Exception] = SettingsError) -> str:
+    """``name``, if it is one of ``valid``.
+
+    Raises:
+        SettingsError: it is not (or ``error``, where that is given); the message lists the valid names.
+    """
+    names = list(valid)
+    if name not in names:
+        raise error(f"unknown {kind} {name!r}: choose one of {', '.join(names)}")
+    return name
