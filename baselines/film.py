@@ -195,13 +195,13 @@ class _Window:
 
     def picture(self, core: ResidualWorlds) -> Picture:
         height, width = SIZE
-        whole = core.render(0, CAMERA, self.whole, "full")
+        whole = core.simulation.render(0, CAMERA, self.whole, "full")
         return whole[self.top : self.top + height, self.left : self.left + width]
 
 
 def _window(core: ResidualWorlds) -> _Window:
     """The window that holds the hand and the objects where they are now: from afar, fingers would be a few pixels."""
-    camera = core.simulation.scene.model.camera(CAMERAS[CAMERA])
+    camera = core.mujoco.scene.model.camera(CAMERAS[CAMERA])
     objects = [poses[0, :3] for poses in core.task.object_poses(core.simulation.true)]
     points = np.array([core.world.robot.tcp_pose[0, :3], *objects]) - camera.pos
     # MuJoCo's cameras look along -z, with y up; here y grows downwards, in heights of the picture from its middle.

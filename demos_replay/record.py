@@ -54,7 +54,7 @@ def record_person(task: str, out: Path, operator: BasePolicy, *, demos: int, dom
 
     def show(core: ResidualWorlds) -> None:
         nonlocal due
-        viewer.show(core.simulation, 0)
+        viewer.show(core.mujoco, 0)
         due = max(due + 1.0 / CONTROL_FREQUENCY, time.monotonic() - 0.1)
         time.sleep(max(0.0, due - time.monotonic()))
 

@@ -17,7 +17,7 @@ from oc_residual_gym.geometry import norm, rotation_between
 from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, IntArray
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
+from oc_residual_gym.worlds.render import POLICY_CAMERAS
 
 MAX_LAG = 6
 """Control steps, 0.3 s, by which robots may follow their targets sooner or later than ours does."""
@@ -133,7 +133,7 @@ class Replayer:
             run = running[world]
             run.targets.append(core.executed_target[world].copy())
             run.rewards.append(float(core.reward[world]))
-            run.peak_force = max(run.peak_force, float(core.peak_contact_force[world]))
+            run.peak_force = max(run.peak_force, float(core.world.peak_contact_force[world]))
             ended = core.terminated[world] or core.truncated[world]
             if ended or len(run.targets) >= len(run.path.targets) + SETTLING:
                 run.see(self._state(world))
@@ -150,12 +150,12 @@ class Replayer:
             "gripper_width": robot.gripper_width[world],
             "gripper_closed": core.latch.closed[world],
             "wrench": robot.wrench[world],
-            "qpos": core.simulation.physics_state(world)[0],
+            "qpos": core.mujoco.physics_state(world)[0],
         }
         object_poses = self.task.object_poses(core.simulation.true)
         state |= {f"objects/{o.name}": pose[world] for o, pose in zip(self.task.objects, object_poses, strict=True)}
         if self.images:
-            state |= {f"images/{camera}": core.render(world, camera, POLICY_IMAGE_SIZE) for camera in POLICY_CAMERAS}
+            state |= {f"images/{camera}": core.world.image(world, camera) for camera in POLICY_CAMERAS}
         return {name: np.array(value) for name, value in state.items()}
 
     def _demo(self, run: _Run, world: int) -> Demo:
@@ -192,7 +192,7 @@ class Replayer:
             "file": log.file,
             "demo": log.name,
             "format": log.format,
-            "domain": self._core.domain,
+            "domain": self._core.options.domain,
             "seed": run.seed,
             "synthetic": log.synthetic,
             "steps": len(tcp) - 1,

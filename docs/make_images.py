@@ -22,7 +22,7 @@ def picture(task: str, steps: int) -> Image.Image:
     for _ in range(steps):
         env.step(np.zeros(7))
     # Rendered larger than shown, for smooth edges.
-    pixels = env.unwrapped.core.render(0, "person", (2 * HEIGHT, 2 * WIDTH), "full")
+    pixels = env.unwrapped.core.simulation.render(0, "person", (2 * HEIGHT, 2 * WIDTH), "full")
     env.close()
     image = Image.fromarray(pixels).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from leaderboard.limits import Emit, PolicyFailure, serve
-from oc_residual_gym.envs.observation import make_layout
+from oc_residual_gym.envs.observation import ObservationBuilder
 from oc_residual_gym.files import Record
 from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.policies.onnx_policy import OnnxBasePolicy
@@ -69,7 +69,7 @@ def _check(whole: np.ndarray, other: np.ndarray, where: str) -> None:
 def _residual(file: str, task: Task) -> tuple[Answer, int]:
     """The policy, and the control steps that its answer is for."""
     policy = OnnxResidual(file, f"for {task.name}")
-    layout = make_layout(tuple(item.name for item in task.objects))
+    layout = ObservationBuilder(tuple(item.name for item in task.objects)).layout
     policy.check([f.name for f in layout], layout[-1].stop)
     observations = np.random.default_rng(0).uniform(-2.0, 2.0, (INPUTS, layout[-1].stop)).astype(np.float32)
 

@@ -95,7 +95,7 @@ def _bench_task(task: str) -> Record:
     core: Any = single.unwrapped.core  # type: ignore[attr-defined]
     rng = np.random.default_rng(0)
     resets, images, alone, together = [], [], [], []
-    core.render(0, "shoulder", POLICY_IMAGE_SIZE)  # makes the OpenGL context
+    core.simulation.render(0, "shoulder", POLICY_IMAGE_SIZE)  # makes the OpenGL context
     for seed in range(BLOCKS):
         resets.append(_seconds(single.reset, seed=seed))
         alone += _block(single, seed, rng, (STEPS, 7))
@@ -142,7 +142,7 @@ def _block(env: Any, seed: int, rng: np.random.Generator, shape: tuple[int, ...]
     env.reset(seed=seed)
     seconds = [_seconds(env.step, action) for action in actions]
     # The same steps once more, for their states and controls: taking these down in between would have cost time.
-    world: SimWorld = env.unwrapped.core.simulation
+    world: SimWorld = env.unwrapped.core.mujoco
     env.reset(seed=seed)
     starts, controls = [], []
     for action in actions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -67,6 +68,18 @@ class StopReason(StrEnum):
     """Our own program failed; the trial's reason says how."""
     OPERATOR_STOP = "operator_stop"
     """The operator pressed the stop key or Ctrl+C."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A stop by itself, or on request. Times are ``time.monotonic()`` seconds."""
+
+    reason: StopReason
+    detail: str
+    seen_at: float
+    """When the fault was noticed."""
+    stopped_at: float | None = None
+    """When the arm had come to rest; ``None`` while it is coming to rest, or where nothing can be measured any more."""
 
 
 class RobotStopped(RuntimeError):

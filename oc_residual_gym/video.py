@@ -56,7 +56,7 @@ def render_episode(
         raise SettingsError(f"unknown camera {camera!r}: choose one of {', '.join(CAMERAS)}")
     stride = round(CONTROL_FREQUENCY / VIDEO_RATES.get(out.suffix, CONTROL_FREQUENCY))
     pictures = (
-        core.render(0, camera, size, "full")
+        core.simulation.render(0, camera, size, "full")
         for core in episode(settings, seed)
         if core.steps[0] >= step and (core.steps[0] - step) % stride == 0
     )

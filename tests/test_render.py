@@ -72,7 +72,7 @@ def test_policies_get_images_of_their_own_world_when_they_ask():
         images = seen[0][camera]
         assert images.shape == (2, *POLICY_IMAGE_SIZE, 3)
         for world in range(2):
-            np.testing.assert_array_equal(images[world], worlds.render(world, camera, POLICY_IMAGE_SIZE))
+            np.testing.assert_array_equal(images[world], worlds.simulation.render(world, camera, POLICY_IMAGE_SIZE))
     assert not np.array_equal(seen[0]["shoulder"][0], seen[0]["shoulder"][1])
 
 
@@ -81,7 +81,7 @@ def test_twin_moves_the_cameras():
     for domain in ("nominal", "twin"):
         worlds = ResidualWorlds("Lift", 1, domain=domain)
         worlds.reset(np.array([0]), [0])
-        pictures.append(worlds.render(0, "shoulder", POLICY_IMAGE_SIZE).astype(int))
+        pictures.append(worlds.simulation.render(0, "shoulder", POLICY_IMAGE_SIZE).astype(int))
     assert 1 < np.abs(pictures[0] - pictures[1]).mean() < 40
 
 
@@ -89,4 +89,4 @@ def test_unknown_camera_is_answered_with_the_valid_ones():
     worlds = ResidualWorlds("Lift", 1)
     worlds.reset(np.array([0]), [0])
     with pytest.raises(ValueError, match=", ".join(CAMERAS)):
-        worlds.render(0, "behind", (64, 64))
+        worlds.simulation.render(0, "behind", (64, 64))

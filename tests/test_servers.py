@@ -118,7 +118,7 @@ def test_openpi_server_is_sent_what_its_own_client_library_would_send(serve, tmp
     sent = msgpack_numpy.unpackb((tmp_path / "request").read_bytes())
     assert set(sent) == {"observation/image", "observation/wrist_image", "observation/state", "prompt"}
     for key, camera in {"observation/image": "shoulder", "observation/wrist_image": "wrist"}.items():
-        image = core.render(0, camera, (128, 128))
+        image = core.simulation.render(0, camera, (128, 128))
         assert image.any()
         np.testing.assert_array_equal(sent[key], image_tools.resize_with_pad(image, 224, 224))
     check_state(core, sent["observation/state"])
@@ -133,7 +133,7 @@ def test_gr00t_server_is_sent_what_its_modality_configuration_asks_for(serve, tm
     assert request["endpoint"] == "get_action" and request["data"]["options"] is None
     sent = request["data"]["observation"]
     for camera in ("shoulder", "wrist"):
-        np.testing.assert_array_equal(sent["video"][camera][0, 0], core.render(0, camera, (128, 128)))
+        np.testing.assert_array_equal(sent["video"][camera][0, 0], core.simulation.render(0, camera, (128, 128)))
     check_state(core, np.concatenate([sent["state"][key][0, 0] for key in STATE]))
     assert sent["language"] == {"annotation.human.task_description": [[core.task.instruction]]}
 

@@ -64,6 +64,20 @@ class Latch(NamedTuple):
     """(N,) control steps since it last switched."""
 
 
+def checked(actions: Array, num_worlds: int) -> Array:
+    """``actions`` as float64, if they are finite and (N, 7). Raises ``ValueError`` otherwise."""
+    actions = np.asarray(actions, np.float64)
+    if actions.shape != (num_worlds, 7):
+        raise ValueError(f"actions have shape {actions.shape}; expected {(num_worlds, 7)}: {ACTION_NAMES}")
+    if not np.isfinite(actions).all():
+        world, entry = np.argwhere(~np.isfinite(actions))[0]
+        raise ValueError(
+            f"action entry {entry} ({ACTION_NAMES[entry]}) of world {world} is {actions[world, entry]}; "
+            "give finite numbers"
+        )
+    return actions
+
+
 def compose(base_target: Array, residual: Array, scales: ResidualScales) -> Array:
     """Targets (N, 8) of the base policy, corrected by residual actions (N, 7) in [-1, 1].
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION, WORKSPACE_HIGH, WORKSPACE_LOW
-from oc_residual_gym.errors import RobotStopped, StopReason
-from oc_residual_gym.real.arm_state import ArmSettings, ArmState, Stop
+from oc_residual_gym.errors import RobotStopped, Stop, StopReason
+from oc_residual_gym.real.arm_state import ArmSettings, ArmState
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.homing import ALIVE_PERIOD, homing_limit
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, JOINT_LOWER, JOINT_UPPER

@@ -21,8 +21,8 @@ import franky
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.errors import RobotStopped, StopReason
-from oc_residual_gym.real.arm_state import HAND_MASS, ArmSettings, ArmState, Stop
+from oc_residual_gym.errors import RobotStopped, Stop, StopReason
+from oc_residual_gym.real.arm_state import HAND_MASS, ArmSettings, ArmState
 from oc_residual_gym.real.homing import ALIVE_PERIOD, check_control, move_joints, raise_tool
 from oc_residual_gym.robots.kinematics import TCP_FROM_FLANGE, forward_kinematics
 from oc_residual_gym.states import Array

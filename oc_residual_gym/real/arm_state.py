@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oc_residual_gym.errors import StopReason
+from oc_residual_gym.errors import Stop
 from oc_residual_gym.states import Array
 
 HAND_MASS = 0.73
@@ -45,18 +45,6 @@ class ArmSettings:
     """Metres and radians of error, along each axis, that the impedance acts on at most."""
     torque_thresholds: tuple[float, ...]
     force_thresholds: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Stop:
-    """A stop by itself, or on request. Times are ``time.monotonic()`` seconds."""
-
-    reason: StopReason
-    detail: str
-    seen_at: float
-    """When the fault was noticed."""
-    stopped_at: float | None = None
-    """When the arm had come to rest; ``None`` while it is coming to rest, or where nothing can be measured any more."""
 
 
 @dataclass(frozen=True)

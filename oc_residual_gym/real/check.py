@@ -52,6 +52,9 @@ class NoPoses:
         """No object."""
         return np.full((1, self._count, 7), np.nan), np.zeros((1, self._count), bool)
 
+    def fault(self) -> None:
+        """None: it minds nothing."""
+
     def wrench_noise(self) -> Array:
         """(1, 6) zeros."""
         return np.zeros((1, 6))

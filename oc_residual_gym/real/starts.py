@@ -43,7 +43,7 @@ def write_starts(task: Task, split: str, seeds: Iterable[int], out: Path, pictur
             picture = f"starts/start_{seed:04}.png"
             if pictures:
                 try:
-                    drawn = core.render(0, "person", PICTURE_SIZE, "full")
+                    drawn = core.simulation.render(0, "person", PICTURE_SIZE, "full")
                     write_bytes(out / picture, imageio.imwrite("<bytes>", drawn, extension=".png"))
                 except RenderError:
                     pictures = False

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oc_residual_gym.errors import Stop, StopReason
+from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.states import Array, BoolArray, IntArray, RobotState, TrueState
-
-if TYPE_CHECKING:
-    from oc_residual_gym.tasks.base import InitialState, Task
-    from oc_residual_gym.worlds.domains import EpisodePhysics
+from oc_residual_gym.tasks.base import InitialState, Task
+from oc_residual_gym.worlds.domains import EpisodePhysics
 
 
 class Tracker(Protocol):
     """Where the observed object poses of N worlds come from."""
-
-    @property
-    def newest_stamp(self) -> float:
-        """``time.monotonic()`` of the newest reading, of the object that was heard of least recently."""
 
     def reset(
         self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: Sequence[EpisodePhysics]
@@ -44,8 +40,19 @@ class Tracker(Protocol):
         """(N, 6) what is added to the wrench estimate to make it as bad as a real one; zeros in reality."""
 
 
+class CellTracker(Tracker, Protocol):
+    """Tracker of the objects of a real cell."""
+
+    @property
+    def newest_stamp(self) -> float:
+        """``time.monotonic()`` of the newest reading, of the object that was heard of least recently."""
+
+    def fault(self) -> tuple[StopReason, str] | None:
+        """Why the episode cannot go on, and what was seen; ``None`` while the source is healthy."""
+
+
 class World(Protocol):
-    """N worlds that track end-effector targets, in simulation or in reality."""
+    """N robots that track end-effector targets; what simulations and real cells have in common."""
 
     task: Task
     """What is in them."""
@@ -59,14 +66,6 @@ class World(Protocol):
     peak_contact_force: Array
     """(N,) largest force on the hand within the last step, N."""
 
-    @property
-    def true(self) -> TrueState | None:
-        """What a simulation knows besides; ``None`` in reality, where the operator judges."""
-
-    @property
-    def tracker(self) -> Tracker | None:
-        """Where object poses come from; ``None`` in a simulation, whose poses are true."""
-
     def reset(self, worlds: IntArray, starts: Sequence[InitialState], physics: Sequence[EpisodePhysics]) -> None:
         """Start an episode in each of ``worlds``."""
 
@@ -76,14 +75,60 @@ class World(Protocol):
     def stop_reason(self, world: int) -> str:
         """Why ``world`` stopped; "" if it did not."""
 
+    def image(self, world: int, camera: str) -> NDArray[np.uint8]:
+        """(height, width, 3) what a policy camera sees.
+
+        Raises:
+            BasePolicyError: a real cell has no such camera.
+            RenderError: a simulation cannot be drawn on this machine.
+        """
+
+    def close(self) -> None:
+        """Free threads, connections and rendering contexts."""
+
+
+@runtime_checkable
+class Simulation(World, Protocol):
+    """N simulated worlds: they know the true state, from which success follows."""
+
+    @property
+    def true(self) -> TrueState:
+        """Poses, velocities and contacts as they are; privileged."""
+
+    @property
+    def critic_state(self) -> Array:
+        """(N, C) the true state as one row per world, for critics in training."""
+
+    def render(self, world: int, camera: str, size: tuple[int, int], visuals: Visuals = "light") -> NDArray[np.uint8]:
+        """(height, width, 3) picture of one world for people ("full") or as policies see it ("light").
+
+        Raises:
+            RenderError: no picture can be made on this machine.
+        """
+
+
+@runtime_checkable
+class RealCell(World, Protocol):
+    """One real robot (N = 1): poses are tracked, the operator judges, and a fault waits for him."""
+
+    tracker: CellTracker
+    """Where the objects' poses come from."""
+    periods: list[float]
+    """Seconds of each control step of the episode, as measured."""
+    wrench_bias: Array
+    """(6,) zero of the wrench estimate, N and Nm, taken at the home posture."""
+
     def stop(self, world: int, reason: str) -> None:
-        """Leave the arm of ``world`` stopped: its episode ended for ``reason``."""
+        """Stop the arm: the episode has ended for ``reason``."""
 
     def verdict(self, world: int) -> bool | None:
         """Whether the operator calls the episode a success or a failure; ``None`` while he has not said."""
 
-    def image(self, world: int, camera: str) -> NDArray[np.uint8]:
-        """(height, width, 3) what a policy camera sees; of real worlds only, simulated ones are rendered."""
+    def rest(self) -> None:
+        """Let the arm come to rest at the end of an episode."""
 
-    def close(self) -> None:
-        """Free threads, connections and rendering contexts."""
+    def stop_report(self) -> Stop | None:
+        """Why and when the arm stopped, if it did."""
+
+    def recover(self) -> None:
+        """Clear the fault, on the operator's word only. Raises ``RobotStopped`` where it stays."""

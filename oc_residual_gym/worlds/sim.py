@@ -12,6 +12,7 @@ from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
 from oc_residual_gym.robots.constants import FINGER_SPEED, MAX_OPENING
+from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.domains import EpisodePhysics, ModelIndex, apply_physics
@@ -46,7 +47,6 @@ class SimWorld:
         threads: threads that step worlds; by default one a core, at most one a world.
     """
 
-    tracker: None = None
     speed = 1.0
 
     def __init__(self, task: Task, num_worlds: int, *, shared_physics: bool = True, threads: int | None = None):
@@ -295,15 +295,17 @@ class SimWorld:
         """ "diverged" where physics failed."""
         return "diverged" if self.stopped[world] else ""
 
-    def stop(self, world: int, reason: str) -> None:
-        """Nothing: a simulated arm stands still while nobody steps it."""
-
-    def verdict(self, world: int) -> None:
-        """Nothing: success follows from true state."""
-
     def image(self, world: int, camera: str) -> NDArray[np.uint8]:
-        """Simulated worlds are drawn by :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
-        raise NotImplementedError("render simulated worlds with oc_residual_gym.worlds.render")
+        """(128, 128, 3) what a policy camera sees, "shoulder" or "wrist"."""
+        from oc_residual_gym.worlds.render import POLICY_IMAGE_SIZE
+
+        return self.render(world, camera, POLICY_IMAGE_SIZE)
+
+    def render(self, world: int, camera: str, size: tuple[int, int], visuals: Visuals = "light") -> NDArray[np.uint8]:
+        """(height, width, 3) picture of one world; see :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
+        from oc_residual_gym.worlds.render import shared_renderer
+
+        return shared_renderer(self.task, visuals, size).image(self, world, camera)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -30,7 +30,6 @@ class SimulatedTracker:
         n = len(true.table_height)
         self.errors = PoseErrors(errors, n, len(task.objects))
         self.wrench_noise = self.errors.wrench_noise
-        self.newest_stamp = np.inf  # a simulation's poses never grow old
         self._task, self._true, self._calibrated = task, true, calibrated
         self._far = np.zeros((n, len(task.objects)), bool)
         self._hand_eye_position = np.zeros((n, 1, 3))

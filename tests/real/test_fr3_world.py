@@ -24,11 +24,10 @@ import franky
 from cells import Witness
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
+from oc_residual_gym.errors import RobotStopped, SettingsError, Stop, StopReason
 from oc_residual_gym.real import arm, homing
 from oc_residual_gym.real.arm import FR3Arm, arm_settings
 from oc_residual_gym.real.arm_process import ArmProcess
-from oc_residual_gym.real.arm_state import Stop
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.hand import FrankaHand
 from oc_residual_gym.real.rig import Rig, rig_available
