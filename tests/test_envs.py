@@ -173,7 +173,7 @@ def test_time_limits_are_equal_in_single_and_vector_form(registered_id):
     spec = gym.spec(registered_id)
     vector = gym.make_vec(registered_id, num_envs=1, base_policy="hold")
     single = gym.make(registered_id, base_policy="hold")
-    assert vector.unwrapped.core.max_episode_steps == spec.max_episode_steps == single.spec.max_episode_steps
+    assert vector.unwrapped.core.options.max_episode_steps == spec.max_episode_steps == single.spec.max_episode_steps
     assert TASKS[spec.kwargs["task"]].max_episode_steps == spec.max_episode_steps
     vector.reset(seed=0)
     single.reset(seed=0)

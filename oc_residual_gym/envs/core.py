@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ class ResidualWorlds:
         """Weighted milestones (N,) by name."""
         return self._judge.reward_terms
 
-    @property
+    @cached_property
     def simulation(self) -> Simulation:
         """The simulated worlds. Raises ``ValueError`` where the robot is real."""
         return simulated(self.world)
