@@ -38,7 +38,7 @@ in which each task weighs the same, and for the paired differences."""
 
 
 @dataclass(frozen=True)
-class Request:
+class CompareRequest:
     """What ``compare`` was asked for."""
 
     base: str
@@ -67,7 +67,7 @@ class Request:
         return self.out / TABLE_FILE, self.out / PLOT_FILE, self.out / SUMMARY_FILE
 
 
-def compare(request: Request, engine: Engine | None = None) -> tuple[Record, str]:
+def compare(request: CompareRequest, engine: Engine | None = None) -> tuple[Record, str]:
     """Evaluate what ``request`` asks for and is not there yet; write summary, Markdown and plot into its folder.
 
     Args:
@@ -126,7 +126,7 @@ def compare(request: Request, engine: Engine | None = None) -> tuple[Record, str
     return summary, table
 
 
-def _tasks(request: Request) -> tuple[str, ...]:
+def _tasks(request: CompareRequest) -> tuple[str, ...]:
     """The tasks to compare on; says which are left out because there is no residual for them."""
     tasks = resolve_tasks(request.task)
     found = tuple(task for task in tasks if task in tasks_with_residual(request.residual, request.base))
@@ -138,7 +138,7 @@ def _tasks(request: Request) -> tuple[str, ...]:
     return found
 
 
-def _run(request: Request, settings: EvaluationSettings, bar: tqdm, engine: Engine | None) -> list[Record]:
+def _run(request: CompareRequest, settings: EvaluationSettings, bar: tqdm, engine: Engine | None) -> list[Record]:
     """The episodes of one evaluation: those that an earlier run left, and the others run now."""
     policies = settings.base if settings.residual == "zero" else f"{settings.base} + {settings.residual}"
     label = f"{settings.domain}, {settings.errors}: {policies}"
@@ -162,7 +162,7 @@ def _title(condition: tuple[str, str]) -> str:
     return ", ".join(condition)
 
 
-def _table(request: Request, differences: Mapping[tuple[str, str], Sequence[Record]]) -> str:
+def _table(request: CompareRequest, differences: Mapping[tuple[str, str], Sequence[Record]]) -> str:
     rows = [
         [
             _title(condition),
@@ -176,7 +176,7 @@ def _table(request: Request, differences: Mapping[tuple[str, str], Sequence[Reco
     return markdown_table(["world, pose errors", "task", *request.sides, "residual - base"], rows, names=2)
 
 
-def _page(request: Request, table: str, results: str, summary: Record) -> str:
+def _page(request: CompareRequest, table: str, results: str, summary: Record) -> str:
     """All of compare.md."""
     about = {key: getattr(request, key) for key in ("base", "residual", "episodes", "split")}
     title, plot = "# Does the residual fix the base policy?", f"![Success rates]({PLOT_FILE})"

@@ -47,7 +47,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Request:
+class SweepRequest:
     """What ``sweep`` was asked for."""
 
     tasks: tuple[str, ...]
@@ -84,7 +84,7 @@ class _Job:
         return self.training.name
 
 
-def sweep(request: Request, engine: Engine) -> tuple[Record, str]:
+def sweep(request: SweepRequest, engine: Engine) -> tuple[Record, str]:
     """Run those trainings of ``request`` that are not finished; one that fails does not stop the others.
 
     Returns:
@@ -147,7 +147,7 @@ def _train(job: _Job) -> Record:
 
     job.folder.mkdir(parents=True, exist_ok=True)
     training = job.training
-    request = train.Request(
+    request = train.TrainResidualRequest(
         training.task, training.base, training.algorithm, training.seed, job.folder, job.command, job.steps
     )
     with (
@@ -174,7 +174,7 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, (BaselineError, SettingsError)) else f"{type(error).__name__}: {error}"
 
 
-def _write(request: Request, records: Sequence[Record]) -> tuple[Record, str]:
+def _write(request: SweepRequest, records: Sequence[Record]) -> tuple[Record, str]:
     """Write summary and table of the trainings; return both."""
     finished = [record for record in records if "failure" not in record]
     failures = [record for record in records if "failure" in record]

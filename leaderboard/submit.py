@@ -23,7 +23,7 @@ from oc_residual_gym.residuals import TRAINED
 
 
 @dataclass(frozen=True)
-class Request:
+class SubmitRequest:
     """What ``submit`` was asked for."""
 
     id: str
@@ -52,7 +52,7 @@ Policies = dict[str, dict[str, Policy]]
 """By kind ("base", "residual") and task."""
 
 
-def submit(request: Request) -> tuple[Entry, list[str]]:
+def submit(request: SubmitRequest) -> tuple[Entry, list[str]]:
     """Write the entry that ``request`` describes; it is not validated yet.
 
     Returns:
@@ -132,7 +132,7 @@ def _policies(cells: Iterable[CellRows], real: dict[str, tuple[Path, Record]]) -
 def _written(
     folder: Path,
     about: About,
-    request: Request,
+    request: SubmitRequest,
     cells: dict[Cell, CellRows],
     real: dict[str, tuple[Path, Record]],
     policies: Policies,

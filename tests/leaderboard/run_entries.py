@@ -10,7 +10,7 @@ import pytest
 
 from leaderboard import tracks
 from leaderboard.entry import ENTRY_FILE, Entry, sha256
-from leaderboard.submit import Request, submit
+from leaderboard.submit import SubmitRequest, submit
 from leaderboard.tracks import REAL, TRACKS, Cell, Track
 from oc_residual_gym.evaluation.episodes import json_line
 from oc_residual_gym.evaluation.evaluator import evaluate
@@ -64,7 +64,7 @@ def run(folder: Path, residual: str = "zero", domain: str = "nominal", base: str
 def submitted(root: Path, name: str, *evaluations: Path, about: str = ABOUT) -> Entry:
     """The entry ``name`` in ``root`` of ``evaluations``."""
     write_text(root.parent / "about.toml", about)
-    return submit(Request(name, root.parent / "about.toml", evaluations, out=root))[0]
+    return submit(SubmitRequest(name, root.parent / "about.toml", evaluations, out=root))[0]
 
 
 def change_rows(entry: Entry, seed: int, track: str = "precision", **values: object) -> None:

@@ -26,7 +26,7 @@ from leaderboard.records import NOT_VERIFIED, Outcome, record_of, recorded
 from leaderboard.tracks import Cell
 from leaderboard.validate import check_files
 from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Finding, judge, risk
-from leaderboard.verify import Request, verify
+from leaderboard.verify import VerifyRequest, verify
 from oc_residual_gym.files import read_json, write_json
 
 CELL = Cell(TASK, "nominal")
@@ -79,12 +79,12 @@ def swap(entry: Entry) -> None:
 
 
 @pytest.fixture
-def request_here(tmp_path: Path) -> Request:
-    return Request(worlds=2, work=tmp_path / "work", records=tmp_path / "records")
+def request_here(tmp_path: Path) -> VerifyRequest:
+    return VerifyRequest(worlds=2, work=tmp_path / "work", records=tmp_path / "records")
 
 
 def test_what_was_run_is_accepted_and_forgeries_are_rejected(
-    alone: Entry, own: Entry, tmp_path: Path, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, own: Entry, tmp_path: Path, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("leaderboard.verify.validate", check_files)  # other tests probe policies
     changed = copied(alone, tmp_path / "changed")
@@ -142,7 +142,7 @@ def test_what_was_run_is_accepted_and_forgeries_are_rejected(
 def test_an_interrupted_verification_goes_on_with_the_same_sample(
     alone: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = Request(rows=2, worlds=2, work=tmp_path / "work", records=tmp_path / "records")
+    request = VerifyRequest(rows=2, worlds=2, work=tmp_path / "work", records=tmp_path / "records")
     asked: list[list[int]] = []
 
     def interrupted(module: str, order: dict, limits: Limits) -> Iterator[dict]:
@@ -167,7 +167,7 @@ def test_an_interrupted_verification_goes_on_with_the_same_sample(
 
 
 def test_two_verifications_of_an_entry_at_once_keep_out_of_each_others_way(
-    alone: Entry, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second: list[Outcome] = []
 
@@ -184,7 +184,7 @@ def test_two_verifications_of_an_entry_at_once_keep_out_of_each_others_way(
 
 @pytest.mark.parametrize(("which", "where"), [("alone", "verify"), ("own", "probe")])
 def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
-    which: str, where: str, request: pytest.FixtureRequest, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    which: str, where: str, request: pytest.FixtureRequest, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = request.getfixturevalue(which)
 
@@ -199,7 +199,7 @@ def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
 
 
 def test_an_entry_that_is_changed_while_it_is_verified_is_not_verified(
-    alone: Entry, tmp_path: Path, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, tmp_path: Path, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = copied(alone, tmp_path / "entry")
 
@@ -271,7 +271,7 @@ def test_another_platform_is_one_with_other_arithmetic() -> None:
 
 
 def test_another_platform_may_differ_a_little(
-    alone: Entry, request_here: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    alone: Entry, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     elsewhere = copied(alone, tmp_path / "elsewhere")
     change_rows(elsewhere, 1, steps=elsewhere.rows_of(CELL)[1]["steps"] - 1)
@@ -328,7 +328,7 @@ def test_the_risk_of_a_sample() -> None:
         assert risk(500, 10)[share] == pytest.approx(chance)
     assert risk(500, 499)["0.01"] == pytest.approx(0.0, abs=0.011)
     with pytest.raises(LeaderboardError, match="give 1 to 2, or leave it out"):
-        Request(Path("work"), rows=ROWS)
+        VerifyRequest(Path("work"), rows=ROWS)
 
 
 def test_mistakes_in_what_is_asked_for_are_named(alone: Entry, capsys: pytest.CaptureFixture[str]) -> None:
