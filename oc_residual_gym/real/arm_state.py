@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oc_residual_gym.errors import StopReason
 from oc_residual_gym.states import Array
@@ -57,6 +57,17 @@ class Stop:
     """When the fault was noticed."""
     stopped_at: float | None = None
     """When the arm had come to rest; ``None`` while it is coming to rest, or where nothing can be measured any more."""
+
+
+def with_fault(before: Stop | None, fault: Stop) -> Stop:
+    """The stop to report once ``fault`` has come on top of the one ``before``: the first cause stays, as a rule."""
+    if before is None:
+        return fault
+    if before.reason is StopReason.LINK_LATE and fault.reason is StopReason.LINK_LOST:
+        return replace(before, reason=fault.reason, detail=fault.detail)  # late because it never came again
+    if before.reason is StopReason.TARGETS_STALE:  # which alone is no fault between episodes
+        return replace(before, reason=fault.reason, detail=f"{fault.detail}; before that: {before.detail}")
+    return before
 
 
 @dataclass(frozen=True)
