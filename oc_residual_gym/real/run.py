@@ -30,7 +30,7 @@ from oc_residual_gym.evaluation.provenance import simulation_hash, versions
 from oc_residual_gym.files import Record, claim, read_json, write_json
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicy
-from oc_residual_gym.real.attempts import Session
+from oc_residual_gym.real.attempts import TrialRunner
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.operator import Operator
 from oc_residual_gym.real.starts import write_starts
@@ -156,9 +156,9 @@ def run_trials(
     if _judge_waiting(folder, operator):
         env = env_factory()
         try:
-            session = Session(settings, env, operator, folder)
+            runner = TrialRunner(settings, env, operator, folder)
             for trial, arm in zip(plan, arms, strict=True):
-                if not session.attempt(trial, arm, len(plan), out):
+                if not runner.attempt(trial, arm, len(plan), out):
                     break
         finally:
             env.close()

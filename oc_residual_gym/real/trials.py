@@ -32,7 +32,7 @@ start, and that were subtracted), ``started`` and ``judged`` (UTC), and in monot
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -172,7 +172,7 @@ def read_trials(folder: Path) -> list[Record]:
     return sorted(trials, key=lambda trial: (trial["trial"], trial["attempt"]))
 
 
-def measured(core: ResidualWorlds, time: float) -> Rows:
+def measured(core: ResidualWorlds, readings: Readings, time: float) -> Rows:
     """What is recorded of the one world of ``core`` before a control step; ``time`` in seconds from the start."""
     robot, seen = core.world.robot, core.filter
     row: Rows = {
@@ -190,31 +190,21 @@ def measured(core: ResidualWorlds, time: float) -> Rows:
         row[f"objects/{item.name}"] = seen.poses[0, i]
         row[f"objects_valid/{item.name}"] = seen.valid[0, i]
         row[f"trial/age/{item.name}"] = seen.age[0, i] if seen.age[0, i] < NEVER else np.nan
-    readings: Readings | None = getattr(core.tracker, "readings", None)
-    if readings is not None:
-        for i, item in enumerate(core.task.objects):
-            row[f"trial/readings/{item.name}/pose"] = readings.poses[i]
-            row[f"trial/readings/{item.name}/age"] = readings.ages[i]
-            row[f"trial/readings/{item.name}/state"] = READING_STATES.index(readings.states[i])
+        row[f"trial/readings/{item.name}/pose"] = readings.poses[i]
+        row[f"trial/readings/{item.name}/age"] = readings.ages[i]
+        row[f"trial/readings/{item.name}/state"] = READING_STATES.index(readings.states[i])
     # The worlds go on in the same arrays.
     return {name: np.array(value) for name, value in row.items()}
 
 
-def periods_of(core: ResidualWorlds) -> Sequence[float]:
-    """Seconds of the control steps that were measured in this episode: not of every step, and of none in simulation."""
-    return getattr(core.world, "periods", ())
-
-
-def executed(core: ResidualWorlds, action: Array, measured_before: int) -> Rows:
+def executed(core: ResidualWorlds, action: Array, period: float) -> Rows:
     """What is recorded after the control step that ``action`` (7,) made, in the same row.
 
     Args:
         core: which made it.
         action: of the residual policy.
-        measured_before: the number of :func:`periods_of` ``core`` before the step.
+        period: measured seconds of the step, NaN where it failed.
     """
-    periods = periods_of(core)
-    period = periods[-1] if len(periods) > measured_before else np.nan  # a step that failed has none
     return {"target": core.executed_target[0], "trial/action": action, "trial/period": period}
 
 
