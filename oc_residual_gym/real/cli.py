@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import SettingsError, one_of
 
 CommandMaker = Callable[[Any, str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
 REPORT = "oc-residual real report"
@@ -63,8 +63,8 @@ def _needed(options: argparse.Namespace) -> None:
             __import__(module)
         except ImportError as error:
             raise SettingsError(f"a robot needs {name} ({error}): {INSTALL}") from error
-    if options.task not in TASKS and not (options.command == "rehearse" and options.task == "all"):
-        raise SettingsError(f"unknown task {options.task!r}: choose one of {', '.join(TASKS)}")
+    if not (options.command == "rehearse" and options.task == "all"):
+        one_of("task", options.task, TASKS)
 
 
 def _check(options: argparse.Namespace) -> tuple[int, Any]:

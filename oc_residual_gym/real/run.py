@@ -25,7 +25,7 @@ import gymnasium as gym
 import numpy as np
 
 from oc_residual_gym.envs.episodes import SPLITS
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.evaluation.provenance import simulation_hash, versions
 from oc_residual_gym.files import Record, claim, read_json, write_json
 from oc_residual_gym.policies import load_base_policy
@@ -62,9 +62,8 @@ class TrialSettings:
     """Whether the robot is simulated."""
 
     def __post_init__(self) -> None:
-        for kind, name, valid in (("task", self.task, TASKS), ("split", self.split, SPLITS)):
-            if name not in valid:
-                raise SettingsError(f"unknown {kind} {name!r}: choose one of {', '.join(valid)}")
+        one_of("task", self.task, TASKS)
+        one_of("split", self.split, SPLITS)
         most = SPLITS[self.split]
         if self.starts < 1 or (most is not None and self.starts > most):
             raise SettingsError(f"starts is {self.starts}; it must be 1 to {most or 'any number'}")
