@@ -20,6 +20,16 @@ _TO_TCP = np.array([0.0, 0.0, GRIP_SITE_SHORT, 0.0, 0.0, 0.0, 1.0])
 _TO_GRIP_SITE = np.array([0.0, 0.0, -GRIP_SITE_SHORT, 0.0, 0.0, 0.0, 1.0])
 
 
+def observed(demo: h5py.Group) -> h5py.Group:
+    """The group of observations. Raises ``LogError`` where there is none."""
+    obs = demo.get("obs")
+    if not isinstance(obs, h5py.Group):
+        raise LogError(
+            f"{demo.name} has neither states with their model nor a group obs: nothing says where the arm was"
+        )
+    return obs
+
+
 def read_observations(
     demo: h5py.Group,
     *,

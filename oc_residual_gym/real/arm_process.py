@@ -11,10 +11,10 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, ClassVar
 
 import franky
 
@@ -44,14 +44,6 @@ class ArmProcess:
 
     def __init__(self, connection: Connection, settings: ArmSettings):
         self.settings, self._parent = settings, Parent(connection, settings.target_limit)
-        self._answers: dict[str, Callable[..., None]] = {
-            "target": self._take_target,
-            "stop": self._leave,
-            "rest": self._rest,
-            "resume": self._resume,
-            "home": self._home,
-            "recover": self._recover,
-        }
         self._phase = Phase.REST
         self._tracker: franky.CartesianImpedanceTracker | None = None
         self._stopping_at = 0.0
@@ -90,8 +82,8 @@ class ArmProcess:
 
     def _handle(self, serial: int, message: str, arguments: list[Any]) -> None:
         try:
-            if message in self._answers:
-                self._answers[message](*arguments)
+            if message in self._ANSWERS:
+                self._ANSWERS[message](self, *arguments)
         except Exception as error:  # franky's exceptions share no base class
             self._fail(error)
         if message not in ("target", "alive"):
@@ -282,6 +274,17 @@ class ArmProcess:
             except Exception as error:  # franky's exceptions share no base class
                 self._fail(error)
         return self._readings.report(self._reference, self._stop)
+
+    # Functions, not methods of this object: a cycle would keep the robot's one connection beyond its time.
+    _ANSWERS: ClassVar[Mapping[str, Callable[..., None]]] = {
+        "target": _take_target,
+        "stop": _leave,
+        "rest": _rest,
+        "resume": _resume,
+        "home": _home,
+        "recover": _recover,
+    }
+    """What each message does; any other only asks for the state."""
 
 
 def main() -> None:
