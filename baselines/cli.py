@@ -207,7 +207,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from baselines.compare import CompareRequest, compare
+    from baselines.compare import CompareRequest, run_comparison
 
     request = CompareRequest(
         options.base,
@@ -219,7 +219,7 @@ def _compare(options: argparse.Namespace) -> None:
         options.command_line,
     )
     with engine_of(options) as engine:
-        print(compare(request, engine)[1])
+        print(run_comparison(request, engine)[1])
     print(f"written: {', '.join(map(str, request.reports))}; the episodes are in {request.runs}")
 
 

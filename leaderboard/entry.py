@@ -156,8 +156,8 @@ class Entry:
 
     def _episode(self, row: Mapping[str, Any]) -> Record:
         names = {"base": self.content["base"]["name"], "residual": self.content["residual"]["name"]}
-        conditions = {"domain": row["domain"], "errors": ERRORS[row["domain"]], "split": SPLIT}
-        head = {"task": row["task"], "seed": row["seed"]} | names | conditions
+        scenario = {"domain": row["domain"], "errors": ERRORS[row["domain"]], "split": SPLIT}
+        head = {"task": row["task"], "seed": row["seed"]} | names | scenario
         return head | {key: value for key, value in row.items() if key not in head}
 
 

@@ -53,7 +53,7 @@ def read_evaluations(folders: Sequence[Path], residual: str | None) -> list[Eval
     """The evaluations in ``folders``, which may hold a comparison; those of ``residual`` alone, where it is given.
 
     Raises:
-        LeaderboardError: a folder holds none, or none of that residual; or they are not of the board's conditions.
+        LeaderboardError: a folder holds none, or none of that residual; or they are not of the board's scenarios.
         SettingsError: one is not finished.
     """
     found = [evaluation for folder in folders for evaluation in _in_folder(folder)]

@@ -23,7 +23,7 @@ from leaderboard.platforms import current_platform, differences, identity
 from leaderboard.records import LISTED, NOT_VERIFIED, Outcome, record_of, recorded
 from leaderboard.tracks import Cell
 from leaderboard.validate import check_files, validate
-from leaderboard.verdict import REJECTED, Finding, compare, judge, risk
+from leaderboard.verdict import REJECTED, Rerun, compare_rows, judge, risk
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.episodes import EPISODES_FILE, read_episodes
 from oc_residual_gym.files import Record, alone, read_json, write_json
@@ -110,13 +110,13 @@ def _verify(entry: Entry, folder: Path, request: VerifyRequest, platform: Record
     """
     state = _state(folder, request)
     sample = _sample(state["sample_seed"], request.rows, len(entry.cells))
-    findings: list[Finding] = []
+    reruns: list[Rerun] = []
     failure = None
     for cell, seeds in zip(entry.cells, sample, strict=True):
         bar.set_description_str(f"{entry.id}: {cell.task} in {cell.domain}")
         began = time.monotonic()
         try:
-            findings.append(_run(entry, cell, seeds, request, folder, bar))
+            reruns.append(_run(entry, cell, seeds, request, folder, bar))
         except PolicyFailure as error:
             failure = f"{cell.task} in {cell.domain}: {error}"
             break
@@ -129,8 +129,8 @@ def _verify(entry: Entry, folder: Path, request: VerifyRequest, platform: Record
         shutil.rmtree(folder)  # its rows may be of either content
         raise LeaderboardError("its files were changed while it was verified: verify it again")
     same = not differences(entry.content["evaluation"], platform)
-    verdict, reason = (REJECTED, failure) if failure else judge(findings, same)
-    record = record_of(entry, platform, verdict, reason, findings, same) | {
+    verdict, reason = (REJECTED, failure) if failure else judge(reruns, same)
+    record = record_of(entry, platform, verdict, reason, reruns, same) | {
         "total": tracks.EPISODES * len(entry.cells),
         "sample": _described_sample(state, request),
         "minutes": round(state["seconds"] / 60.0, 1),
@@ -180,14 +180,14 @@ def _described_sample(state: Record, request: VerifyRequest) -> Record | None:
     return {"rows_per_cell": request.rows, "seed": state["sample_seed"], "risk": risks}
 
 
-def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: VerifyRequest, folder: Path, bar: tqdm) -> Finding:
+def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: VerifyRequest, folder: Path, bar: tqdm) -> Rerun:
     """Run the rows ``seeds`` of one cell in a child process, and compare them with the claim."""
     out = folder / f"{cell.domain}-{cell.task}"
     policies = {kind: entry.policy(kind, cell.task) for kind in ("base", "residual")}
-    conditions = {"domain": cell.domain, "errors": cell.errors, "split": tracks.SPLIT, "episodes": tracks.EPISODES}
+    scenario = {"domain": cell.domain, "errors": cell.errors, "split": tracks.SPLIT, "episodes": tracks.EPISODES}
     order = {
         "task": cell.task,
-        "settings": policies | conditions,
+        "settings": policies | scenario,
         "seeds": list(seeds),
         "worlds": request.worlds,
         "out": str(out),
@@ -199,7 +199,7 @@ def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: VerifyRequest,
     episodes = read_episodes(out / EPISODES_FILE)
     if sorted(episode["seed"] for episode in episodes) != list(seeds):
         raise LeaderboardError(f"{out} holds other rows than were run: remove it and verify again")
-    return compare(cell, entry.rows_of(cell), episodes)
+    return compare_rows(cell, entry.rows_of(cell), episodes)
 
 
 def _limits(task: str, worlds: int, memory_gib: float) -> Limits:

@@ -78,11 +78,14 @@ class Method:
 
     @property
     def trials(self) -> dict[str, dict[str, Record]]:
-        """Task to arm ("base", "residual") to "successes", "trials" and the success rate "mean", "low", "high"."""
+        """By task and condition: "successes", "trials" and the success rate "mean", "low", "high"."""
         claimed = self.content["tracks"].get(REAL, {"trials": {}})["trials"]
         return {
-            task: {arm: counts | asdict(wilson(counts["successes"], counts["trials"])) for arm, counts in arms.items()}
-            for task, arms in by_task(claimed)
+            task: {
+                condition: counts | asdict(wilson(counts["successes"], counts["trials"]))
+                for condition, counts in conditions.items()
+            }
+            for task, conditions in by_task(claimed)
         }
 
 

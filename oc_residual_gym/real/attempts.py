@@ -17,7 +17,7 @@ from oc_residual_gym.evaluation.provenance import commit, versions
 from oc_residual_gym.files import Record
 from oc_residual_gym.real.operator import Operator
 from oc_residual_gym.real.trials import (
-    ARMS,
+    CONDITIONS,
     INTERRUPTED,
     TrialRecorder,
     Verdict,
@@ -57,7 +57,7 @@ class TrialRunner:
         self._world = cast("FR3World", self._core.world)
         self._tracker = cast("TrackedObjects", self._core.tracker)
         policies: tuple[ResidualPolicy, ...] = (ZeroResidual(), settings.residual_policy)
-        self._residuals = dict(zip(ARMS, policies, strict=True))
+        self._residuals = dict(zip(CONDITIONS, policies, strict=True))
         self._common: Record = {
             "task": settings.task,
             "instruction": TASKS[settings.task].instruction,
@@ -87,7 +87,7 @@ class TrialRunner:
             if there != asked:
                 raise SettingsError(f"the environment's {what} is {there!r}, and the trials' is {asked!r}")
 
-    def attempt(self, trial: Mapping[str, Any], arm: str, count: int, out: Path) -> bool:
+    def attempt(self, trial: Mapping[str, Any], condition: str, count: int, out: Path) -> bool:
         """Attempt a trial until it has a verdict, if it has none. ``False``: the operator quits."""
         number = trial["trial"]
         before = [t for t in read_trials(self._folder) if t["trial"] == number]
@@ -96,7 +96,7 @@ class TrialRunner:
         for attempt in range(len(before) + 1, len(before) + 1 + ATTEMPTS):
             if not self._prepare(trial, attempt, count, out):
                 return False
-            verdict, quits = self._run(trial, arm, attempt)
+            verdict, quits = self._run(trial, condition, attempt)
             if quits:
                 return False
             if verdict is not None and verdict.result != "invalid":
@@ -143,17 +143,17 @@ class TrialRunner:
         """Whether the operator wants to quit, of all that he wanted since he was last asked."""
         return "quit" in list(iter(self._operator.command, ""))
 
-    def _run(self, trial: Mapping[str, Any], arm: str, attempt: int) -> tuple[Verdict | None, bool]:
+    def _run(self, trial: Mapping[str, Any], condition: str, attempt: int) -> tuple[Verdict | None, bool]:
         """One attempt, to its file. Returns its verdict, ``None`` if it waits, and whether the operator quits."""
-        residual = self._residuals[arm]
+        residual = self._residuals[condition]
         attributes = self._common | {
             "trial": trial["trial"],
             "attempt": attempt,
-            "arm": arm,
+            "condition": condition,
             "seed": trial["seed"],
             "residual": residual.name,
             "residual_sha256": residual.hash or "",
-            "operator": self._settings.base + (f" + {residual.name}" if arm == "residual" else ""),
+            "operator": self._settings.base + (f" + {residual.name}" if condition == "residual" else ""),
             "calibration": self._tracker.calibration_label,
             "started": now(),
             "started_monotonic": time.monotonic(),

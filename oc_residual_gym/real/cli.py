@@ -153,7 +153,7 @@ def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
         for trial in summaries[task]["trials"]:
             period, distance = trial["period_ms"], trial["tracking_error_mm"]
             print(
-                f"{task:12} {trial['arm']:9} {trial['steps']:4} steps, period {period['mean']} ms (99 % below "
+                f"{task:12} {trial['condition']:9} {trial['steps']:4} steps, period {period['mean']} ms (99 % below "
                 f"{period['p99']}), TCP {distance['mean']} mm from its target (at most {distance['max']}): "
                 f"{trial['stop_reason'] or trial['verdict']}"
             )

@@ -117,7 +117,7 @@ def measure(path: Path) -> Record:
         errors = tracking_errors(demo) if began else np.zeros(0)
         periods = 1e3 * demo["trial/period"][1:] if began else np.zeros(0)
     return {
-        "arm": attributes["arm"],
+        "condition": attributes["condition"],
         "steps": len(periods) + began,
         "verdict": attributes["verdict"],
         "stop_reason": attributes["stop_reason"],
@@ -147,7 +147,7 @@ def _plot(summary: Record, paths: list[Path], file: Path) -> None:
             demo = content["demos"][path.stem]
             if "target" not in demo:
                 continue
-            label = f"{trial['arm']}: {trial['stop_reason'] or trial['verdict']}"
+            label = f"{trial['condition']}: {trial['stop_reason'] or trial['verdict']}"
             periods.plot(np.arange(1, trial["steps"]) / CONTROL_FREQUENCY, 1e3 * demo["trial/period"][1:], label=label)
             errors.plot(np.arange(1, trial["steps"]) / CONTROL_FREQUENCY, 1e3 * tracking_errors(demo), label=label)
     periods.set(xlabel="seconds", ylabel="control period, ms", title=f"{summary['task']} on the rig")

@@ -34,7 +34,7 @@ from oc_residual_gym.real.attempts import TrialRunner
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.operator import Operator
 from oc_residual_gym.real.starts import write_starts
-from oc_residual_gym.real.trials import ARMS, judge_later, now, read_trials, recover, unjudged
+from oc_residual_gym.real.trials import CONDITIONS, judge_later, now, read_trials, recover, unjudged
 from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.tasks import TASKS
 
@@ -113,11 +113,11 @@ def prepare(settings: TrialSettings, out: Path, pictures: bool = True) -> list[R
     if not (out / PLAN_FILE).exists():
         order_seed = secrets.randbits(64)
         rng = np.random.default_rng(order_seed)
-        orders = [rng.permutation(ARMS).tolist() for _ in range(settings.starts)]
-        arms = [arm for order in orders for arm in order]
-        write_json(out / BLIND_FILE, {"order_seed": order_seed, "arms": arms})
+        orders = [rng.permutation(CONDITIONS).tolist() for _ in range(settings.starts)]
+        conditions = [condition for order in orders for condition in order]
+        write_json(out / BLIND_FILE, {"order_seed": order_seed, "conditions": conditions})
         starts = write_starts(TASKS[settings.task], settings.split, range(settings.starts), out, pictures)
-        trials = [{"trial": i + 1, **starts[i // len(ARMS)]} for i in range(len(arms))]
+        trials = [{"trial": i + 1, **starts[i // len(CONDITIONS)]} for i in range(len(conditions))]
         write_json(out / PLAN_FILE, {"planned": now(), "task": settings.task, "trials": trials})
     return read_json(out / PLAN_FILE)["trials"]
 
@@ -149,15 +149,15 @@ def run_trials(
             waits for its verdict, and the next run asks for it.
     """
     plan = prepare(settings, out, pictures)
-    arms, folder = read_arms(out), out / TRIALS
+    conditions, folder = read_conditions(out), out / TRIALS
     for path in recover(folder):
         operator.say(f"{path.name} was interrupted: it is kept as invalid")
     if _judge_waiting(folder, operator):
         env = env_factory()
         try:
             runner = TrialRunner(settings, env, operator, folder)
-            for trial, arm in zip(plan, arms, strict=True):
-                if not runner.attempt(trial, arm, len(plan), out):
+            for trial, condition in zip(plan, conditions, strict=True):
+                if not runner.attempt(trial, condition, len(plan), out):
                     break
         finally:
             env.close()
@@ -179,8 +179,8 @@ def _judge_waiting(folder: Path, operator: Operator) -> bool:
     return True
 
 
-def read_arms(out: Path) -> list[str]:
+def read_conditions(out: Path) -> list[str]:
     """Which policy each trial is, in their order. Raises ``SettingsError`` where the key is missing."""
     if not (out / BLIND_FILE).exists():
         raise SettingsError(f"{out} has no {BLIND_FILE}: without this key its trials cannot go on; put it back")
-    return read_json(out / BLIND_FILE)["arms"]
+    return read_json(out / BLIND_FILE)["conditions"]

@@ -19,8 +19,8 @@ demonstration has these datasets of T rows, NaN where there was nothing:
 | ``trial/readings/<object>/age`` | (T,) | its seconds from image to use |
 | ``trial/readings/<object>/state`` | (T,) | what became of it: its place in :data:`READING_STATES` |
 
-and these attributes: ``trial`` (number), ``attempt``, ``arm`` ("base" or "residual"), ``verdict`` ("success", "fail" or
-"invalid"), ``reason`` (the operator's words), ``stop_reason`` (where the trial ended by itself), ``base``,
+and these attributes: ``trial`` (number), ``attempt``, ``condition`` ("base" or "residual"), ``verdict`` ("success",
+"fail" or "invalid"), ``reason`` (the operator's words), ``stop_reason`` (where the trial ended by itself), ``base``,
 ``residual`` and the SHA-256 of their files, ``cell``, ``calibration`` (id), ``supervisor``, ``versions`` (JSON),
 ``commit``, ``placement_error`` (metres, of each object from its planned start), ``placement_accepted`` (the operator
 started with an object out of its place), ``wrench_bias`` (N and Nm that the robot's estimate read in free space at the
@@ -52,7 +52,7 @@ from oc_residual_gym.states import Array
 if TYPE_CHECKING:
     from oc_residual_gym.real.tracking import Readings
 
-ARMS = ("base", "residual")
+CONDITIONS = ("base", "residual")
 """What is compared: the base policy alone, and under the residual."""
 SUFFIX, JOURNAL_SUFFIX = ".hdf5", ".journal"
 INTERRUPTED = "interrupted"
@@ -283,7 +283,7 @@ def trial_name(number: int, attempt: int) -> str:
 
 def _identify(name: str) -> Record:
     _, number, *attempt = name.split("_")
-    return {"trial": int(number), "attempt": int(attempt[0]) if attempt else 1, "arm": ""}
+    return {"trial": int(number), "attempt": int(attempt[0]) if attempt else 1, "condition": ""}
 
 
 def _stacked(rows: list[Record]) -> dict[str, np.ndarray]:

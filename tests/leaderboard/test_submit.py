@@ -225,9 +225,9 @@ def comparison(folder: Path, results: list[tuple[bool, bool]], rehearsal: bool =
     write_json(folder / SETTINGS_FILE, settings.identity)
     hashes = {f"{kind}_sha256": settings.hashes[kind] for kind in ("base", "residual")}
     for seed, pair in enumerate(results):
-        for i, (arm, success) in enumerate(zip(("base", "residual"), pair, strict=True)):
+        for i, (condition, success) in enumerate(zip(("base", "residual"), pair, strict=True)):
             number = 2 * seed + i + 1
-            head = {"trial": number, "attempt": 1, "arm": arm, "seed": seed, "versions": "{}"} | hashes
+            head = {"trial": number, "attempt": 1, "condition": condition, "seed": seed, "versions": "{}"} | hashes
             recorder = TrialRecorder(folder / TRIALS, trial_name(number, 1), head, synthetic=False)
             recorder.add({"time": 0.0, "tcp_pose": np.zeros(7), "trial/period": 0.05})
             recorder.finish(Verdict("success" if success else "fail"))

@@ -25,7 +25,7 @@ from leaderboard.platforms import differences
 from leaderboard.records import NOT_VERIFIED, Outcome, record_of, recorded
 from leaderboard.tracks import Cell
 from leaderboard.validate import check_files
-from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Finding, judge, risk
+from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Rerun, judge, risk
 from leaderboard.verify import VerifyRequest, verify
 from oc_residual_gym.files import read_json, write_json
 
@@ -217,7 +217,7 @@ def test_a_record_is_not_replaced_by_one_of_fewer_rows(alone: Entry, tmp_path: P
     platform = {"simulation": "a" * 64}
 
     def found(verdict: str, rows: int, **platform: str) -> Outcome:
-        record = record_of(alone, platform, verdict, "reason", [finding(rows=rows)])
+        record = record_of(alone, platform, verdict, "reason", [rerun(rows=rows)])
         return recorded(alone, record, tmp_path)
 
     def kept() -> tuple[str, int]:
@@ -293,29 +293,29 @@ def test_another_platform_may_differ_a_little(
     assert record is not None and record["same_platform"] is False and record["flips"] == 0
 
 
-def finding(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0) -> Finding:
-    return Finding(CELL, rows, identical, gained, lost, 300 + gained, 300 + lost, "Lift in nominal, seed 0: ...")
+def rerun(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0) -> Rerun:
+    return Rerun(CELL, rows, identical, gained, lost, 300 + gained, 300 + lost, "Lift in nominal, seed 0: ...")
 
 
 def test_verdicts_on_another_platform() -> None:
     few = 8  # no more than the rate explains
-    assert judge([finding(identical=500)], same=False)[0] == ACCEPTED
-    assert judge([finding(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
+    assert judge([rerun(identical=500)], same=False)[0] == ACCEPTED
+    assert judge([rerun(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
     # Too many, in one cell of two.
     many = int(4 * FLIP_RATE * 500)
-    verdict, reason = judge([finding(identical=500), finding(gained=many // 2, lost=many // 2)], same=False)
+    verdict, reason = judge([rerun(identical=500), rerun(gained=many // 2, lost=many // 2)], same=False)
     assert verdict == REJECTED and f"the success of {2 * (many // 2)} of 500 rows is another in Lift" in reason
     # All for the claim; all against it is no forgery.
-    verdict, reason = judge([finding(gained=few)], same=False)
+    verdict, reason = judge([rerun(gained=few)], same=False)
     assert verdict == REJECTED and f"{few} of {few} rows whose success is another favour the claim" in reason
-    assert judge([finding(lost=few)], same=False)[0] == DEVIATING
+    assert judge([rerun(lost=few)], same=False)[0] == DEVIATING
     # Few rows of a sample prove little.
-    assert judge([finding(rows=10, gained=1)], same=False)[0] == DEVIATING
+    assert judge([rerun(rows=10, gained=1)], same=False)[0] == DEVIATING
 
 
 def test_no_row_may_differ_on_the_same_platform() -> None:
-    assert judge([finding(identical=500)], same=True)[0] == ACCEPTED
-    verdict, reason = judge([finding(identical=499)], same=True)
+    assert judge([rerun(identical=500)], same=True)[0] == ACCEPTED
+    verdict, reason = judge([rerun(identical=499)], same=True)
     assert verdict == REJECTED and "1 of 500 rows differ (Lift in nominal, seed 0: ...)" in reason
 
 

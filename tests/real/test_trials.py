@@ -137,11 +137,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_policies_run_from_each_start_in_the_order_written_beforehand(finished: Path) -> None:
     plan = json.loads((finished / PLAN_FILE).read_text())["trials"]
-    arms = json.loads((finished / BLIND_FILE).read_text())["arms"]
+    conditions = json.loads((finished / BLIND_FILE).read_text())["conditions"]
     assert [trial["seed"] for trial in plan] == [0, 0, 1, 1]
-    assert sorted(arms[:2]) == sorted(arms[2:]) == ["base", "residual"]
+    assert sorted(conditions[:2]) == sorted(conditions[2:]) == ["base", "residual"]
     trials = read_trials(finished / TRIALS)
-    assert [trial["arm"] for trial in trials] == arms
+    assert [trial["condition"] for trial in trials] == conditions
     assert [trial["seed"] for trial in trials] == [0, 0, 1, 1]
     assert [trial["verdict"] for trial in trials] == ["success", "fail"] * 2
     assert {t["reason"] for t in trials if t["verdict"] == "fail"} == {"pushed past it"}
@@ -152,7 +152,7 @@ def test_the_operator_is_not_told_which_policy_runs(tmp_path: Path) -> None:
     run(tmp_path, ScriptedOperator(show=said.append))
     words = "\n".join([*said, (tmp_path / PLAN_FILE).read_text(), *os.listdir(tmp_path / TRIALS)])
     assert "Trial 4 of 4" in words and "cabinet at x" in words and "mm" in words
-    assert not any(arm in words for arm in ("residual", "base", "zero"))
+    assert not any(word in words for word in ("residual", "base", "zero"))
 
 
 def test_the_order_differs_from_run_to_run(tmp_path: Path) -> None:
@@ -609,7 +609,7 @@ def rows(count: int) -> Iterator[dict]:
         }
 
 
-HEAD = {"trial": 1, "attempt": 1, "arm": "base", "task": "Lift", "rate": 20.0, "seed": 0}
+HEAD = {"trial": 1, "attempt": 1, "condition": "base", "task": "Lift", "rate": 20.0, "seed": 0}
 
 
 @pytest.mark.parametrize("cut", ["between rows", "within a row", "within the head"])
