@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scipy.stats import binomtest, hypergeom
 
 from leaderboard.entry import row_of
-from leaderboard.tracks import Cell
+from leaderboard.tracks import BoardCell
 from oc_residual_gym.files import Record
 
 ACCEPTED, DEVIATING, REJECTED = "accepted", "deviating", "rejected"
@@ -28,7 +28,7 @@ FALSE_SHARES = (0.01, 0.05, 0.1)
 class Rerun:
     """Re-run rows of one cell beside the claimed ones."""
 
-    cell: Cell
+    cell: BoardCell
     rows: int
     identical: int
     """In all their values."""
@@ -52,7 +52,7 @@ class Rerun:
         return {"task": self.cell.task, "domain": self.cell.domain} | {name: getattr(self, name) for name in counts}
 
 
-def compare_rows(cell: Cell, claimed: Sequence[Record], run: Sequence[Record]) -> Rerun:
+def compare_rows(cell: BoardCell, claimed: Sequence[Record], run: Sequence[Record]) -> Rerun:
     """Compare the episodes ``run`` with those of their seeds among ``claimed``, both in the evaluator's form."""
     claims = {episode["seed"]: episode for episode in claimed}
     pairs = [(row_of(claims[episode["seed"]]), row_of(episode)) for episode in run]
@@ -69,7 +69,7 @@ def compare_rows(cell: Cell, claimed: Sequence[Record], run: Sequence[Record]) -
     )
 
 
-def _difference(cell: Cell, there: Record, here: Record) -> str:
+def _difference(cell: BoardCell, there: Record, here: Record) -> str:
     """How two rows of one seed differ, telling the weightiest value."""
     key = next(key for key in ("success", "failure", *here) if there[key] != here[key])
     values = f"{key} {there[key]} claimed, {here[key]} found"

@@ -21,7 +21,7 @@ from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.limits import LEAST_MEMORY_GIB, MEMORY_GIB, WORLDS, Limits, PolicyFailure, run_limited
 from leaderboard.platforms import current_platform, differences, identity
 from leaderboard.records import LISTED, NOT_VERIFIED, Outcome, record_of, recorded
-from leaderboard.tracks import Cell
+from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files, validate
 from leaderboard.verdict import REJECTED, Rerun, compare_rows, judge, risk
 from oc_residual_gym.errors import SettingsError
@@ -180,7 +180,7 @@ def _described_sample(state: Record, request: VerifyRequest) -> Record | None:
     return {"rows_per_cell": request.rows, "seed": state["sample_seed"], "risk": risks}
 
 
-def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: VerifyRequest, folder: Path, bar: tqdm) -> Rerun:
+def _run(entry: Entry, cell: BoardCell, seeds: Sequence[int], request: VerifyRequest, folder: Path, bar: tqdm) -> Rerun:
     """Run the rows ``seeds`` of one cell in a child process, and compare them with the claim."""
     out = folder / f"{cell.domain}-{cell.task}"
     policies = {kind: entry.policy(kind, cell.task) for kind in ("base", "residual")}

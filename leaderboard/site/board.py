@@ -14,7 +14,7 @@ from tqdm.contrib.concurrent import thread_map
 from leaderboard.entry import Entry, verification_of
 from leaderboard.site.markup import by_task
 from leaderboard.site.scores import Difference, Score, difference, ranks, score
-from leaderboard.tracks import REAL, TRACKS, Cell, Track
+from leaderboard.tracks import REAL, TRACKS, BoardCell, Track
 from leaderboard.verdict import ACCEPTED, DEVIATING
 from oc_residual_gym.evaluation.statistics import wilson
 from oc_residual_gym.files import Record
@@ -181,7 +181,7 @@ def status(verification: Record | None, simulated: bool) -> Status:
     return Status("rejected", "rejected", f"What the maintainers found does not bear it out: {verification['reason']}.")
 
 
-def cell_name(track: Track, cell: Cell) -> str:
+def cell_name(track: Track, cell: BoardCell) -> str:
     """What the tables of ``track`` call a cell."""
     worlds = {other.domain for other in track.cells}
     return cell.task if len(worlds) == 1 else f"{cell.task}, {cell.domain}"

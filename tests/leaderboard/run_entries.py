@@ -11,7 +11,7 @@ import pytest
 from leaderboard import tracks
 from leaderboard.entry import ENTRY_FILE, Entry, sha256
 from leaderboard.submit import SubmitRequest, submit
-from leaderboard.tracks import REAL, TRACKS, Cell, Track
+from leaderboard.tracks import REAL, TRACKS, BoardCell, Track
 from oc_residual_gym.evaluation.episodes import json_line
 from oc_residual_gym.evaluation.evaluator import evaluate
 from oc_residual_gym.evaluation.settings import EvaluationSettings
@@ -41,7 +41,7 @@ curve = [[0, 0.5]]
 @contextmanager
 def small_board(*domains: str) -> Iterator[None]:
     """The board with one track, of ``TASK`` in ``domains``, and with ``ROWS`` rows a cell."""
-    cells = tuple(Cell(TASK, domain) for domain in domains)
+    cells = tuple(BoardCell(TASK, domain) for domain in domains)
     kept = dict(TRACKS)  # in their order, which a patch of items would change
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracks, "EPISODES", ROWS)

@@ -20,13 +20,13 @@ from leaderboard import LeaderboardError, cli
 from leaderboard.about import EXAMPLE
 from leaderboard.entry import Entry, sha256
 from leaderboard.submit import SubmitRequest, submit
-from leaderboard.tracks import Cell
+from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.episodes import SUMMARY_FILE, read_episodes
 from oc_residual_gym.files import read_json, write_json
 from oc_residual_gym.policies import versions
-from oc_residual_gym.real.cell import Cell as RobotCell
+from oc_residual_gym.real.cell import BoardCell as RobotCell
 from oc_residual_gym.real.cell import Poses, Robot
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS, TrialSettings
 from oc_residual_gym.real.trials import TrialRecorder, Verdict, trial_name
@@ -65,7 +65,7 @@ def test_an_entry_holds_what_was_run(wanted: SubmitRequest, runs: Path) -> None:
     for domain in ("nominal", "twin"):
         names = {"base": "bc-v0", "residual": "my-residual"}
         run_rows = [episode | names for episode in read_episodes(runs / f"mine-{domain}" / "episodes.jsonl")]
-        assert entry.rows_of(Cell(TASK, domain)) == run_rows
+        assert entry.rows_of(BoardCell(TASK, domain)) == run_rows
     content = entry.content
     assert entry.policy_file("residual", TASK).read_bytes() == (runs / "mine" / f"{TASK}.onnx").read_bytes()
     assert content["base"] == {"name": "bc-v0", "files": False, "sha256": content["base"]["sha256"]}

@@ -23,13 +23,13 @@ from leaderboard.entry import ENTRY_FILE, Entry, sha256, verification_of
 from leaderboard.limits import Limits, PolicyFailure, run_limited
 from leaderboard.platforms import differences
 from leaderboard.records import NOT_VERIFIED, Outcome, record_of, recorded
-from leaderboard.tracks import Cell
+from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
 from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Rerun, judge, risk
 from leaderboard.verify import VerifyRequest, verify
 from oc_residual_gym.files import read_json, write_json
 
-CELL = Cell(TASK, "nominal")
+CELL = BoardCell(TASK, "nominal")
 
 
 @pytest.fixture(scope="module", autouse=True)
