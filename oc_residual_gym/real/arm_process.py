@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, ClassVar
 
@@ -110,15 +111,12 @@ class ArmProcess:
 
     def _track(self) -> None:
         """Take control, with the present pose as the target."""
-        self._tracker = self._take_control()
+        self._tracker = take_control(self._robot, self.settings)
         self._enter(Phase.TRACKING)
         self._tcp = self._reference = self._start = self._target = self._read()[1]
         self._readings.forget_wrench()
         self._renewed_at = time.monotonic()
         self._check = TargetCheck(self.settings, self._tcp, self._renewed_at)
-
-    def _take_control(self) -> franky.CartesianImpedanceTracker:
-        return take_control(self._robot, self.settings)
 
     # ---- every 5 ms
 
@@ -230,11 +228,11 @@ class ArmProcess:
         if self._stop is not None:
             return
         self._check_errors()
-        cap, pause = self.settings.speed_cap, self._parent.pause
+        robot, settings, pause = self._robot, self.settings, self._parent.pause
         self._parent.expect_life()
         self._enter(Phase.HOMING)
-        raise_tool(self._robot, self._take_control, lambda: self._read()[1], cap, pause)
-        move_joints(self._robot, self.settings.home, cap, pause)
+        raise_tool(robot, partial(take_control, robot, settings), lambda: self._read()[1], settings.speed_cap, pause)
+        move_joints(robot, settings.home, settings.speed_cap, pause)
         self._enter(Phase.REST)
 
     def _check_errors(self) -> None:
@@ -275,7 +273,8 @@ class ArmProcess:
                 self._fail(error)
         return self._readings.report(self._reference, self._stop)
 
-    # Functions, not methods of this object: a cycle would keep the robot's one connection beyond its time.
+    # What each message does; any other only asks for the state. Functions, not methods of this object: a cycle would
+    # keep the robot's one connection beyond its time.
     _ANSWERS: ClassVar[Mapping[str, Callable[..., None]]] = {
         "target": _take_target,
         "stop": _leave,
@@ -284,7 +283,6 @@ class ArmProcess:
         "home": _home,
         "recover": _recover,
     }
-    """What each message does; any other only asks for the state."""
 
 
 def main() -> None:

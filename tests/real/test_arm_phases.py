@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from multiprocessing import Pipe
 from typing import Any
@@ -173,6 +174,15 @@ def test_no_target_moves_a_stopped_arm(process: Watched) -> None:
     process.tell("home")
     process.tell("resume")
     assert process._phase is Phase.STOPPED and process._tracker is None
+
+
+def test_nothing_keeps_the_connection_of_a_process_that_is_gone(process: Watched) -> None:
+    """A robot serves one client: no cycle of references may wait for the garbage collector."""
+    other = ArmProcess(process.ours, process.settings)
+    other._handle(1, "home", [])
+    left = weakref.ref(other)
+    del other
+    assert left() is None
 
 
 def test_the_arm_can_be_stopped_in_every_phase_and_starts_from_rest_only() -> None:
