@@ -42,7 +42,7 @@ class Training:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return "-".join([self.task, Path(self.base).stem, self.algorithm, str(self.seed)])
 
 
@@ -56,7 +56,7 @@ class SweepRequest:
     algorithms: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int | None
-    """Of each training, instead of its settings' own."""
+    """Steps of each training, instead of its settings' own."""
     out: Path
     command: str
 
@@ -75,9 +75,9 @@ class _Job:
     marker: Path
     """A file that only those see who share the folder of the sweep with its driver."""
     settings: EvaluationSettings
-    """Of all tasks on the base policy. Its identity is checked where the job runs, as files may be missing there."""
+    """All tasks on the base policy. Its identity is checked where the job runs, as files may be missing there."""
     identity: Record
-    """Of the simulation and the policies, as the driver has them."""
+    """Identity of the simulation and the policies, as the driver has them."""
     command: str
 
     def __str__(self) -> str:

@@ -110,7 +110,7 @@ class Entry:
 
     @cached_property
     def sha256(self) -> str:
-        """Of entry.json, and so of the whole entry: it holds the hashes of the other files."""
+        """SHA-256 of entry.json, and so of the whole entry: it holds the hashes of the other files."""
         return hashlib.sha256(self._description).hexdigest()
 
     @property

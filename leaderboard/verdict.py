@@ -19,7 +19,7 @@ alone and under its residual) with the C library, NumPy and Numba kept from AVX2
 up to 96 of 100 rows of a cell differed in other values. That is below 0.13 % with 95 % confidence; the rest is for what
 was left out: other kernels of ONNX Runtime, other OpenGL drivers."""
 LEVEL = 0.01
-"""Of the tests whether there are more flips than that, and whether they favour the claim."""
+"""Level of the tests whether there are more flips than that, and whether they favour the claim."""
 FALSE_SHARES = (0.01, 0.05, 0.1)
 """Shares of false rows in a cell for which the risk of a sample is stated."""
 

@@ -23,7 +23,7 @@ class Progress:
     """How far a training has come, besides what the model knows."""
 
     commit: str | None = None
-    """Of this package, when the training began."""
+    """Commit of this package when the training began."""
     seconds: float = 0.0
     curve: list[Record] = field(default_factory=list)
     """One record per evaluation."""

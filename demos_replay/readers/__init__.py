@@ -23,7 +23,7 @@ class Reader(Protocol):
     """What each module of this package offers."""
 
     NAME: str
-    """Of the format."""
+    """Name of the format."""
     LOOKED_FOR: str
     """What in a file identifies the format, one phrase."""
 

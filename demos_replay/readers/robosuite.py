@@ -92,7 +92,7 @@ class Controller:
     kind: str
     absolute: bool
     frame: str
-    """Of absolute actions: "world" or "base"."""
+    """Frame of absolute actions: "world" or "base"."""
 
     @property
     def is_delta(self) -> bool:

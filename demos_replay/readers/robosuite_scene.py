@@ -21,7 +21,9 @@ from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.states import Array
 
 GRIP_SITE_SHORT = 0.0069
-"""Of Franka's TCP, m: robosuite's Panda has its grip site 0.1065 + 0.097 m from link 7, Franka 0.107 + 0.1034 m."""
+"""Metres from the grip site to Franka's TCP.
+
+Robosuite's Panda has its grip site 0.1065 + 0.097 m from link 7, Franka 0.107 + 0.1034 m."""
 
 
 @dataclass(frozen=True)

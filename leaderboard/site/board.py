@@ -33,7 +33,7 @@ class Status:
     """What the board says about the verification of an entry."""
 
     kind: str
-    """Of the badge: verified, deviating, rejected, open or real."""
+    """Class of the badge: verified, deviating, rejected, open or real."""
     word: str
     about: str
     """One sentence."""

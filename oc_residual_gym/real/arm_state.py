@@ -89,5 +89,5 @@ class ArmState:
     mass: float
     """kg on the flange, as the robot was told."""
     success_rate: float
-    """Of the last 100 commands, those that reached the robot in time."""
+    """Share of the last 100 commands that reached the robot in time."""
     stop: Stop | None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # the robot's client needs its library
     from oc_residual_gym.real.world import FR3World
 
 ATTEMPTS = 3
-"""Of an invalid trial in a row; it stays open then, and the next run goes on with it."""
+"""Attempts in a row at a trial that stays invalid; it is left open then, and the next run goes on with it."""
 PLACEMENT_LIMIT = 0.02
 """Metres that an object may stand from its planned place before the operator is asked whether to start."""
 QUIT = Verdict("invalid", "the operator quit")

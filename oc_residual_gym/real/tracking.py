@@ -42,7 +42,7 @@ class Readings:
     accepted: BoolArray
     """(K,) whether it was used."""
     states: tuple[str, ...]
-    """Of each: "used", "jumped", "old", "lost", or "missing" where the source never sent it."""
+    """What became of each: "used", "jumped", "old", "lost", or "missing" where the source never sent it."""
 
 
 class TrackedObjects:

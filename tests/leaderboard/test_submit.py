@@ -26,8 +26,7 @@ from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.episodes import SUMMARY_FILE, read_episodes
 from oc_residual_gym.files import read_json, write_json
 from oc_residual_gym.policies import versions
-from oc_residual_gym.real.cell import BoardCell as RobotCell
-from oc_residual_gym.real.cell import Poses, Robot
+from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS, TrialSettings
 from oc_residual_gym.real.trials import TrialRecorder, Verdict, trial_name
 
@@ -220,7 +219,7 @@ def test_what_a_person_writes_is_checked(wanted: SubmitRequest, capsys: pytest.C
 
 def comparison(folder: Path, results: list[tuple[bool, bool]], rehearsal: bool = False) -> Path:
     """Trials with these results of base and residual, as if a robot had run them."""
-    cell = RobotCell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"))
+    cell = Cell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"))
     settings = TrialSettings(TASK, cell, "bc", "trained", starts=2, rehearsal=rehearsal)
     write_json(folder / SETTINGS_FILE, settings.identity)
     hashes = {f"{kind}_sha256": settings.hashes[kind] for kind in ("base", "residual")}
