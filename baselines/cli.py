@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from baselines import BaselineError
-from baselines.residual import ALGORITHMS
+from baselines.residual.algorithms import ALGORITHMS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import add_engine_options, engine_of, positive
 from oc_residual_gym.errors import SettingsError
@@ -134,11 +134,11 @@ def _train_base(options: argparse.Namespace) -> None:
 
     tasks = resolve_tasks(options.task)
     try:
-        from baselines.train_base import Request, train_base
+        from baselines.train_base import TrainBaseRequest, train_base
     except ImportError as error:
         raise BaselineError(f"training needs {error.name}: pip install -c constraints.txt -e '.[train]'") from error
     out = options.out or Path("results/base") / options.base
-    request = Request(
+    request = TrainBaseRequest(
         options.base,
         tasks,
         tuple(options.data),
@@ -168,11 +168,11 @@ def _check_training_packages() -> None:
 
 def _train_residual(options: argparse.Namespace) -> None:
     _check_training_packages()
-    from baselines.residual.train import Request, train_residual
+    from baselines.residual.train import TrainResidualRequest, train_residual
     from baselines.sweep import Training
 
     name = Training(options.task, options.base, options.algo, options.seed).name
-    request = Request(
+    request = TrainResidualRequest(
         options.task,
         options.base,
         options.algo,
@@ -187,10 +187,10 @@ def _train_residual(options: argparse.Namespace) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     _check_training_packages()
-    from baselines.sweep import TABLE_FILE, Request, sweep
+    from baselines.sweep import TABLE_FILE, SweepRequest, sweep
     from oc_residual_gym.engines.local import LocalEngine
 
-    request = Request(
+    request = SweepRequest(
         tuple(options.task),
         options.base,
         tuple(options.algo),
@@ -207,9 +207,9 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from baselines.compare import Request, compare
+    from baselines.compare import CompareRequest, run_comparison
 
-    request = Request(
+    request = CompareRequest(
         options.base,
         options.residual,
         options.task,
@@ -219,7 +219,7 @@ def _compare(options: argparse.Namespace) -> None:
         options.command_line,
     )
     with engine_of(options) as engine:
-        print(compare(request, engine)[1])
+        print(run_comparison(request, engine)[1])
     print(f"written: {', '.join(map(str, request.reports))}; the episodes are in {request.runs}")
 
 

@@ -42,12 +42,12 @@ class Training:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return "-".join([self.task, Path(self.base).stem, self.algorithm, str(self.seed)])
 
 
 @dataclass(frozen=True)
-class Request:
+class SweepRequest:
     """What ``sweep`` was asked for."""
 
     tasks: tuple[str, ...]
@@ -56,7 +56,7 @@ class Request:
     algorithms: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int | None
-    """Of each training, instead of its settings' own."""
+    """Steps of each training, instead of its settings' own."""
     out: Path
     command: str
 
@@ -75,16 +75,16 @@ class _Job:
     marker: Path
     """A file that only those see who share the folder of the sweep with its driver."""
     settings: EvaluationSettings
-    """Of all tasks on the base policy. Its identity is checked where the job runs, as files may be missing there."""
+    """All tasks on the base policy. Its identity is checked where the job runs, as files may be missing there."""
     identity: Record
-    """Of the simulation and the policies, as the driver has them."""
+    """Identity of the simulation and the policies, as the driver has them."""
     command: str
 
     def __str__(self) -> str:
         return self.training.name
 
 
-def sweep(request: Request, engine: Engine) -> tuple[Record, str]:
+def sweep(request: SweepRequest, engine: Engine) -> tuple[Record, str]:
     """Run those trainings of ``request`` that are not finished; one that fails does not stop the others.
 
     Returns:
@@ -147,7 +147,7 @@ def _train(job: _Job) -> Record:
 
     job.folder.mkdir(parents=True, exist_ok=True)
     training = job.training
-    request = train.Request(
+    request = train.TrainResidualRequest(
         training.task, training.base, training.algorithm, training.seed, job.folder, job.command, job.steps
     )
     with (
@@ -174,7 +174,7 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, (BaselineError, SettingsError)) else f"{type(error).__name__}: {error}"
 
 
-def _write(request: Request, records: Sequence[Record]) -> tuple[Record, str]:
+def _write(request: SweepRequest, records: Sequence[Record]) -> tuple[Record, str]:
     """Write summary and table of the trainings; return both."""
     finished = [record for record in records if "failure" not in record]
     failures = [record for record in records if "failure" in record]

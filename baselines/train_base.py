@@ -25,7 +25,7 @@ EXAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainBaseRequest:
     """What ``train-base`` was asked for."""
 
     base: str
@@ -40,7 +40,7 @@ class Request:
     threads: int = 1
 
 
-def train_base(request: Request) -> list[Path]:
+def train_base(request: TrainBaseRequest) -> list[Path]:
     """Train what ``request`` asks for, going on where an interrupted run of it stopped; returns the ONNX files.
 
     Raises:
@@ -54,14 +54,14 @@ def train_base(request: Request) -> list[Path]:
     return files
 
 
-def _train_bc(request: Request, task: str) -> Path:
+def _train_bc(request: TrainBaseRequest, task: str) -> Path:
     source = DemoFiles(request.files, [task])
     batches = bc.BcBatches(list(source.read(images=False)), TASKS[task], request.seed)
     torch.manual_seed(request.seed)
     return _train(request, task, source, bc, bc.BcPolicy(TASKS[task].objects), batches)
 
 
-def _train_vla(request: Request) -> Path:
+def _train_vla(request: TrainBaseRequest) -> Path:
     source = DemoFiles(request.files, request.tasks)
     batches = vla.VlaBatches(visual_samples(source, request.out / "unpacked"))
     torch.manual_seed(request.seed)
@@ -69,7 +69,9 @@ def _train_vla(request: Request) -> Path:
     return _train(request, "vla", source, vla, model, batches)
 
 
-def _train(request: Request, name: str, source: DemoFiles, module: Any, model: nn.Module, batches: Any) -> Path:
+def _train(
+    request: TrainBaseRequest, name: str, source: DemoFiles, module: Any, model: nn.Module, batches: Any
+) -> Path:
     """Train ``model`` on ``batches``; write the ONNX file and the report that the card is made of.
 
     Args:
@@ -121,7 +123,7 @@ def _train(request: Request, name: str, source: DemoFiles, module: Any, model: n
     return path
 
 
-def _identity(request: Request, source: DemoFiles, schedule: Schedule, module: Any) -> dict[str, Any]:
+def _identity(request: TrainBaseRequest, source: DemoFiles, schedule: Schedule, module: Any) -> dict[str, Any]:
     """What the trained weights depend on, but for the machine."""
     code = (module, chunks, chunk_head, data, rotations, training)
     return {

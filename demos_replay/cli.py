@@ -11,6 +11,7 @@ from pathlib import Path
 from demos_replay import LOGS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import positive
+from oc_residual_gym.errors import one_of
 
 DESCRIPTION = "Teleoperation logs: understand them, replay them in simulation, record new ones, convert the result."
 
@@ -169,8 +170,7 @@ def _record(options: argparse.Namespace) -> int:
     from demos_replay.record import record_person, record_scripted
     from oc_residual_gym.tasks import TASKS
 
-    if options.task not in TASKS:
-        raise LogError(f"unknown task {options.task!r}: choose one of {', '.join(TASKS)}")
+    one_of("task", options.task, TASKS, LogError)
     if options.operator:
         result = record_scripted(options.task, options.out, demos=options.demos, domain=options.domain)
     else:

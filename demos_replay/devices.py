@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION
-from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.errors import BasePolicyError, one_of
 from oc_residual_gym.geometry import quat_from_rotvec, quat_multiply
 from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.states import Array, IntArray
@@ -60,14 +60,13 @@ def connect(name: str) -> DevicePolicy:
     Raises:
         DeviceError: it is unknown, not connected, or its driver is missing.
     """
-    if name not in DEVICES:
-        raise DeviceError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
+    kind = DEVICES[one_of("device", name, DEVICES, DeviceError)]
     # All that the devices ask of an environment is how many arms it has.
-    cell = SimpleNamespace(robots=[SimpleNamespace(arms=["right"])])
+    one_arm = SimpleNamespace(robots=[SimpleNamespace(arms=["right"])])
     try:
         from robosuite import devices
 
-        return DevicePolicy(name, getattr(devices, DEVICES[name])(cell))
+        return DevicePolicy(name, getattr(devices, kind)(one_arm))
     except Exception as error:  # drivers raise all kinds, OSError, ImportError and bare ones among them
         remedy = "run it on a desktop with a display" if name == "keyboard" else "connect it, and `pip install hidapi`"
         raise DeviceError(f"cannot use the {name} ({type(error).__name__}: {error}): {remedy}") from error

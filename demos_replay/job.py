@@ -46,7 +46,7 @@ class ReplaySettings:
     out: Path
     """A file for logs of one task; a folder, with one file a task in it, where the name has no suffix."""
     task: str | None = None
-    """Of all the logs; by default each log says it."""
+    """Task of all the logs; by default each log says it."""
     images: bool = False
     domain: str = "nominal"
     objects: Path | None = None
@@ -55,7 +55,7 @@ class ReplaySettings:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Of one task."""
+    """The outputs of one task."""
 
     successful: Path
     failed: Path

@@ -14,7 +14,7 @@ import numpy as np
 from oc_residual_gym.states import Array, BoolArray
 
 MAX_SECONDS = 3600.0
-"""Of a demonstration: what claims to be longer has its time in another unit, or holds several."""
+"""Longest demonstration in seconds: what claims to be longer has its time in another unit, or holds several."""
 
 
 class LogError(Exception):
@@ -41,7 +41,7 @@ class Log:
     file: str
     """Path of the file it was read from."""
     name: str
-    """Of the demonstration in its file."""
+    """Name of the demonstration in its file."""
     format: str
     """Name of the reader."""
     rate: float
@@ -61,7 +61,7 @@ class Log:
     objects: Mapping[str, LogObject] = field(default_factory=dict)
     """By their names in the file; empty where the file has no object poses."""
     table_height: float = 0.0
-    """Of the table's top in the base frame, metres."""
+    """Height of the table's top in the base frame, metres."""
     lag: float = 0.0
     """Seconds from a commanded pose to the measured one, as read or estimated."""
     task: str | None = None

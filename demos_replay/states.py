@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from demos_replay.log import Log, LogError
 from demos_replay.transfer import place
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks.base import Task
@@ -22,7 +23,6 @@ from oc_residual_gym.worlds.sim import SimWorld
 
 SIZE = (480, 640)
 """Pixels, height and width."""
-_WXYZ = [3, 0, 1, 2]
 
 
 def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | None = None) -> int:
@@ -66,7 +66,9 @@ def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | No
         for name, address in scene.free_qpos.items():
             if name in placement.objects:
                 pose = placement.objects[name][row]
-                qpos[address : address + 7] = np.concatenate([pose[:3] - placement.shift[row], pose[3:][_WXYZ]])
+                qpos[address : address + 7] = np.concatenate(
+                    [pose[:3] - placement.shift[row], pose[3:][WXYZ_FROM_XYZW]]
+                )
         if len(placement.objects) == len(task.objects):
             slides = task.start_at({name: path[row] for name, path in placement.objects.items()}).slides
             for name, opening in slides.items():

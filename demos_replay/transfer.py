@@ -223,7 +223,7 @@ class Grasp:
     """What the hand takes, and when."""
 
     name: str | None
-    """Of the object; ``None`` where the log has no movable one."""
+    """Name of the object; ``None`` where the log has no movable one."""
     grasp: int
     """Row at which the hand closes on it, for the last time."""
     release: int

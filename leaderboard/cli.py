@@ -115,10 +115,10 @@ def _submit(options: argparse.Namespace) -> int:
         raise LeaderboardError(
             "give --id, --about and --evaluations (or --real); --example shows what goes into --about"
         )
-    from leaderboard.submit import Request, submit
+    from leaderboard.submit import SubmitRequest, submit
 
     entry, left_out = submit(
-        Request(
+        SubmitRequest(
             options.id,
             options.about,
             options.evaluations,
@@ -164,9 +164,9 @@ def _verify(options: argparse.Namespace) -> int:
 
     from leaderboard import tracks
     from leaderboard.verdict import risk
-    from leaderboard.verify import Request, verify
+    from leaderboard.verify import VerifyRequest, verify
 
-    request = Request(options.work, options.rows, options.worlds, options.memory)
+    request = VerifyRequest(options.work, options.rows, options.worlds, options.memory)
     code = 0
     for outcome in verify(_entries(options), request):
         tqdm.write(f"{outcome.id}: {outcome.verdict}: {outcome.reason}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard import LeaderboardError
-from leaderboard.tracks import ERRORS, REAL, SPLIT, TRACKS, Cell
+from leaderboard.tracks import ERRORS, REAL, SPLIT, TRACKS, BoardCell
 from oc_residual_gym.files import Record, read_json
 
 ENTRIES = Path(__file__).parent / "entries"
@@ -110,7 +110,7 @@ class Entry:
 
     @cached_property
     def sha256(self) -> str:
-        """Of entry.json, and so of the whole entry: it holds the hashes of the other files."""
+        """SHA-256 of entry.json, and so of the whole entry: it holds the hashes of the other files."""
         return hashlib.sha256(self._description).hexdigest()
 
     @property
@@ -125,7 +125,7 @@ class Entry:
         return sorted({cell.task for cell in self.cells} | set(real["trials"]))
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[BoardCell]:
         """All cells that can be run again."""
         return [cell for name in self.tracks for cell in TRACKS[name].cells]
 
@@ -136,7 +136,7 @@ class Entry:
         """The episodes of a track in simulation, in the evaluator's form."""
         return [self._episode(parse_json(line)) for line in self.rows_file(track).read_text("utf-8").splitlines()]
 
-    def rows_of(self, cell: Cell) -> list[Record]:
+    def rows_of(self, cell: BoardCell) -> list[Record]:
         """The episodes of one cell by seed, in the evaluator's form."""
         track = next(name for name in self.tracks if cell in TRACKS[name].cells)
         return [row for row in self.rows(track) if (row["task"], row["domain"]) == (cell.task, cell.domain)]
@@ -156,8 +156,8 @@ class Entry:
 
     def _episode(self, row: Mapping[str, Any]) -> Record:
         names = {"base": self.content["base"]["name"], "residual": self.content["residual"]["name"]}
-        conditions = {"domain": row["domain"], "errors": ERRORS[row["domain"]], "split": SPLIT}
-        head = {"task": row["task"], "seed": row["seed"]} | names | conditions
+        scenario = {"domain": row["domain"], "errors": ERRORS[row["domain"]], "split": SPLIT}
+        head = {"task": row["task"], "seed": row["seed"]} | names | scenario
         return head | {key: value for key, value in row.items() if key not in head}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from leaderboard import LeaderboardError, tracks
 from leaderboard.platforms import differences
-from leaderboard.tracks import ERRORS, SPLIT, Cell
+from leaderboard.tracks import ERRORS, SPLIT, BoardCell
 from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SETTINGS_FILE, finished_summary, read_episodes
 from oc_residual_gym.files import Record, read_json
 
@@ -33,7 +33,7 @@ class Evaluation:
 class CellRows:
     """What the evaluations hold of one cell."""
 
-    cell: Cell
+    cell: BoardCell
     base: str
     """As the evaluation names it."""
     residual: str
@@ -53,7 +53,7 @@ def read_evaluations(folders: Sequence[Path], residual: str | None) -> list[Eval
     """The evaluations in ``folders``, which may hold a comparison; those of ``residual`` alone, where it is given.
 
     Raises:
-        LeaderboardError: a folder holds none, or none of that residual; or they are not of the board's conditions.
+        LeaderboardError: a folder holds none, or none of that residual; or they are not of the board's scenarios.
         SettingsError: one is not finished.
     """
     found = [evaluation for folder in folders for evaluation in _in_folder(folder)]
@@ -109,17 +109,17 @@ def _check_conditions(evaluation: Evaluation) -> None:
         )
 
 
-def cell_rows(evaluations: Sequence[Evaluation]) -> dict[Cell, CellRows]:
+def cell_rows(evaluations: Sequence[Evaluation]) -> dict[BoardCell, CellRows]:
     """The rows of ``evaluations`` by cell.
 
     Raises:
         LeaderboardError: a cell was run with several policies, or a row has several results.
     """
-    found: dict[Cell, CellRows] = {}
+    found: dict[BoardCell, CellRows] = {}
     for evaluation in evaluations:
         settings, rows = evaluation.settings, read_episodes(evaluation.folder / EPISODES_FILE)
         for task in settings["tasks"]:
-            cell = Cell(task, settings["domain"])
+            cell = BoardCell(task, settings["domain"])
             base, residual = (settings["hashes"][kind][task] for kind in ("base", "residual"))
             own = {row["seed"]: row for row in rows if row["task"] == task}
             new = CellRows(cell, settings["base"], settings["residual"], base, residual, own, (evaluation,))

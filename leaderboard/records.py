@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from leaderboard.entry import ENTRIES, VERIFICATIONS, Entry, verification_of
-from leaderboard.verdict import REJECTED, Finding
+from leaderboard.verdict import REJECTED, Rerun
 from oc_residual_gym.files import Record, write_json
 
 LISTED, NOT_VERIFIED = "listed", "not verified"
@@ -33,11 +33,11 @@ def record_of(
     platform: Record,
     verdict: str,
     reason: str,
-    findings: Sequence[Finding] = (),
+    reruns: Sequence[Rerun] = (),
     same: bool | None = None,
 ) -> Record:
     """The record of a verification; by default one in which nothing was run."""
-    rows, flips = sum(finding.rows for finding in findings), sum(finding.flips for finding in findings)
+    rows, flips = sum(rerun.rows for rerun in reruns), sum(rerun.flips for rerun in reruns)
     return {
         "entry": entry.id,
         "entry_sha256": entry.sha256,
@@ -48,10 +48,10 @@ def record_of(
         "total": 0,
         "sample": None,
         "same_platform": same,
-        "identical": sum(finding.identical for finding in findings),
+        "identical": sum(rerun.identical for rerun in reruns),
         "flips": flips,
         "flip_rate": flips / rows if rows else None,
-        "cells": [finding.record for finding in findings],
+        "cells": [rerun.record for rerun in reruns],
         "minutes": 0.0,
         "platform": platform,
     }

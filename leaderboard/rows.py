@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from leaderboard import tracks
 from leaderboard.entry import parse_json
 from leaderboard.schema import row_problems
-from leaderboard.tracks import Cell, Track
+from leaderboard.tracks import BoardCell, Track
 from oc_residual_gym.files import Record
 from oc_residual_gym.registration import MAX_EPISODE_STEPS
 
@@ -22,7 +22,7 @@ def key_of(row: Record) -> Key:
     return row["domain"], row["task"], row["seed"]
 
 
-def expected(cells: Iterable[Cell]) -> list[Key]:
+def expected(cells: Iterable[BoardCell]) -> list[Key]:
     """The rows of ``cells``, in the order of a rows file."""
     return [(*head, seed) for head in sorted((c.domain, c.task) for c in cells) for seed in range(tracks.EPISODES)]
 
@@ -67,7 +67,7 @@ def _contradictions(row: Record) -> list[str]:
     return problems
 
 
-def completeness(found: Iterable[Key], cells: Sequence[Cell]) -> list[str]:
+def completeness(found: Iterable[Key], cells: Sequence[BoardCell]) -> list[str]:
     """Which rows of ``cells`` are missing, are there twice, or belong nowhere, cell by cell."""
     counts, problems = Counter(found), []
     for cell in cells:

@@ -13,7 +13,7 @@ from leaderboard import LeaderboardError, rows, trials
 from leaderboard.about import About, read_about
 from leaderboard.entry import ENTRIES, ENTRY_FILE, ENTRY_ID, Entry, replace_folder, row_of, sha256
 from leaderboard.evaluations import CellRows, cell_rows, described, read_evaluations
-from leaderboard.tracks import REAL, TRACKS, Cell
+from leaderboard.tracks import REAL, TRACKS, BoardCell
 from leaderboard.trainings import training_content
 from leaderboard.validate import OWN_BASES, POLICY_FREE
 from oc_residual_gym.evaluation.episodes import json_line
@@ -23,7 +23,7 @@ from oc_residual_gym.residuals import TRAINED
 
 
 @dataclass(frozen=True)
-class Request:
+class SubmitRequest:
     """What ``submit`` was asked for."""
 
     id: str
@@ -52,7 +52,7 @@ Policies = dict[str, dict[str, Policy]]
 """By kind ("base", "residual") and task."""
 
 
-def submit(request: Request) -> tuple[Entry, list[str]]:
+def submit(request: SubmitRequest) -> tuple[Entry, list[str]]:
     """Write the entry that ``request`` describes; it is not validated yet.
 
     Returns:
@@ -84,9 +84,9 @@ def submit(request: Request) -> tuple[Entry, list[str]]:
     return Entry(target), left_out
 
 
-def _complete_tracks(cells: dict[Cell, CellRows]) -> tuple[dict[Cell, CellRows], list[str]]:
+def _complete_tracks(cells: dict[BoardCell, CellRows]) -> tuple[dict[BoardCell, CellRows], list[str]]:
     """Those of ``cells`` that make complete tracks, and what the others lack."""
-    complete: dict[Cell, CellRows] = {}
+    complete: dict[BoardCell, CellRows] = {}
     left_out: list[str] = []
     for track in TRACKS.values():
         lacking = [cell for cell in track.cells if cell not in cells or not cells[cell].is_complete]
@@ -132,8 +132,8 @@ def _policies(cells: Iterable[CellRows], real: dict[str, tuple[Path, Record]]) -
 def _written(
     folder: Path,
     about: About,
-    request: Request,
-    cells: dict[Cell, CellRows],
+    request: SubmitRequest,
+    cells: dict[BoardCell, CellRows],
     real: dict[str, tuple[Path, Record]],
     policies: Policies,
 ) -> Record:
@@ -207,7 +207,7 @@ def _source(kind: str, task: str, policy: Policy, base: str) -> Path:
     return path
 
 
-def _write_rows(folder: Path, cells: dict[Cell, CellRows]) -> Record:
+def _write_rows(folder: Path, cells: dict[BoardCell, CellRows]) -> Record:
     claims: Record = {}
     for track in TRACKS.values():
         if track.cells and set(track.cells) <= set(cells):

@@ -21,8 +21,8 @@ ERRORS = {"nominal": "paper", "twin": "tracker"}
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
-    """One task in one physics domain."""
+class BoardCell:
+    """One cell of the board's tables: one task in one physics domain."""
 
     task: str
     domain: str
@@ -41,7 +41,7 @@ class Track:
     """In entry files and addresses."""
     title: str
     about: str
-    cells: tuple[Cell, ...]
+    cells: tuple[BoardCell, ...]
     """Empty for real robots: their trials cannot be run again."""
 
 
@@ -52,21 +52,21 @@ TRACKS = {
             "simulation",
             "Simulation",
             "The paper's five tasks in nominal physics, under the pose errors of the paper.",
-            tuple(Cell(task, "nominal") for task in PAPER_TASKS),
+            tuple(BoardCell(task, "nominal") for task in PAPER_TASKS),
         ),
         Track(
             "zero-shot",
             "Zero-shot transfer",
             "The same five tasks in a shifted world that stands in for reality, under the errors of a pose tracker. "
             "Nothing is trained or tuned in it.",
-            tuple(Cell(task, "twin") for task in PAPER_TASKS),
+            tuple(BoardCell(task, "twin") for task in PAPER_TASKS),
         ),
         Track(
             "precision",
             "Precision",
             "PegInsert, a round peg in a hole with 1 mm of play: in nominal physics under the pose errors of the "
             "paper, and in the shifted world under those of a tracker.",
-            tuple(Cell("PegInsert", domain) for domain in ERRORS),
+            tuple(BoardCell("PegInsert", domain) for domain in ERRORS),
         ),
         Track(
             REAL,

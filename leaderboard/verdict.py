@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scipy.stats import binomtest, hypergeom
 
 from leaderboard.entry import row_of
-from leaderboard.tracks import Cell
+from leaderboard.tracks import BoardCell
 from oc_residual_gym.files import Record
 
 ACCEPTED, DEVIATING, REJECTED = "accepted", "deviating", "rejected"
@@ -19,16 +19,16 @@ alone and under its residual) with the C library, NumPy and Numba kept from AVX2
 up to 96 of 100 rows of a cell differed in other values. That is below 0.13 % with 95 % confidence; the rest is for what
 was left out: other kernels of ONNX Runtime, other OpenGL drivers."""
 LEVEL = 0.01
-"""Of the tests whether there are more flips than that, and whether they favour the claim."""
+"""Level of the tests whether there are more flips than that, and whether they favour the claim."""
 FALSE_SHARES = (0.01, 0.05, 0.1)
 """Shares of false rows in a cell for which the risk of a sample is stated."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class Rerun:
     """Re-run rows of one cell beside the claimed ones."""
 
-    cell: Cell
+    cell: BoardCell
     rows: int
     identical: int
     """In all their values."""
@@ -52,12 +52,12 @@ class Finding:
         return {"task": self.cell.task, "domain": self.cell.domain} | {name: getattr(self, name) for name in counts}
 
 
-def compare(cell: Cell, claimed: Sequence[Record], run: Sequence[Record]) -> Finding:
+def compare_rows(cell: BoardCell, claimed: Sequence[Record], run: Sequence[Record]) -> Rerun:
     """Compare the episodes ``run`` with those of their seeds among ``claimed``, both in the evaluator's form."""
     claims = {episode["seed"]: episode for episode in claimed}
     pairs = [(row_of(claims[episode["seed"]]), row_of(episode)) for episode in run]
     different = [(there, here) for there, here in pairs if there != here]
-    return Finding(
+    return Rerun(
         cell,
         len(pairs),
         len(pairs) - len(different),
@@ -69,34 +69,34 @@ def compare(cell: Cell, claimed: Sequence[Record], run: Sequence[Record]) -> Fin
     )
 
 
-def _difference(cell: Cell, there: Record, here: Record) -> str:
+def _difference(cell: BoardCell, there: Record, here: Record) -> str:
     """How two rows of one seed differ, telling the weightiest value."""
     key = next(key for key in ("success", "failure", *here) if there[key] != here[key])
     values = f"{key} {there[key]} claimed, {here[key]} found"
     return f"{cell.task} in {cell.domain}, seed {here['seed']}: {values}"
 
 
-def judge(findings: Sequence[Finding], same: bool) -> tuple[str, str]:
+def judge(reruns: Sequence[Rerun], same: bool) -> tuple[str, str]:
     """Verdict on the claim, and the reason in words.
 
     Args:
-        findings: of all cells.
+        reruns: of all cells.
         same: whether the rows were claimed on the platform on which they were run again.
     """
-    rows = sum(finding.rows for finding in findings)
-    different = rows - sum(finding.identical for finding in findings)
+    rows = sum(rerun.rows for rerun in reruns)
+    different = rows - sum(rerun.identical for rerun in reruns)
     if not different:
         return ACCEPTED, f"all {rows} rows that were run again are identical"
-    example = next(finding.example for finding in findings if finding.example)
+    example = next(rerun.example for rerun in reruns if rerun.example)
     differ = f"{different} of {rows} rows differ ({example})"
     if same:
         return REJECTED, f"{differ}, on the platform of the claim, where none may"
-    for finding in findings:
-        if binomtest(finding.flips, finding.rows, FLIP_RATE, "greater").pvalue < LEVEL:
-            cell = f"{finding.cell.task} in {finding.cell.domain}"
-            many = f"the success of {finding.flips} of {finding.rows} rows is another in {cell}"
+    for rerun in reruns:
+        if binomtest(rerun.flips, rerun.rows, FLIP_RATE, "greater").pvalue < LEVEL:
+            cell = f"{rerun.cell.task} in {rerun.cell.domain}"
+            many = f"the success of {rerun.flips} of {rerun.rows} rows is another in {cell}"
             return REJECTED, f"{differ}; {many}, more than the {FLIP_RATE:.1%} of other platforms explain"
-    gained, flips = sum(finding.gained for finding in findings), sum(finding.flips for finding in findings)
+    gained, flips = sum(rerun.gained for rerun in reruns), sum(rerun.flips for rerun in reruns)
     if flips and (p := binomtest(gained, flips, 0.5, "greater").pvalue) < LEVEL:
         favour = f"{gained} of {flips} rows whose success is another favour the claim (sign test, p = {p:.1g})"
         return REJECTED, f"{differ}; {favour}, which chance does not explain"

@@ -21,9 +21,9 @@ from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.limits import LEAST_MEMORY_GIB, MEMORY_GIB, WORLDS, Limits, PolicyFailure, run_limited
 from leaderboard.platforms import current_platform, differences, identity
 from leaderboard.records import LISTED, NOT_VERIFIED, Outcome, record_of, recorded
-from leaderboard.tracks import Cell
+from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files, validate
-from leaderboard.verdict import REJECTED, Finding, compare, judge, risk
+from leaderboard.verdict import REJECTED, Rerun, compare_rows, judge, risk
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.episodes import EPISODES_FILE, read_episodes
 from oc_residual_gym.files import Record, alone, read_json, write_json
@@ -37,7 +37,7 @@ STATE_FILE = "verification.json"
 
 
 @dataclass(frozen=True)
-class Request:
+class VerifyRequest:
     """How to verify."""
 
     work: Path
@@ -60,7 +60,7 @@ class Request:
             raise LeaderboardError(f"--worlds is {self.worlds}: give 1 to {WORLDS}, for which memory was measured")
 
 
-def verify(entries: Sequence[Entry], request: Request) -> Iterator[Outcome]:
+def verify(entries: Sequence[Entry], request: VerifyRequest) -> Iterator[Outcome]:
     """Verify ``entries`` one after the other, writing a record of each; a bar counts the rows of all of them.
 
     An interrupted verification goes on where it stopped, with the same sample. An entry that fails, or breaks what
@@ -89,7 +89,7 @@ def verify(entries: Sequence[Entry], request: Request) -> Iterator[Outcome]:
             bar.update(before + per_cell * len(entry.cells) - bar.n)  # what was not run any more
 
 
-def _validated(entry: Entry, request: Request, platform: Record) -> Outcome | None:
+def _validated(entry: Entry, request: VerifyRequest, platform: Record) -> Outcome | None:
     """What can be said of an entry without running rows; ``None`` where they are to be run."""
     try:
         problems = validate(entry)
@@ -102,7 +102,7 @@ def _validated(entry: Entry, request: Request, platform: Record) -> Outcome | No
     return None if entry.cells else Outcome(entry.id, LISTED, "trials on a real robot cannot be re-run")
 
 
-def _verify(entry: Entry, folder: Path, request: Request, platform: Record, bar: tqdm) -> Outcome:
+def _verify(entry: Entry, folder: Path, request: VerifyRequest, platform: Record, bar: tqdm) -> Outcome:
     """Run rows of a valid entry again in ``folder``, and record the verdict.
 
     Raises:
@@ -110,13 +110,13 @@ def _verify(entry: Entry, folder: Path, request: Request, platform: Record, bar:
     """
     state = _state(folder, request)
     sample = _sample(state["sample_seed"], request.rows, len(entry.cells))
-    findings: list[Finding] = []
+    reruns: list[Rerun] = []
     failure = None
     for cell, seeds in zip(entry.cells, sample, strict=True):
         bar.set_description_str(f"{entry.id}: {cell.task} in {cell.domain}")
         began = time.monotonic()
         try:
-            findings.append(_run(entry, cell, seeds, request, folder, bar))
+            reruns.append(_run(entry, cell, seeds, request, folder, bar))
         except PolicyFailure as error:
             failure = f"{cell.task} in {cell.domain}: {error}"
             break
@@ -129,8 +129,8 @@ def _verify(entry: Entry, folder: Path, request: Request, platform: Record, bar:
         shutil.rmtree(folder)  # its rows may be of either content
         raise LeaderboardError("its files were changed while it was verified: verify it again")
     same = not differences(entry.content["evaluation"], platform)
-    verdict, reason = (REJECTED, failure) if failure else judge(findings, same)
-    record = record_of(entry, platform, verdict, reason, findings, same) | {
+    verdict, reason = (REJECTED, failure) if failure else judge(reruns, same)
+    record = record_of(entry, platform, verdict, reason, reruns, same) | {
         "total": tracks.EPISODES * len(entry.cells),
         "sample": _described_sample(state, request),
         "minutes": round(state["seconds"] / 60.0, 1),
@@ -146,14 +146,14 @@ def _has_changed(entry: Entry) -> bool:
     return bool(check_files(now)) or now.sha256 != entry.sha256
 
 
-def _work_folder(entry: Entry, request: Request, platform: Record) -> Path:
+def _work_folder(entry: Entry, request: VerifyRequest, platform: Record) -> Path:
     """A name of its own for everything that gives rows of its own."""
     what = [entry.sha256, str(entry.folder.absolute()), request.rows, identity(platform)]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     return request.work.absolute() / f"{entry.id}-{digest[:12]}"
 
 
-def _state(folder: Path, request: Request) -> Record:
+def _state(folder: Path, request: VerifyRequest) -> Record:
     """What an interrupted verification noted, or the beginning of a new one."""
     path = folder / STATE_FILE
     if path.exists():
@@ -173,21 +173,21 @@ def _sample(seed: int | None, rows: int | None, cells: int) -> list[list[int]]:
     return [sorted(rng.permutation(tracks.EPISODES)[:rows].tolist()) for _ in range(cells)]
 
 
-def _described_sample(state: Record, request: Request) -> Record | None:
+def _described_sample(state: Record, request: VerifyRequest) -> Record | None:
     if request.rows is None:
         return None
     risks = risk(tracks.EPISODES, request.rows)
     return {"rows_per_cell": request.rows, "seed": state["sample_seed"], "risk": risks}
 
 
-def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: Request, folder: Path, bar: tqdm) -> Finding:
+def _run(entry: Entry, cell: BoardCell, seeds: Sequence[int], request: VerifyRequest, folder: Path, bar: tqdm) -> Rerun:
     """Run the rows ``seeds`` of one cell in a child process, and compare them with the claim."""
     out = folder / f"{cell.domain}-{cell.task}"
     policies = {kind: entry.policy(kind, cell.task) for kind in ("base", "residual")}
-    conditions = {"domain": cell.domain, "errors": cell.errors, "split": tracks.SPLIT, "episodes": tracks.EPISODES}
+    scenario = {"domain": cell.domain, "errors": cell.errors, "split": tracks.SPLIT, "episodes": tracks.EPISODES}
     order = {
         "task": cell.task,
-        "settings": policies | conditions,
+        "settings": policies | scenario,
         "seeds": list(seeds),
         "worlds": request.worlds,
         "out": str(out),
@@ -199,7 +199,7 @@ def _run(entry: Entry, cell: Cell, seeds: Sequence[int], request: Request, folde
     episodes = read_episodes(out / EPISODES_FILE)
     if sorted(episode["seed"] for episode in episodes) != list(seeds):
         raise LeaderboardError(f"{out} holds other rows than were run: remove it and verify again")
-    return compare(cell, entry.rows_of(cell), episodes)
+    return compare_rows(cell, entry.rows_of(cell), episodes)
 
 
 def _limits(task: str, worlds: int, memory_gib: float) -> Limits:

@@ -55,3 +55,17 @@ class TrueState:
     """(N, 7) as in :class:`RobotState`."""
     gripper_width: Array
     """(N,) as in :class:`RobotState`."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the source said at the last observation, for the trial's file; K objects in the task's order."""
+
+    poses: Array
+    """(K, 7) in the base frame, before the gate; NaN where there is none."""
+    ages: Array
+    """(K,) seconds from image to use; NaN where there is none."""
+    accepted: BoolArray
+    """(K,) whether it was used."""
+    states: tuple[str, ...]
+    """What became of each: "used", "jumped", "old", "lost", or "missing" where the source never sent it."""

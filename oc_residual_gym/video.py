@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.files import write_bytes
 from oc_residual_gym.residuals import load_residual
@@ -52,8 +52,7 @@ def render_episode(
         RenderError: if this machine cannot make pictures.
     """
     check_suffix(out, (PICTURE_SUFFIX, *VIDEO_RATES))
-    if camera not in CAMERAS:
-        raise SettingsError(f"unknown camera {camera!r}: choose one of {', '.join(CAMERAS)}")
+    one_of("camera", camera, CAMERAS)
     stride = round(CONTROL_FREQUENCY / VIDEO_RATES.get(out.suffix, CONTROL_FREQUENCY))
     pictures = (
         core.simulation.render(0, camera, size, "full")

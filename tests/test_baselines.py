@@ -218,12 +218,12 @@ def evaluation(
     folder: Path, policy: Path, changes: dict[str, Any] | None = None, tasks: tuple[str, ...] = ("Lift",)
 ) -> str:
     """Folder of a finished evaluation of ``policy``: 5 of 10 episodes succeed in each task."""
-    conditions = {"base": "bc", "residual": "zero", "domain": "nominal", "errors": "paper", "split": "test"}
+    scenario = {"base": "bc", "residual": "zero", "domain": "nominal", "errors": "paper", "split": "test"}
     counts = {"episodes": 10, "successes": 5, "failures": {"no_lift": 4, "not_held": 1}}
     rate = {"success_rate": 0.5, "ci_low": 0.25, "ci_high": 0.75}
     report = json.loads(policy.with_suffix(".json").read_text())
     summary = {
-        "cells": [{"task": task} | conditions | counts | rate | (changes or {}) for task in tasks],
+        "cells": [{"task": task} | scenario | counts | rate | (changes or {}) for task in tasks],
         "hashes": {"base": dict.fromkeys(tasks, report["sha256"]), "simulation": "b" * 64},
         "commit": "c" * 40,
         "command": f"oc-residual evaluate --out {folder.name}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,12 @@ pytest.importorskip("onnx", reason="needs the extra [train]")
 
 from baselines import BaselineError  # noqa: E402
 from baselines.cli import main  # noqa: E402
-from baselines.residual import ALGORITHMS, checkpoints  # noqa: E402
+from baselines.residual import checkpoints  # noqa: E402
 from baselines.residual import settings as settings_module  # noqa: E402
-from baselines.residual.algorithms import CLASSES, make_model  # noqa: E402
+from baselines.residual.algorithms import ALGORITHMS, load_algorithm  # noqa: E402
 from baselines.residual.privileged import privileged, privileged_size  # noqa: E402
 from baselines.residual.settings import load_settings  # noqa: E402
+from baselines.residual.train import TrainResidualRequest, _identity  # noqa: E402
 from baselines.residual.worlds import TrainingWorlds  # noqa: E402
 from oc_residual_gym.envs.actions import ResidualScales, compose  # noqa: E402
 from oc_residual_gym.evaluation.rollout import run_rows  # noqa: E402
@@ -96,7 +99,7 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
     assert not (out / "report.json").exists() and not (out / "policy.onnx").exists()
     if algorithm != "ppo":
         worlds = make_worlds(worlds=4)
-        loaded = checkpoints.load(CLASSES[algorithm], worlds, out)
+        loaded = checkpoints.load(load_algorithm(algorithm), worlds, out)
         assert loaded is not None
         buffer = loaded[0].replay_buffer  # type: ignore[attr-defined]
         assert buffer.pos == done / 4
@@ -114,7 +117,7 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
     assert list((out / "tensorboard").iterdir()) and (out / "learning_curve.png").stat().st_size > 0
 
     (checkpoint,) = out.glob("checkpoint-*")
-    model = CLASSES[algorithm].load(checkpoint / "model.zip", device="cpu")
+    model = load_algorithm(algorithm).model.load(checkpoint / "model.zip", device="cpu")
     policy = OnnxResidual(out / "policy.onnx")
     fields = make_worlds().observation_layout
     policy.check([f.name for f in fields], fields[-1].stop)
@@ -171,7 +174,7 @@ def test_corrections_cost_as_much_as_the_settings_say() -> None:
 def test_training_starts_at_the_base_policy(algorithm: str) -> None:
     settings = load_settings(algorithm, "PegInsert", "bc")
     worlds = make_worlds("PegInsert")
-    model = make_model(settings, worlds, seed=0)
+    model = load_algorithm(algorithm).make(settings, worlds, seed=0)
     observation = worlds.reset()
     deterministic, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
     assert not deterministic.any()
@@ -189,7 +192,7 @@ def test_training_starts_at_the_base_policy(algorithm: str) -> None:
 def test_critics_learn_first_and_the_actor_after_them(algorithm: str) -> None:
     settings = load_settings(algorithm, "CloseDrawer", "bc")
     worlds = make_worlds(worlds=4)
-    model = make_model(settings, worlds, seed=0)
+    model = load_algorithm(algorithm).make(settings, worlds, seed=0)
     observation = worlds.reset()
     acted = []
     for _ in range(40):
@@ -200,6 +203,27 @@ def test_critics_learn_first_and_the_actor_after_them(algorithm: str) -> None:
     worlds.close()
     assert [moved for updates, moved in acted if updates < 2] and not any(moved for n, moved in acted if n < 2)
     assert acted[-1][1]
+
+
+def test_an_algorithm_is_one_file_and_its_settings() -> None:
+    folder = settings_module.FOLDER.parent
+    shared = {"__init__", "base"}
+    assert {file.stem for file in (folder / "algorithms").glob("*.py")} - shared == set(ALGORITHMS)
+    assert {file.stem for file in settings_module.FOLDER.glob("*.toml")} == set(ALGORITHMS)
+
+
+def test_listing_the_algorithms_imports_no_torch() -> None:
+    code = "import sys; from baselines.residual.algorithms import ALGORITHMS; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_training_depends_on_the_code_of_its_own_algorithm(algorithm: str) -> None:
+    request = TrainResidualRequest("Lift", "hold", algorithm, seed=0, out=Path("out"), command="")
+    settings = load_settings(algorithm, "Lift", "hold")
+    code = _identity(request, settings, EvaluationSettings(("Lift",), "hold"))["code"]
+    parts = ("algorithms.base", f"algorithms.{algorithm}", "privileged", "worlds")
+    assert set(code) == {f"baselines.residual.{part}" for part in parts}
 
 
 def test_every_task_and_base_has_settings(task: str) -> None:
@@ -271,7 +295,7 @@ def test_critics_see_what_the_actor_does_not() -> None:
     worlds = make_worlds("PegInsert")
     hidden = worlds.observation_layout[-1].stop
     for algorithm in ALGORITHMS:
-        model = make_model(load_settings(algorithm, "PegInsert", "bc"), worlds, seed=0)
+        model = load_algorithm(algorithm).make(load_settings(algorithm, "PegInsert", "bc"), worlds, seed=0)
         with torch.no_grad():  # away from the zero that it starts with
             layer = model.policy.action_net if algorithm == "ppo" else list(model.policy.actor.children())[-1]  # type: ignore[union-attr]
             for parameter in layer.parameters():  # type: ignore[union-attr]

@@ -20,6 +20,7 @@ from robosuite.wrappers import DataCollectionWrapper, GymWrapper
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW
 from oc_residual_gym.policies.expert import follow
 from oc_residual_gym.robosuite_env import OCResidual
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
@@ -31,7 +32,6 @@ from oc_residual_gym.worlds.scene import Scene, build_scene
 Poses = Mapping[str, np.ndarray]
 OPEN, CLOSE = -1.0, 1.0
 """The last entry of an action."""
-WXYZ = [3, 0, 1, 2]
 
 
 def make(task: str, **options) -> OCResidual:
@@ -59,7 +59,7 @@ def stay(env: OCResidual, steps: int) -> None:
 
 
 def move_object(env: OCResidual, name: str, pose: np.ndarray) -> None:
-    env.sim.data.set_joint_qpos(f"{name}_joint0", np.concatenate([pose[:3], pose[3:][WXYZ]]))
+    env.sim.data.set_joint_qpos(f"{name}_joint0", np.concatenate([pose[:3], pose[3:][WXYZ_FROM_XYZW]]))
     env.sim.data.set_joint_qvel(f"{name}_joint0", np.zeros(6))
     env.sim.forward()
 

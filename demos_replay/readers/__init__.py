@@ -23,7 +23,7 @@ class Reader(Protocol):
     """What each module of this package offers."""
 
     NAME: str
-    """Of the format."""
+    """Name of the format."""
     LOOKED_FOR: str
     """What in a file identifies the format, one phrase."""
 
@@ -91,17 +91,6 @@ def read_demo(file: h5py.File, reader: Reader, name: str) -> Log:
         return check_log(reader.read(file, name))
     except DAMAGE as error:
         raise LogError(f"its content cannot be read as {reader.NAME} ({type(error).__name__}: {error})") from error
-
-
-def read_logs(path: str | Path) -> Iterator[Log | Skipped]:
-    """Every demonstration of the file at ``path``, or the reason why it is skipped, in natural order.
-
-    Raises:
-        LogError: the file as a whole cannot be used.
-    """
-    with open_log(path) as (file, reader):
-        for name in demo_names(file, reader):
-            yield read_demo_or_skip(file, reader, name)
 
 
 def read_demo_or_skip(file: h5py.File, reader: Reader, name: str) -> Log | Skipped:

@@ -20,7 +20,7 @@ import numpy as np
 from demos_replay.log import Log, LogError
 from demos_replay.readers.arms import check_rows, clock, follow, rate_attribute, top_speed
 from demos_replay.readers.columns import Columns, check_width, fingers, understand
-from demos_replay.readers.content import number, numbers, text
+from demos_replay.readers.content import ONLY_DEMO, check_only_demo, number, numbers, text
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.robots.kinematics import flange_pose
 from oc_residual_gym.states import Array
@@ -31,7 +31,6 @@ LOOKED_FOR = "dataset action or observations/qpos, or puppet/joint_position (epi
 COMMAND_DISTANCE = 0.15
 """Metres from a measured pose within which a command for it lies: farther ones are relative, or of another frame."""
 CLOCKS = tuple(f"{group}{name}" for group in ("", "observations/") for name in ("timestamp", "timestamps", "time"))
-ONLY_DEMO = "demo_0"
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ def demos(file: h5py.File) -> list[str]:
 
 
 def read(file: h5py.File, name: str) -> Log:
-    if name != ONLY_DEMO:
-        raise LogError(f"there is no demonstration {name!r}: a file of this format holds one, {ONLY_DEMO!r}")
+    check_only_demo(name)
     layout = ROBOMIND if "puppet" in file or "master" in file else ACT
     facts: list[str] = []
     assumptions = ["The table's top is level with the robot's base: the file does not tell its height."]

@@ -13,6 +13,9 @@ import numpy as np
 from demos_replay.log import LogError
 from oc_residual_gym.states import Array
 
+ONLY_DEMO = "demo_0"
+"""Name of the demonstration in formats with one per file."""
+
 DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 """What h5py raises on damaged files."""
 
@@ -106,6 +109,17 @@ def settings(item: h5py.HLObject, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def demo_groups(group: h5py.Group) -> list[str]:
+    """Names of the groups in ``group``, in natural order."""
+    return natural_order(name for name, item in group.items() if isinstance(item, h5py.Group))
+
+
+def check_only_demo(name: str) -> None:
+    """Raise ``LogError`` where ``name`` is not that of a file's one demonstration."""
+    if name != ONLY_DEMO:
+        raise LogError(f"there is no demonstration {name!r}: a file of this format holds one, {ONLY_DEMO!r}")
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

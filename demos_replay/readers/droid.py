@@ -27,7 +27,7 @@ from demos_replay.readers.arms import (
     follow,
     poses_from_euler,
 )
-from demos_replay.readers.content import number, numbers, subgroup, text
+from demos_replay.readers.content import ONLY_DEMO, check_only_demo, number, numbers, subgroup, text
 from oc_residual_gym.robots.kinematics import carried, flange_pose
 from oc_residual_gym.states import Array, BoolArray
 
@@ -48,7 +48,6 @@ STILL_ROWS = 9
 """Rows, 0.6 s, that fingers are still at least when they hold something: longer than they take to start moving."""
 COMMAND_DISTANCE = 0.05
 """Metres from a commanded pose to the measured one that an arm following it stays within, lag taken out."""
-ONLY_DEMO = "demo_0"
 
 
 def matches(file: h5py.File) -> bool:
@@ -60,8 +59,7 @@ def demos(file: h5py.File) -> list[str]:
 
 
 def read(file: h5py.File, name: str) -> Log:
-    if name != ONLY_DEMO:
-        raise LogError(f"there is no demonstration {name!r}: a DROID file holds one, {ONLY_DEMO!r}")
+    check_only_demo(name)
     state, action = subgroup(file, "observation/robot_state"), subgroup(file, "action")
     facts = ["Poses are in the base frame of the robot, in metres.", _verdict(file)]
     assumptions = ["The table's top is level with the robot's base: the file does not tell its height."]

@@ -13,11 +13,21 @@ from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.states import Array
 
 ROBOSUITE_BASE = np.array([-0.56, 0.0, 0.912])
-"""Of an arm beside robosuite's tables, in its world, m."""
+"""Position of the base of an arm beside robosuite's tables, in its world, m."""
 ROBOSUITE_TABLE = 0.8
 """Height of those tables' tops in its world, m."""
 _TO_TCP = np.array([0.0, 0.0, GRIP_SITE_SHORT, 0.0, 0.0, 0.0, 1.0])
 _TO_GRIP_SITE = np.array([0.0, 0.0, -GRIP_SITE_SHORT, 0.0, 0.0, 0.0, 1.0])
+
+
+def observed(demo: h5py.Group) -> h5py.Group:
+    """The group of observations. Raises ``LogError`` where there is none."""
+    obs = demo.get("obs")
+    if not isinstance(obs, h5py.Group):
+        raise LogError(
+            f"{demo.name} has neither states with their model nor a group obs: nothing says where the arm was"
+        )
+    return obs
 
 
 def read_observations(

@@ -9,7 +9,7 @@ import sys
 import h5py
 
 MOST_BYTES = 1_000_000_000
-"""Of a dataset or attribute; readers refuse far less."""
+"""Largest size of a dataset or attribute; readers refuse far less."""
 
 
 def touch(path: str) -> None:

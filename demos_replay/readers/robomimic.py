@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from demos_replay.log import Log, LogError
-from demos_replay.readers.content import natural_order, numbers, settings, subgroup
-from demos_replay.readers.observations import read_observations
+from demos_replay.readers.content import demo_groups, numbers, settings, subgroup
+from demos_replay.readers.observations import observed, read_observations
 from demos_replay.readers.robosuite import Controller, arm_controller, find_model, read_states
 from oc_residual_gym.geometry import quat_normalize
 
@@ -28,7 +28,7 @@ def matches(file: h5py.File) -> bool:
 
 
 def demos(file: h5py.File) -> list[str]:
-    return natural_order(name for name, item in subgroup(file, "data").items() if isinstance(item, h5py.Group))
+    return demo_groups(subgroup(file, "data"))
 
 
 def read(file: h5py.File, name: str) -> Log:
@@ -66,11 +66,7 @@ def _read_observations(
     instruction: str,
     facts: tuple[str, ...],
 ) -> Log:
-    obs = demo.get("obs")
-    if not isinstance(obs, h5py.Group):
-        raise LogError(
-            f"{demo.name} has neither states with their model nor a group obs: nothing says where the arm was"
-        )
+    obs = observed(demo)
     if "robot1_eef_pos" in obs:
         raise LogError("it has two arms; only robots with one arm can be replayed")
     actions = numbers(demo, "actions", (None,))

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from demos_replay.log import Log, LogError
 from demos_replay.readers.arms import LAGS, find_lag
-from demos_replay.readers.content import natural_order, numbers, settings, subgroup, text
+from demos_replay.readers.content import demo_groups, numbers, settings, subgroup, text
 from demos_replay.readers.robosuite_scene import Scene, read_scene
 from oc_residual_gym.geometry import pose_multiply, pose_relative, rotation_between
 from oc_residual_gym.states import Array
@@ -35,7 +35,7 @@ def matches(file: h5py.File) -> bool:
 
 def demos(file: h5py.File) -> list[str]:
     data = subgroup(file, "data")
-    return natural_order(name for name, item in data.items() if isinstance(item, h5py.Group))
+    return demo_groups(data)
 
 
 def read(file: h5py.File, name: str) -> Log:
@@ -92,7 +92,7 @@ class Controller:
     kind: str
     absolute: bool
     frame: str
-    """Of absolute actions: "world" or "base"."""
+    """Frame of absolute actions: "world" or "base"."""
 
     @property
     def is_delta(self) -> bool:

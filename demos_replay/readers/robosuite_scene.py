@@ -16,12 +16,14 @@ from scipy.spatial.transform import Rotation
 from demos_replay.log import LogError, LogObject
 from demos_replay.readers.mjcf import kinematic_model
 from demos_replay.readers.robosuite_objects import find_objects, table_top
-from oc_residual_gym.geometry import pose_multiply, pose_relative
+from oc_residual_gym.geometry import XYZW_FROM_WXYZ, pose_multiply, pose_relative
 from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.states import Array
 
 GRIP_SITE_SHORT = 0.0069
-"""Of Franka's TCP, m: robosuite's Panda has its grip site 0.1065 + 0.097 m from link 7, Franka 0.107 + 0.1034 m."""
+"""Metres from the grip site to Franka's TCP.
+
+Robosuite's Panda has its grip site 0.1065 + 0.097 m from link 7, Franka 0.107 + 0.1034 m."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +202,9 @@ def _play(model: mujoco.MjModel, qpos: Array, bodies: list[int], site: int) -> t
         data.qpos[:] = row
         mujoco.mj_kinematics(model, data)
         body_poses[t, :, :3] = data.xpos[bodies]
-        body_poses[t, :, 3:] = data.xquat[bodies][:, [1, 2, 3, 0]]
+        body_poses[t, :, 3:] = data.xquat[bodies][:, XYZW_FROM_WXYZ]
         mujoco.mju_mat2Quat(quaternion, data.site_xmat[site])
-        site_poses[t, :3], site_poses[t, 3:] = data.site_xpos[site], quaternion[[1, 2, 3, 0]]
+        site_poses[t, :3], site_poses[t, 3:] = data.site_xpos[site], quaternion[XYZW_FROM_WXYZ]
     return body_poses, site_poses
 
 
@@ -210,7 +212,7 @@ def _pose_of_body(model: mujoco.MjModel, qpos: Array, body: int) -> Array:
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
-    return np.concatenate([data.xpos[body], data.xquat[body][[1, 2, 3, 0]]])
+    return np.concatenate([data.xpos[body], data.xquat[body][XYZW_FROM_WXYZ]])
 
 
 def _finite(poses: Array) -> Array:

@@ -57,7 +57,7 @@ SLICES = {
     "joint_position": (13, 20),
     "gripper_position": (20, 21),
 }
-"""Of ``observation.state`` and ``action``, by their names in modality.json."""
+"""Slices of ``observation.state`` and ``action``, by their names in modality.json."""
 NAMES = (
     *(f"eef_{axis}" for axis in "xyz"),
     *(f"eef_row{row}_{axis}" for row in (1, 2) for axis in "xyz"),
@@ -116,7 +116,7 @@ class _Dataset:
     episodes: list[dict[str, Any]] = field(default_factory=list)
     statistics: list[dict[str, Any]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    """Of numbers alone, for the quantiles of the whole."""
+    """Values of the features that are numbers, for the quantiles of the whole."""
     frames: int = 0
     pictures: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Shape of a picture by camera."""

@@ -121,7 +121,7 @@ def _move(folder: Path, out: Path, dataset_id: str) -> None:
 
 
 def _observations(demo: Demo) -> Tree:
-    """Of T + 1 rows each."""
+    """Arrays of T + 1 rows each."""
     tree: Tree = {name: values.astype(np.float32) for name, values in robot_columns(demo).items()}
     for kind, parts in (("object", object_columns(demo)), ("image", demo.images)):
         if parts:
@@ -130,7 +130,7 @@ def _observations(demo: Demo) -> Tree:
 
 
 def _space(tree: Tree) -> spaces.Dict:
-    """Of one row of ``tree``."""
+    """The space of one row of ``tree``."""
 
     def box(values: np.ndarray) -> spaces.Box:
         low, high = (0, 255) if values.dtype == np.uint8 else (-np.inf, np.inf)

@@ -20,7 +20,7 @@ def of_columns(values: np.ndarray) -> dict[str, list[Any]]:
 
 
 def of_pictures(pictures: np.ndarray) -> dict[str, list[Any]]:
-    """Of (T, height, width, channels) uint8: by channel, levels scaled to [0, 1], lists of shape (channels, 1, 1)."""
+    """Levels of pictures (T, height, width, channels) uint8, scaled to [0, 1]: lists of shape (channels, 1, 1)."""
     levels = np.arange(256) / 255.0
     summary: dict[str, list[float]] = {"min": [], "max": [], "mean": [], "std": []}
     for channel in range(pictures.shape[-1]):

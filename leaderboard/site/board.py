@@ -14,7 +14,7 @@ from tqdm.contrib.concurrent import thread_map
 from leaderboard.entry import Entry, verification_of
 from leaderboard.site.markup import by_task
 from leaderboard.site.scores import Difference, Score, difference, ranks, score
-from leaderboard.tracks import REAL, TRACKS, Cell, Track
+from leaderboard.tracks import REAL, TRACKS, BoardCell, Track
 from leaderboard.verdict import ACCEPTED, DEVIATING
 from oc_residual_gym.evaluation.statistics import wilson
 from oc_residual_gym.files import Record
@@ -33,7 +33,7 @@ class Status:
     """What the board says about the verification of an entry."""
 
     kind: str
-    """Of the badge: verified, deviating, rejected, open or real."""
+    """Class of the badge: verified, deviating, rejected, open or real."""
     word: str
     about: str
     """One sentence."""
@@ -78,11 +78,14 @@ class Method:
 
     @property
     def trials(self) -> dict[str, dict[str, Record]]:
-        """Task to arm ("base", "residual") to "successes", "trials" and the success rate "mean", "low", "high"."""
+        """By task and condition: "successes", "trials" and the success rate "mean", "low", "high"."""
         claimed = self.content["tracks"].get(REAL, {"trials": {}})["trials"]
         return {
-            task: {arm: counts | asdict(wilson(counts["successes"], counts["trials"])) for arm, counts in arms.items()}
-            for task, arms in by_task(claimed)
+            task: {
+                condition: counts | asdict(wilson(counts["successes"], counts["trials"]))
+                for condition, counts in conditions.items()
+            }
+            for task, conditions in by_task(claimed)
         }
 
 
@@ -178,7 +181,7 @@ def status(verification: Record | None, simulated: bool) -> Status:
     return Status("rejected", "rejected", f"What the maintainers found does not bear it out: {verification['reason']}.")
 
 
-def cell_name(track: Track, cell: Cell) -> str:
+def cell_name(track: Track, cell: BoardCell) -> str:
     """What the tables of ``track`` call a cell."""
     worlds = {other.domain for other in track.cells}
     return cell.task if len(worlds) == 1 else f"{cell.task}, {cell.domain}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaderboard.entry import Entry
-from leaderboard.tracks import TRACKS, Cell
+from leaderboard.tracks import TRACKS, BoardCell
 from oc_residual_gym.evaluation.episodes import cells
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
 from oc_residual_gym.files import Record
@@ -19,9 +19,9 @@ from oc_residual_gym.files import Record
 class Score:
     """How one entry did in one track in simulation."""
 
-    cells: dict[Cell, Record]
+    cells: dict[BoardCell, Record]
     """The evaluator's summary of each cell, in the order of the track."""
-    successes: dict[Cell, NDArray[np.float64]]
+    successes: dict[BoardCell, NDArray[np.float64]]
     """(episodes,) of 0 or 1 by seed."""
     mean: Estimate
     """Mean over the cells of their success rates."""
@@ -31,7 +31,7 @@ class Score:
 class Difference:
     """Success rate of a second entry minus that of a first, on the same rows."""
 
-    cells: dict[Cell, Estimate]
+    cells: dict[BoardCell, Estimate]
     mean: Estimate
 
     @property
@@ -50,7 +50,7 @@ Differences = Mapping[tuple[str, str], Difference]
 def score(entry: Entry, track: str) -> Score:
     """Read the rows of an entry in ``track`` and sum them up."""
     rows = entry.rows(track)
-    summaries = {Cell(summary["task"], summary["domain"]): summary for summary in cells(rows)}
+    summaries = {BoardCell(summary["task"], summary["domain"]): summary for summary in cells(rows)}
     successes = {cell: _successes(rows, cell) for cell in TRACKS[track].cells}
     return Score(
         {cell: summaries[cell] for cell in TRACKS[track].cells},
@@ -82,6 +82,6 @@ def ranks(ids: Sequence[str], differences: Differences) -> dict[str, int]:
     return {mine: 1 + sum(is_better(other, mine) for other in ids if other != mine) for mine in ids}
 
 
-def _successes(rows: Sequence[Record], cell: Cell) -> NDArray[np.float64]:
+def _successes(rows: Sequence[Record], cell: BoardCell) -> NDArray[np.float64]:
     values = [(row["seed"], row["success"]) for row in rows if (row["task"], row["domain"]) == (cell.task, cell.domain)]
     return np.array([success for _, success in sorted(values)], dtype=np.float64)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from oc_residual_gym.errors import Stop
+from oc_residual_gym.errors import Stop, StopReason
 from oc_residual_gym.states import Array
 
 HAND_MASS = 0.73
@@ -47,6 +47,17 @@ class ArmSettings:
     force_thresholds: tuple[float, ...]
 
 
+def with_fault(before: Stop | None, fault: Stop) -> Stop:
+    """The stop to report once ``fault`` has come on top of the one ``before``: the first cause stays, as a rule."""
+    if before is None:
+        return fault
+    if before.reason is StopReason.LINK_LATE and fault.reason is StopReason.LINK_LOST:
+        return replace(before, reason=fault.reason, detail=fault.detail)  # late because it never came again
+    if before.reason is StopReason.TARGETS_STALE:  # which alone is no fault between episodes
+        return replace(before, reason=fault.reason, detail=f"{fault.detail}; before that: {before.detail}")
+    return before
+
+
 @dataclass(frozen=True)
 class ArmState:
     """What the arm measures; base frame, SI units."""
@@ -66,5 +77,5 @@ class ArmState:
     mass: float
     """kg on the flange, as the robot was told."""
     success_rate: float
-    """Of the last 100 commands, those that reached the robot in time."""
+    """Share of the last 100 commands that reached the robot in time."""
     stop: Stop | None

@@ -15,7 +15,7 @@ from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.session import open_tracker
 from oc_residual_gym.real.tracking import TrackedObjects
 from oc_residual_gym.real.world import FR3World
-from oc_residual_gym.states import Array, BoolArray, IntArray
+from oc_residual_gym.states import Array, BoolArray, IntArray, Readings
 from oc_residual_gym.tasks import TASKS
 
 MASS_TOLERANCE = 0.05
@@ -39,9 +39,12 @@ class NoPoses:
     """Tracker of a world that only has to hold its arm where it is: it sees nothing, and minds nothing."""
 
     newest_stamp = np.inf
+    calibration_label = ""
 
     def __init__(self, count: int):
         self._count = count
+        nothing = np.full((count, 7), np.nan), np.full(count, np.nan), np.zeros(count, bool)
+        self.readings = Readings(*nothing, ("missing",) * count)
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: object = None) -> None:
         """Nothing to start."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import SettingsError, one_of
 
 CommandMaker = Callable[[Any, str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
 REPORT = "oc-residual real report"
@@ -63,8 +63,8 @@ def _needed(options: argparse.Namespace) -> None:
             __import__(module)
         except ImportError as error:
             raise SettingsError(f"a robot needs {name} ({error}): {INSTALL}") from error
-    if options.task not in TASKS and not (options.command == "rehearse" and options.task == "all"):
-        raise SettingsError(f"unknown task {options.task!r}: choose one of {', '.join(TASKS)}")
+    if not (options.command == "rehearse" and options.task == "all"):
+        one_of("task", options.task, TASKS)
 
 
 def _check(options: argparse.Namespace) -> tuple[int, Any]:
@@ -81,8 +81,9 @@ def _run(options: argparse.Namespace) -> tuple[int, Any]:
     from oc_residual_gym.errors import RobotStopped
     from oc_residual_gym.real.cell import load_cell
     from oc_residual_gym.real.operator import TerminalOperator
-    from oc_residual_gym.real.run import TrialSettings, run_trials
+    from oc_residual_gym.real.run import run_trials
     from oc_residual_gym.real.session import make_env, open_cell
+    from oc_residual_gym.real.settings import TrialSettings
 
     cell = load_cell(options.config)
     settings = TrialSettings(
@@ -153,7 +154,7 @@ def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
         for trial in summaries[task]["trials"]:
             period, distance = trial["period_ms"], trial["tracking_error_mm"]
             print(
-                f"{task:12} {trial['arm']:9} {trial['steps']:4} steps, period {period['mean']} ms (99 % below "
+                f"{task:12} {trial['condition']:9} {trial['steps']:4} steps, period {period['mean']} ms (99 % below "
                 f"{period['p99']}), TCP {distance['mean']} mm from its target (at most {distance['max']}): "
                 f"{trial['stop_reason'] or trial['verdict']}"
             )

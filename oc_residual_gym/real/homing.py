@@ -36,8 +36,6 @@ PEAK = 1.5
 """The blend along the way is as many times as fast in its middle as on average."""
 SETTLE = 0.5
 """Seconds at the home posture before the arm is let go."""
-ALIVE_PERIOD = 0.1
-"""Seconds between the parent's signs of life on the way."""
 TICK = 0.005
 """Seconds from one reference to the next."""
 

@@ -154,13 +154,6 @@ class Rig:
         said = "\n".join(self.log_path.read_text(errors="replace").splitlines()[-8:])
         raise RigError(f"the rig's server {how}; its log {self.log_path} ends:\n{said}")
 
-    @property
-    def pid(self) -> int:
-        """Of the server."""
-        if self._process is None:
-            raise RigError("the rig is not open")
-        return self._process.pid
-
     def kill(self) -> None:
         """End the server at once, as a power cut would; its log stays."""
         if self._process is not None:

@@ -17,7 +17,8 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 from robosuite.utils.mjcf_utils import string_to_array
 
-from oc_residual_gym.geometry import pose_multiply
+from oc_residual_gym.errors import one_of
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW, pose_multiply
 from oc_residual_gym.perception.errors import MODELS
 from oc_residual_gym.robots.constants import ARM_LINKS, FINGER_SPEED, GRASP_FORCE, HAND_OFFSET, MAX_OPENING, TCP_OFFSET
 from oc_residual_gym.robots.fr3 import FR3Hand, write_arm_mjcf
@@ -32,7 +33,6 @@ SELF_COLLISION_MARGIN = 0.05
 WATCHED_APART = 3
 """Links that are so many joints apart can meet; nearer ones are kept apart by joint limits."""
 
-_WXYZ = [3, 0, 1, 2]
 _LINK_BIT = 8
 _HAND_PREFIX = "gripper0_right_"
 
@@ -58,12 +58,10 @@ def scene_data(task: Task | None, start: InitialState | None, full_scene: bool, 
     true state is told, and the name of each in the model. ``slides``: openings by drawer.
 
     Raises:
-        ValueError: there is no error model of that name.
+        SettingsError: there is no error model of that name.
     """
-    if pose_errors not in MODELS:
-        raise ValueError(f"unknown pose error model {pose_errors!r}; choose one of {', '.join(MODELS)}")
     data: dict[str, Any] = {
-        "errors": asdict(MODELS[pose_errors]),
+        "errors": asdict(MODELS[one_of("pose error model", pose_errors, MODELS)]),
         "control_frequency": CONTROL_FREQUENCY,
         "hand": {"speed": FINGER_SPEED, "force": GRASP_FORCE, "opening": MAX_OPENING, "tcp": TCP_OFFSET},
         "near_fingers": NEAR_FINGERS,
@@ -208,7 +206,7 @@ def _scene(task: Task, start: InitialState, arm: Element) -> Element:
     for spec in task.specs:
         body = find(root, "body", f"{spec.name}_main")
         body.set("pos", vector(poses[spec.name][:3]))
-        body.set("quat", vector(poses[spec.name][3:][_WXYZ]))
+        body.set("quat", vector(poses[spec.name][3:][WXYZ_FROM_XYZW]))
     return root
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from oc_residual_gym.perception.calibration import Calibration
 from oc_residual_gym.perception.messages import TrackedPose
 from oc_residual_gym.perception.sources import PoseSource
 from oc_residual_gym.real.gate import Gate, ToolMotion
-from oc_residual_gym.states import Array, BoolArray, IntArray
+from oc_residual_gym.states import Array, BoolArray, IntArray, Readings
 from oc_residual_gym.tasks.base import ObservedObject
 
 if TYPE_CHECKING:
@@ -29,20 +28,6 @@ START_LIMIT = 5.0
 """Seconds that the source has at the start of an episode until every object is believed."""
 LONGEST_STEP = 0.1
 """Seconds between two observations that count as time without poses at most: a pause of the program is no fault."""
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What the source said at the last observation, for the trial's file; K objects in the task's order."""
-
-    poses: Array
-    """(K, 7) in the base frame, before the gate; NaN where there is none."""
-    ages: Array
-    """(K,) seconds from image to use; NaN where there is none."""
-    accepted: BoolArray
-    """(K,) whether it was used."""
-    states: tuple[str, ...]
-    """Of each: "used", "jumped", "old", "lost", or "missing" where the source never sent it."""
 
 
 class TrackedObjects:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from oc_residual_gym.envs.actions import residual_between
+from oc_residual_gym.errors import one_of
 from oc_residual_gym.policies.base import ChunkRunner
 from oc_residual_gym.policies.expert import ExpertPolicy
 from oc_residual_gym.policies.versions import NEWEST_RESIDUALS, residual_file, residual_folder
@@ -145,8 +146,7 @@ def residual_policy(task: str, base: str = "bc") -> OnnxResidual:
     Raises:
         ValueError: there is none for this task and base policy; the message lists those there are.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    one_of("task", task, TASKS)
     return _shipped("trained", task, base)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from oc_residual_gym.errors import Stop, StopReason
 from oc_residual_gym.robots.mjcf import Visuals
-from oc_residual_gym.states import Array, BoolArray, IntArray, RobotState, TrueState
+from oc_residual_gym.states import Array, BoolArray, IntArray, Readings, RobotState, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.domains import EpisodePhysics
 
@@ -42,6 +42,13 @@ class Tracker(Protocol):
 
 class CellTracker(Tracker, Protocol):
     """Tracker of the objects of a real cell."""
+
+    readings: Readings
+    """What the source said at the last observation."""
+
+    @property
+    def calibration_label(self) -> str:
+        """Name and hash of the hand-eye calibration in use; "" without one."""
 
     @property
     def newest_stamp(self) -> float:
@@ -117,6 +124,14 @@ class RealCell(World, Protocol):
     """Seconds of each control step of the episode, as measured."""
     wrench_bias: Array
     """(6,) zero of the wrench estimate, N and Nm, taken at the home posture."""
+
+    def reset(
+        self,
+        worlds: IntArray | None = None,
+        starts: Sequence[InitialState] | None = None,
+        physics: Sequence[EpisodePhysics] | None = None,
+    ) -> None:
+        """Move the arm home, and open or close the hand as the task starts. Raises ``RobotStopped`` after a fault."""
 
     def stop(self, world: int, reason: str) -> None:
         """Stop the arm: the episode has ended for ``reason``."""

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from log_files import motion, write_robosuite, write_teleop
 from log_files_real import write_act_end_effector
+from logs import read_logs
 from synthetic_demo import make_demo
 
 import demos_replay
 import oc_residual_gym
 from demos_replay.cli import main
 from demos_replay.log import Log
-from demos_replay.readers import probe, probe_worker, read_logs
+from demos_replay.readers import probe, probe_worker
 from demos_replay.replay import Replayer
 from demos_replay.writers.robomimic import read_demos, write_demos
 from oc_residual_gym.tasks import TASKS

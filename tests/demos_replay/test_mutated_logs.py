@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_files import WRITERS
+from logs import read_logs
 
 from demos_replay.inspect import validate
 from demos_replay.log import Log, LogError
-from demos_replay.readers import Skipped, probe, read_logs
+from demos_replay.readers import Skipped, probe
 
 EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

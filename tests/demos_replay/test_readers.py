@@ -13,12 +13,13 @@ import log_files
 import numpy as np
 import pytest
 from log_files import HALF_SIZES, WRITERS, motion
+from logs import read_logs
 from robosuite_operator import Truth, record, wander
 from scipy.spatial.transform import Rotation
 
 from demos_replay.inspect import describe, validate
 from demos_replay.log import Log, LogError
-from demos_replay.readers import READERS, Skipped, open_log, probe, probe_worker, read_logs
+from demos_replay.readers import READERS, Skipped, open_log, probe, probe_worker
 from oc_residual_gym.geometry import norm, pose_multiply, rotation_between
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "robosuite" / "panda_lift.hdf5"

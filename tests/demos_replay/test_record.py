@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import robosuite
+from logs import read_logs
 
 from demos_replay.cli import main
 from demos_replay.devices import DeviceError, DevicePolicy, connect
 from demos_replay.log import Log, LogError
-from demos_replay.readers import read_logs
 from demos_replay.record import _record, record_scripted
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.tasks import TASKS

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from logs import read_logs
 from robosuite_operator import record
 
 from demos_replay import LOGS
 from demos_replay.demo import Demo
 from demos_replay.log import Log, LogError, LogObject
 from demos_replay.path import make_path
-from demos_replay.readers import read_logs
 from demos_replay.replay import Replayer
 from demos_replay.states import show_states
 from demos_replay.transfer import AREA, find_grasp, place

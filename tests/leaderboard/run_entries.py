@@ -10,8 +10,8 @@ import pytest
 
 from leaderboard import tracks
 from leaderboard.entry import ENTRY_FILE, Entry, sha256
-from leaderboard.submit import Request, submit
-from leaderboard.tracks import REAL, TRACKS, Cell, Track
+from leaderboard.submit import SubmitRequest, submit
+from leaderboard.tracks import REAL, TRACKS, BoardCell, Track
 from oc_residual_gym.evaluation.episodes import json_line
 from oc_residual_gym.evaluation.evaluator import evaluate
 from oc_residual_gym.evaluation.settings import EvaluationSettings
@@ -41,7 +41,7 @@ curve = [[0, 0.5]]
 @contextmanager
 def small_board(*domains: str) -> Iterator[None]:
     """The board with one track, of ``TASK`` in ``domains``, and with ``ROWS`` rows a cell."""
-    cells = tuple(Cell(TASK, domain) for domain in domains)
+    cells = tuple(BoardCell(TASK, domain) for domain in domains)
     kept = dict(TRACKS)  # in their order, which a patch of items would change
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracks, "EPISODES", ROWS)
@@ -64,7 +64,7 @@ def run(folder: Path, residual: str = "zero", domain: str = "nominal", base: str
 def submitted(root: Path, name: str, *evaluations: Path, about: str = ABOUT) -> Entry:
     """The entry ``name`` in ``root`` of ``evaluations``."""
     write_text(root.parent / "about.toml", about)
-    return submit(Request(name, root.parent / "about.toml", evaluations, out=root))[0]
+    return submit(SubmitRequest(name, root.parent / "about.toml", evaluations, out=root))[0]
 
 
 def change_rows(entry: Entry, seed: int, track: str = "precision", **values: object) -> None:

@@ -23,13 +23,13 @@ from leaderboard.entry import ENTRY_FILE, Entry, sha256, verification_of
 from leaderboard.limits import Limits, PolicyFailure, run_limited
 from leaderboard.platforms import differences
 from leaderboard.records import NOT_VERIFIED, Outcome, record_of, recorded
-from leaderboard.tracks import Cell
+from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
-from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Finding, judge, risk
-from leaderboard.verify import Request, verify
+from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Rerun, judge, risk
+from leaderboard.verify import VerifyRequest, verify
 from oc_residual_gym.files import read_json, write_json
 
-CELL = Cell(TASK, "nominal")
+CELL = BoardCell(TASK, "nominal")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,12 +79,12 @@ def swap(entry: Entry) -> None:
 
 
 @pytest.fixture
-def request_here(tmp_path: Path) -> Request:
-    return Request(worlds=2, work=tmp_path / "work", records=tmp_path / "records")
+def request_here(tmp_path: Path) -> VerifyRequest:
+    return VerifyRequest(worlds=2, work=tmp_path / "work", records=tmp_path / "records")
 
 
 def test_what_was_run_is_accepted_and_forgeries_are_rejected(
-    alone: Entry, own: Entry, tmp_path: Path, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, own: Entry, tmp_path: Path, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("leaderboard.verify.validate", check_files)  # other tests probe policies
     changed = copied(alone, tmp_path / "changed")
@@ -142,7 +142,7 @@ def test_what_was_run_is_accepted_and_forgeries_are_rejected(
 def test_an_interrupted_verification_goes_on_with_the_same_sample(
     alone: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = Request(rows=2, worlds=2, work=tmp_path / "work", records=tmp_path / "records")
+    request = VerifyRequest(rows=2, worlds=2, work=tmp_path / "work", records=tmp_path / "records")
     asked: list[list[int]] = []
 
     def interrupted(module: str, order: dict, limits: Limits) -> Iterator[dict]:
@@ -167,7 +167,7 @@ def test_an_interrupted_verification_goes_on_with_the_same_sample(
 
 
 def test_two_verifications_of_an_entry_at_once_keep_out_of_each_others_way(
-    alone: Entry, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second: list[Outcome] = []
 
@@ -184,7 +184,7 @@ def test_two_verifications_of_an_entry_at_once_keep_out_of_each_others_way(
 
 @pytest.mark.parametrize(("which", "where"), [("alone", "verify"), ("own", "probe")])
 def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
-    which: str, where: str, request: pytest.FixtureRequest, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    which: str, where: str, request: pytest.FixtureRequest, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = request.getfixturevalue(which)
 
@@ -199,7 +199,7 @@ def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
 
 
 def test_an_entry_that_is_changed_while_it_is_verified_is_not_verified(
-    alone: Entry, tmp_path: Path, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, tmp_path: Path, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = copied(alone, tmp_path / "entry")
 
@@ -217,7 +217,7 @@ def test_a_record_is_not_replaced_by_one_of_fewer_rows(alone: Entry, tmp_path: P
     platform = {"simulation": "a" * 64}
 
     def found(verdict: str, rows: int, **platform: str) -> Outcome:
-        record = record_of(alone, platform, verdict, "reason", [finding(rows=rows)])
+        record = record_of(alone, platform, verdict, "reason", [rerun(rows=rows)])
         return recorded(alone, record, tmp_path)
 
     def kept() -> tuple[str, int]:
@@ -271,7 +271,7 @@ def test_another_platform_is_one_with_other_arithmetic() -> None:
 
 
 def test_another_platform_may_differ_a_little(
-    alone: Entry, request_here: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    alone: Entry, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     elsewhere = copied(alone, tmp_path / "elsewhere")
     change_rows(elsewhere, 1, steps=elsewhere.rows_of(CELL)[1]["steps"] - 1)
@@ -293,29 +293,29 @@ def test_another_platform_may_differ_a_little(
     assert record is not None and record["same_platform"] is False and record["flips"] == 0
 
 
-def finding(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0) -> Finding:
-    return Finding(CELL, rows, identical, gained, lost, 300 + gained, 300 + lost, "Lift in nominal, seed 0: ...")
+def rerun(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0) -> Rerun:
+    return Rerun(CELL, rows, identical, gained, lost, 300 + gained, 300 + lost, "Lift in nominal, seed 0: ...")
 
 
 def test_verdicts_on_another_platform() -> None:
     few = 8  # no more than the rate explains
-    assert judge([finding(identical=500)], same=False)[0] == ACCEPTED
-    assert judge([finding(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
+    assert judge([rerun(identical=500)], same=False)[0] == ACCEPTED
+    assert judge([rerun(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
     # Too many, in one cell of two.
     many = int(4 * FLIP_RATE * 500)
-    verdict, reason = judge([finding(identical=500), finding(gained=many // 2, lost=many // 2)], same=False)
+    verdict, reason = judge([rerun(identical=500), rerun(gained=many // 2, lost=many // 2)], same=False)
     assert verdict == REJECTED and f"the success of {2 * (many // 2)} of 500 rows is another in Lift" in reason
     # All for the claim; all against it is no forgery.
-    verdict, reason = judge([finding(gained=few)], same=False)
+    verdict, reason = judge([rerun(gained=few)], same=False)
     assert verdict == REJECTED and f"{few} of {few} rows whose success is another favour the claim" in reason
-    assert judge([finding(lost=few)], same=False)[0] == DEVIATING
+    assert judge([rerun(lost=few)], same=False)[0] == DEVIATING
     # Few rows of a sample prove little.
-    assert judge([finding(rows=10, gained=1)], same=False)[0] == DEVIATING
+    assert judge([rerun(rows=10, gained=1)], same=False)[0] == DEVIATING
 
 
 def test_no_row_may_differ_on_the_same_platform() -> None:
-    assert judge([finding(identical=500)], same=True)[0] == ACCEPTED
-    verdict, reason = judge([finding(identical=499)], same=True)
+    assert judge([rerun(identical=500)], same=True)[0] == ACCEPTED
+    verdict, reason = judge([rerun(identical=499)], same=True)
     assert verdict == REJECTED and "1 of 500 rows differ (Lift in nominal, seed 0: ...)" in reason
 
 
@@ -328,7 +328,7 @@ def test_the_risk_of_a_sample() -> None:
         assert risk(500, 10)[share] == pytest.approx(chance)
     assert risk(500, 499)["0.01"] == pytest.approx(0.0, abs=0.011)
     with pytest.raises(LeaderboardError, match="give 1 to 2, or leave it out"):
-        Request(Path("work"), rows=ROWS)
+        VerifyRequest(Path("work"), rows=ROWS)
 
 
 def test_mistakes_in_what_is_asked_for_are_named(alone: Entry, capsys: pytest.CaptureFixture[str]) -> None:
