@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.domains import EpisodePhysics, sample_physics
+from oc_residual_gym.worlds.domains import DOMAINS, EpisodePhysics
 from oc_residual_gym.worlds.scene import build_scene
 from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
 
@@ -112,10 +112,10 @@ def test_gripper_moves_at_a_tenth_of_a_metre_a_second():
 
 
 def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
-    world = SimWorld(TASKS[task], 2, shared_physics=False)
+    world = SimWorld(TASKS[task], 2, domain=DOMAINS["twin"])
     nominal = world.scene.model
     start = TASKS[task].reset(np.random.default_rng(0))
-    drawn = sample_physics("twin", np.random.default_rng(1))
+    drawn = DOMAINS["twin"].sample(np.random.default_rng(1))
     world.reset(np.arange(2), [start, start], [drawn, EpisodePhysics()])
     shifted = world.models[0]
     assert shifted.geom_friction[:, 0].max() <= 1.5
@@ -131,7 +131,7 @@ def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
 
 def test_twin_ranges_are_those_of_the_design():
     rng = np.random.default_rng(0)
-    drawn = [sample_physics("twin", rng) for _ in range(2000)]
+    drawn = [DOMAINS["twin"].sample(rng) for _ in range(2000)]
     ranges = {
         "friction": (0.7, 1.3),
         "object_mass": (0.7, 1.5),
@@ -154,7 +154,7 @@ def test_twin_ranges_are_those_of_the_design():
 
 def settled(**physics) -> SimWorld:
     """A world of Lift after holding still at home for 1.5 s under these physics."""
-    world = SimWorld(TASKS["Lift"], 1, shared_physics=False)
+    world = SimWorld(TASKS["Lift"], 1, domain=DOMAINS["twin"])
     world.reset(np.array([0]), [TASKS["Lift"].reset(np.random.default_rng(0))], [EpisodePhysics(**physics)])
     for _ in range(30):
         world.step(np.array([[0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0, 1.0]]))
@@ -168,7 +168,7 @@ def test_a_heavier_hand_sags_by_its_weight_over_the_stiffness():
 
 
 def test_table_height_moves_everything_on_it(task):
-    world = SimWorld(TASKS[task], 2, shared_physics=False)
+    world = SimWorld(TASKS[task], 2, domain=DOMAINS["twin"])
     start = TASKS[task].reset(np.random.default_rng(0))
     world.reset(np.arange(2), [start, start], [EpisodePhysics(), EpisodePhysics(table_height=-0.002)])
     for name, poses in world.true.poses.items():
@@ -210,7 +210,7 @@ def test_hand_eye_offset_is_common_to_all_observed_objects():
 
 def test_latency_delays_the_motion():
     def first_motion(latency):
-        world = SimWorld(TASKS["Lift"], 1, shared_physics=False)
+        world = SimWorld(TASKS["Lift"], 1, domain=DOMAINS["twin"])
         start = TASKS["Lift"].reset(np.random.default_rng(0))
         world.reset(np.array([0]), [start], [EpisodePhysics(latency=latency)])
         target = np.concatenate([world.robot.tcp_pose, [[1.0]]], axis=1)

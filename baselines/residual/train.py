@@ -17,7 +17,6 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
-from baselines.data import code_hash
 from baselines.residual import POLICY_FILE, REPORT_FILE, algorithms, checkpoints, privileged
 from baselines.residual import worlds as worlds_module
 from baselines.residual.algorithms import CLASSES, gradient_updates, make_model
@@ -31,8 +30,9 @@ from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.evaluation.episodes import cells
 from oc_residual_gym.evaluation.rollout import run_rows
 from oc_residual_gym.evaluation.settings import EvaluationSettings
-from oc_residual_gym.files import Record, alone, claim, write_json
+from oc_residual_gym.files import Record, alone, claim, sha256, write_json
 from oc_residual_gym.policies.versions import NEWEST
+from oc_residual_gym.syntax import file_hash
 
 CHECKPOINT_SECONDS = 300.0
 EVALUATIONS = 10
@@ -96,7 +96,7 @@ def _train(request: Request, settings: Settings, evaluation: EvaluationSettings,
         print(f"{path} is the base policy alone: {settings.steps} steps were over before the actor learned anything")
     report = {
         **identity,
-        "sha256": code_hash(path),
+        "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "onnx_difference": difference,
         "steps": model.num_timesteps,
@@ -138,7 +138,7 @@ def _worlds_of(request: Request, settings: Settings) -> Iterator[TrainingWorlds]
 
 def _identity(request: Request, settings: Settings, evaluation: EvaluationSettings) -> Record:
     """What the training depends on."""
-    hashes = evaluation.hashes  # reads and hashes files each time
+    hashes = evaluation.hashes
     return {
         "task": request.task,
         "base": NEWEST.get(request.base, request.base),
@@ -147,7 +147,7 @@ def _identity(request: Request, settings: Settings, evaluation: EvaluationSettin
         "seed": request.seed,
         "settings": {key: value for key, value in asdict(settings).items() if key != "algorithm"},
         "simulation": hashes["simulation"],
-        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in (algorithms, privileged, worlds_module)},
+        "code": {m.__name__: file_hash(Path(str(m.__file__))) for m in (algorithms, privileged, worlds_module)},
         "stable_baselines3": metadata.version("stable-baselines3"),
         "torch": torch.__version__,
     }

@@ -12,6 +12,7 @@ from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, episode
 from oc_residual_gym.envs.judging import judge
 from oc_residual_gym.envs.observation import BASE_TARGET_STEPS, Field, ObservationBuilder
 from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.perception.errors import PoseErrorModel
 from oc_residual_gym.perception.filter import PoseFilter
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import ChunkRunner, PolicyView
@@ -20,12 +21,11 @@ from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState, Snapshot
 from oc_residual_gym.worlds.base import Tracker, World
-from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
+from oc_residual_gym.worlds.domains import Domain, domain_of
 from oc_residual_gym.worlds.sim import SimWorld
 from oc_residual_gym.worlds.tracker import SimulatedTracker
 
 REWARDS = ("dense", "sparse")
-_MAX_PAUSE = 3  # control steps, the longest inference pause of any domain
 
 
 class ResidualWorlds:
@@ -35,8 +35,8 @@ class ResidualWorlds:
         task: name of the task.
         num_worlds: N.
         base_policy: see :func:`oc_residual_gym.policies.load_base_policy`.
-        domain: "nominal" or "twin".
-        errors: pose error model, "clean", "paper" or "tracker".
+        domain: "nominal", "twin", or a domain of your own.
+        errors: pose error model: "clean", "paper", "tracker", or one of your own.
         split: seed stream of the initial states, "train", "val" or "test".
         reward: "dense" or "sparse".
         scales: what a residual action of 1 means.
@@ -54,8 +54,8 @@ class ResidualWorlds:
         num_worlds: int,
         *,
         base_policy: Any = "bc",
-        domain: str = "nominal",
-        errors: str = "paper",
+        domain: str | Domain = "nominal",
+        errors: str | PoseErrorModel = "paper",
         split: str = "train",
         reward: str = "dense",
         scales: ResidualScales = ResidualScales(),  # noqa: B008 (frozen)
@@ -68,7 +68,7 @@ class ResidualWorlds:
             raise ValueError(f"the number of worlds is {num_worlds}: give at least 1")
         if max_episode_steps is not None and max_episode_steps < 1:
             raise ValueError(f"max_episode_steps is {max_episode_steps}: give at least 1, or None for no limit")
-        self.domain, self.split = _one_of("domain", domain, DOMAINS), _one_of("split", split, SPLITS)
+        self.domain, self.split = domain_of(domain), _one_of("split", split, SPLITS)
         self.reward_kind = _one_of("reward", reward, REWARDS)
         self.num_worlds, self.scales, self.max_episode_steps = num_worlds, scales, max_episode_steps
         self.filter = PoseFilter([o.symmetry for o in self.task.objects], num_worlds)
@@ -76,15 +76,15 @@ class ResidualWorlds:
         self.world: World
         self.tracker: Tracker
         if world is None:
-            simulation = SimWorld(self.task, num_worlds, shared_physics=domain == "nominal", threads=threads)
-            self.tracker = SimulatedTracker(self.task, simulation.true, errors, calibrated=domain == "nominal")
+            simulation = SimWorld(self.task, num_worlds, domain=self.domain, threads=threads)
+            self.tracker = SimulatedTracker(self.task, simulation.true, errors, calibrated=self.domain.is_calibrated)
             self.world = simulation
         else:
             self._check_reality(world)
             assert world.tracker is not None
             self.world, self.tracker = world, world.tracker
         self._builder = ObservationBuilder(tuple(o.name for o in self.task.objects))
-        self._runner = ChunkRunner(self.base_policy, num_worlds, _MAX_PAUSE if domain != "nominal" else 0)
+        self._runner = ChunkRunner(self.base_policy, num_worlds, self.domain.inference_pause[1])
         self._ahead = np.array([*BASE_TARGET_STEPS, 1_000_000])
         self._all = np.arange(num_worlds)
         self._weights = np.array(list(self.task.weights.values()))
@@ -122,8 +122,8 @@ class ResidualWorlds:
     def _check_reality(self, world: World) -> None:
         if world.true is not None:
             raise ValueError("world= takes a real robot; leave it out for a simulated one")
-        if self.domain != "nominal":
-            raise ValueError(f"a real robot has its own physics: leave domain={self.domain!r} out")
+        if not self.domain.is_nominal:
+            raise ValueError("a real robot has its own physics: leave domain= out")
         if self.num_worlds != world.num_worlds:
             raise ValueError(f"the robot is {world.num_worlds} world, and {self.num_worlds} were asked for")
         if self.task.name != world.task.name:
@@ -177,7 +177,7 @@ class ResidualWorlds:
         streams = [episode_generators(self.task.name, self.split, self.check_seed(seed)) for seed in seeds]
         if starts is None:
             starts = [self.task.reset(initial) for initial, *_ in streams]
-        physics = [sample_physics(self.domain, generator) for _, generator, *_ in streams]
+        physics = [self.domain.sample(generator) for _, generator, *_ in streams]
         self.world.reset(worlds, starts, physics)
         self.seeds[worlds] = seeds
         self.steps[worlds] = 0
