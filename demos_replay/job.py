@@ -21,7 +21,7 @@ from demos_replay.replay import Replayer
 from demos_replay.sources import Poses, Source, by_task, find_sources, read_start_poses
 from demos_replay.writers import WriterError
 from demos_replay.writers.robomimic import assemble, write_demos
-from oc_residual_gym.evaluation.provenance import versions
+from oc_residual_gym.evaluation.provenance import simulation_hash, versions
 from oc_residual_gym.files import sha256, write_json
 from oc_residual_gym.tasks import TASKS
 
@@ -129,6 +129,7 @@ def _claim(parts: Path, settings: ReplaySettings, outputs: Mapping[str, _Outputs
         "domain": settings.domain,
         "objects": None if settings.objects is None else sha256(settings.objects),
         "versions": versions(),
+        "simulation": simulation_hash(),
     }
     job = parts / JOB
     if job.exists():

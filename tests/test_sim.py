@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.domains import DOMAINS, EpisodePhysics
+from oc_residual_gym.worlds.domains import DOMAINS, Domain, EpisodePhysics, domain_of
 from oc_residual_gym.worlds.scene import build_scene
 from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
 
@@ -127,6 +127,38 @@ def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
             np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
         for field in ("dof_frictionloss", "dof_damping", "body_pos", "site_pos", "body_gravcomp"):
             np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
+
+
+def test_a_domain_of_ones_own_is_drawn_from_its_ranges() -> None:
+    rng = np.random.default_rng(0)
+    domain = Domain(friction=(1.2, 1.4), latency=(0, 3), hand_eye=(0.0, 0.1), inference_pause=(1, 2))
+    assert not domain.is_nominal and not domain.is_calibrated
+    drawn = [domain.sample(rng) for _ in range(200)]
+    assert all(1.2 <= d.friction <= 1.4 and d.stiffness == d.drawer == 1.0 and d.payload == 0.0 for d in drawn)
+    assert {d.latency for d in drawn} == {0, 1, 2, 3} and {d.inference_pause for d in drawn} == {1, 2}
+    assert not np.any([d.hand_eye_position for d in drawn])
+    assert np.std([d.hand_eye_rotation for d in drawn]) == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_domain_without_ranges_is_nominal() -> None:
+    rng = np.random.default_rng(0)
+    assert Domain().is_nominal and Domain().is_calibrated and not DOMAINS["twin"].is_nominal
+    assert domain_of(Domain(latency=(0, 0))) == DOMAINS["nominal"] == domain_of("nominal")
+    assert Domain().sample(rng).friction == 1.0
+    assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"friction": (1.3, 0.7)}, "friction of a domain goes from 1.3 to 0.7: lesser value first"),
+        ({"object_mass": (-1.0, 1.0)}, "object_mass of a domain is .*: it cannot be negative"),
+        ({"camera": (0.1, -0.1)}, "camera of a domain is .*: it cannot be negative"),
+    ],
+)
+def test_a_domain_that_cannot_be_drawn_from_is_refused(wrong: dict, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        Domain(**wrong)
 
 
 def test_twin_ranges_are_those_of_the_design():

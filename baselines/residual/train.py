@@ -17,8 +17,8 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
-from baselines.residual import POLICY_FILE, REPORT_FILE, algorithms, checkpoints, privileged
-from baselines.residual import worlds as worlds_module
+import baselines
+from baselines.residual import POLICY_FILE, REPORT_FILE, checkpoints
 from baselines.residual.algorithms import CLASSES, gradient_updates, make_model
 from baselines.residual.checkpoints import Progress
 from baselines.residual.curve import write_curve
@@ -28,12 +28,14 @@ from baselines.residual.worlds import TrainingWorlds
 from oc_residual_gym.errors import RenderError, SettingsError
 from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.evaluation.episodes import cells
+from oc_residual_gym.evaluation.provenance import NOT_SIMULATION, SIMULATION
 from oc_residual_gym.evaluation.rollout import run_rows
 from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.files import Record, alone, claim, sha256, write_json
 from oc_residual_gym.policies.versions import NEWEST
-from oc_residual_gym.syntax import file_hash
+from oc_residual_gym.syntax import file_hash, imported_files
 
+ROOT = Path(baselines.__file__).parents[1]
 CHECKPOINT_SECONDS = 300.0
 EVALUATIONS = 10
 """Evaluations on val in a training, for looking at: no choice depends on them."""
@@ -147,10 +149,18 @@ def _identity(request: Request, settings: Settings, evaluation: EvaluationSettin
         "seed": request.seed,
         "settings": {key: value for key, value in asdict(settings).items() if key != "algorithm"},
         "simulation": hashes["simulation"],
-        "code": {m.__name__: file_hash(Path(str(m.__file__))) for m in (algorithms, privileged, worlds_module)},
+        "code": _code(),
         "stable_baselines3": metadata.version("stable-baselines3"),
         "torch": torch.__version__,
     }
+
+
+def _code() -> dict[str, str]:
+    """Hashes of what a training imports beside the simulation, which has a hash of its own, and its settings."""
+    modules = ("baselines.residual.algorithms", "baselines.residual.worlds")
+    files = imported_files(ROOT, modules, (*NOT_SIMULATION, "baselines.residual.settings"))
+    simulation = imported_files(ROOT, SIMULATION, NOT_SIMULATION)
+    return {file.relative_to(ROOT).as_posix(): file_hash(file) for file in files if file not in simulation}
 
 
 def _start(request: Request, settings: Settings, worlds: TrainingWorlds) -> tuple[BaseAlgorithm, Progress]:

@@ -14,8 +14,10 @@ from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.perception.errors import PoseErrorModel
 from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.worlds.base import World
+from oc_residual_gym.worlds.domains import Domain
 from oc_residual_gym.worlds.render import CAMERAS
 
 OBS_MODES = ("flat", "dict")
@@ -61,8 +63,8 @@ class ResidualEnv(gym.Env, EzPickle):
     | argument | default | meaning |
     |---|---|---|
     | `base_policy` | `"bc"` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
-    | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests |
-    | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker" |
+    | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests, or a `Domain` of your own |
+    | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker", or a `PoseErrorModel` of your own |
     | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
     | `reward` | `"dense"` | "dense" or "sparse" |
     | `obs_mode` | `"flat"` | "flat" or "dict" |
@@ -81,8 +83,8 @@ class ResidualEnv(gym.Env, EzPickle):
         self,
         task: str,
         base_policy: Any = "bc",
-        domain: str = "nominal",
-        errors: str = "paper",
+        domain: str | Domain = "nominal",
+        errors: str | PoseErrorModel = "paper",
         split: str = "train",
         reward: str = "dense",
         obs_mode: str = "flat",

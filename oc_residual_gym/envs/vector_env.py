@@ -15,7 +15,9 @@ from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.envs.residual_env import check_arguments, check_options
+from oc_residual_gym.perception.errors import PoseErrorModel
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray
+from oc_residual_gym.worlds.domains import Domain
 
 AUTORESET_MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 
@@ -41,8 +43,8 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         num_envs: int,
         task: str,
         base_policy: Any = "bc",
-        domain: str = "nominal",
-        errors: str = "paper",
+        domain: str | Domain = "nominal",
+        errors: str | PoseErrorModel = "paper",
         split: str = "train",
         reward: str = "dense",
         obs_mode: str = "flat",
