@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.domains import DOMAINS, Domain, EpisodePhysics, domain_of
 from oc_residual_gym.worlds.scene import build_scene

@@ -63,8 +63,8 @@ class ResidualEnv(gym.Env, EzPickle):
     | argument | default | meaning |
     |---|---|---|
     | `base_policy` | `"bc"` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
-    | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests, or a `Domain` of your own |
-    | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker", or a `PoseErrorModel` of your own |
+    | `domain` | `"nominal"` | physics: "nominal", "twin" (a shifted world for zero-shot tests), or your own `Domain` |
+    | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker", or your own `PoseErrorModel` |
     | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
     | `reward` | `"dense"` | "dense" or "sparse" |
     | `obs_mode` | `"flat"` | "flat" or "dict" |
