@@ -154,7 +154,8 @@ def _folder_name(settings: EvaluationSettings) -> str:
     """A name of its own for everything that gives results of its own: neither another residual nor another version of
     the package clashes with what is there."""
     identity = json.dumps(settings.identity, sort_keys=True).encode()
-    readable = [*settings.tasks, Path(settings.base).stem, Path(settings.residual).stem, settings.domain]
+    names = settings.names
+    readable = [*settings.tasks, Path(names["base"]).stem, Path(names["residual"]).stem, names["domain"]]
     return "-".join([*readable, str(settings.episodes), hashlib.sha256(identity).hexdigest()[:12]])
 
 

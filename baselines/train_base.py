@@ -11,12 +11,13 @@ from torch import nn
 
 from baselines import BaselineError, bc, chunk_head, chunks, data, rotations, training, vla
 from baselines.cards import write_card
-from baselines.data import DemoFiles, code_hash, visual_samples
+from baselines.data import DemoFiles, visual_samples
 from baselines.export import export_policy
 from baselines.replays import replays_of
 from baselines.training import Schedule, train
 from oc_residual_gym.evaluation import provenance
-from oc_residual_gym.files import write_json, write_text
+from oc_residual_gym.files import sha256, write_json, write_text
+from oc_residual_gym.syntax import file_hash
 from oc_residual_gym.tasks import TASKS
 
 POLICY_VERSION = "v0"
@@ -103,7 +104,7 @@ def _train(
     report = {
         "name": name,
         "policy": policy,
-        "sha256": code_hash(path),
+        "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "minutes": round(trained.minutes, 2),
@@ -132,7 +133,7 @@ def _identity(request: TrainBaseRequest, source: DemoFiles, schedule: Schedule, 
         "seed": request.seed,
         "data": source.hashes,
         "schedule": asdict(schedule),
-        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in code},
+        "code": {m.__name__: file_hash(Path(str(m.__file__))) for m in code},
         "torch": torch.__version__,
         "threads": request.threads,
     }

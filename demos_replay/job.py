@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +21,8 @@ from demos_replay.replay import Replayer
 from demos_replay.sources import Poses, Source, by_task, find_sources, read_start_poses
 from demos_replay.writers import WriterError
 from demos_replay.writers.robomimic import assemble, write_demos
-from oc_residual_gym.evaluation.provenance import versions
-from oc_residual_gym.files import write_json
+from oc_residual_gym.evaluation.provenance import simulation_hash, versions
+from oc_residual_gym.files import sha256, write_json
 from oc_residual_gym.tasks import TASKS
 
 WORLDS, LONGEST = 32, 600.0
@@ -80,7 +79,7 @@ def replay_files(settings: ReplaySettings, command: str | None = None) -> dict[s
     tasks = by_task(sources)
     out = settings.out.resolve()
     outputs = _outputs(out, list(tasks))
-    hashes = {str(file): _sha256(file) for file in settings.files if file.is_file()}
+    hashes = {str(file): sha256(file) for file in settings.files if file.is_file()}
     parts = out.with_name(f"{out.name}.parts") if out.suffix else out / "replay.parts"
     _claim(parts, settings, outputs, hashes)
     entries = {task: _replay_task(task, tasks[task], settings, parts / task, poses) for task in tasks}
@@ -128,8 +127,9 @@ def _claim(parts: Path, settings: ReplaySettings, outputs: Mapping[str, _Outputs
         "task": settings.task,
         "images": settings.images,
         "domain": settings.domain,
-        "objects": None if settings.objects is None else _sha256(settings.objects),
+        "objects": None if settings.objects is None else sha256(settings.objects),
         "versions": versions(),
+        "simulation": simulation_hash(),
     }
     job = parts / JOB
     if job.exists():
@@ -215,8 +215,3 @@ def _keep(part: Path, demo: Demo | LogError) -> Entry:
 
 def _part(parts: Path, number: int) -> Path:
     return parts / f"{number}.hdf5"
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

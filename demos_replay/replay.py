@@ -66,6 +66,7 @@ class Replayer:
     ):
         self.task, self.images, self.longest = task, images, longest
         self._policy = TrackPolicy()
+        self._domain = domain
         self._core = ResidualWorlds(task.name, worlds, base_policy=self._policy, domain=domain, errors="clean")
         self._home = self._home_pose()
 
@@ -192,7 +193,7 @@ class Replayer:
             "file": log.file,
             "demo": log.name,
             "format": log.format,
-            "domain": self._core.options.domain,
+            "domain": self._domain,
             "seed": run.seed,
             "synthetic": log.synthetic,
             "steps": len(tcp) - 1,

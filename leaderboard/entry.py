@@ -35,10 +35,6 @@ SAME_IN_ALL = ("base", "residual", "errors", "split")
 """Keys of the evaluator's episodes that the rows of an entry leave out: entry and track say them."""
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def parse_json(text: str) -> Any:
     """What ``text`` says, where it is JSON that says the same to all who read it.
 

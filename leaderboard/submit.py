@@ -11,13 +11,13 @@ from pathlib import Path
 
 from leaderboard import LeaderboardError, rows, trials
 from leaderboard.about import About, read_about
-from leaderboard.entry import ENTRIES, ENTRY_FILE, ENTRY_ID, Entry, replace_folder, row_of, sha256
+from leaderboard.entry import ENTRIES, ENTRY_FILE, ENTRY_ID, Entry, replace_folder, row_of
 from leaderboard.evaluations import CellRows, cell_rows, described, read_evaluations
 from leaderboard.tracks import REAL, TRACKS, BoardCell
 from leaderboard.trainings import training_content
 from leaderboard.validate import OWN_BASES, POLICY_FREE
 from oc_residual_gym.evaluation.episodes import json_line
-from oc_residual_gym.files import Record, write_json, write_text
+from oc_residual_gym.files import Record, sha256, write_json, write_text
 from oc_residual_gym.policies.versions import NEWEST, residual_file
 from oc_residual_gym.residuals import TRAINED
 

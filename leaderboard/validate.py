@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard import LeaderboardError, rows, trials
-from leaderboard.entry import ENTRY_FILE, ENTRY_ID, Entry, sha256
+from leaderboard.entry import ENTRY_FILE, ENTRY_ID, Entry
 from leaderboard.probe import probe_policies
 from leaderboard.schema import entry_problems
 from leaderboard.tracks import REAL, TRACKS
+from oc_residual_gym.files import sha256
 from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, base_file
 
 OWN_BASES = (*NEWEST.values(), "hold")

@@ -15,6 +15,7 @@ from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.files import write_bytes
+from oc_residual_gym.identity import own_copy
 from oc_residual_gym.residuals import load_residual
 from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.tasks import TASKS
@@ -87,13 +88,13 @@ def episode(settings: EvaluationSettings, seed: int) -> Iterator[ResidualWorlds]
     core = ResidualWorlds(
         task,
         1,
-        base_policy=settings.base,
+        base_policy=own_copy(settings.base),
         domain=settings.domain,
         errors=settings.errors,
         split=settings.split,
         max_episode_steps=TASKS[task].max_episode_steps,
     )
-    residual = load_residual(settings.residual, task, settings.base)
+    residual = load_residual(own_copy(settings.residual), task, settings.base)
     world = np.zeros(1, dtype=np.int64)
     try:
         try:

@@ -15,7 +15,7 @@ from demos_replay.demo import Demo
 from demos_replay.writers.robomimic import write_demos
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.files import write_json
-from oc_residual_gym.policies.onnx_policy import OnnxFile
+from oc_residual_gym.policies.onnx_policy import load_onnx
 from oc_residual_gym.tasks import TASKS
 
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
@@ -160,7 +160,7 @@ def test_training_survives_a_kill_and_its_file_acts(
     report = json.loads((tmp_path / "cut" / f"{name}.json").read_text())
     assert report["onnx_difference"] < 1e-5
     assert report["failed_replays"]["Lift"] == 1
-    metadata = OnnxFile(path).metadata
+    metadata = load_onnx(path).metadata
     assert json.loads(metadata["data"]) == report["data"]
     assert "--seed" not in metadata["command"] and metadata["seed"] == "0"
     assert (tmp_path / "cut" / name / "loss.png").exists()

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("compiled", "errors", "registration", "states"),
+    ("errors", "registration", "states", "syntax"),
+    ("compiled", "identity"),
     ("files", "geometry"),
     ("log_schema",),
     ("robots",),

@@ -8,8 +8,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.domains import EpisodePhysics, sample_physics
+from oc_residual_gym.worlds.domains import DOMAINS, Domain, EpisodePhysics, domain_of
 from oc_residual_gym.worlds.scene import build_scene
 from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
 
@@ -112,10 +113,10 @@ def test_gripper_moves_at_a_tenth_of_a_metre_a_second():
 
 
 def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
-    world = SimWorld(TASKS[task], 2, shared_physics=False)
+    world = SimWorld(TASKS[task], 2, domain=DOMAINS["twin"])
     nominal = world.scene.model
     start = TASKS[task].reset(np.random.default_rng(0))
-    drawn = sample_physics("twin", np.random.default_rng(1))
+    drawn = DOMAINS["twin"].sample(np.random.default_rng(1))
     world.reset(np.arange(2), [start, start], [drawn, EpisodePhysics()])
     shifted = world.models[0]
     assert shifted.geom_friction[:, 0].max() <= 1.5
@@ -129,9 +130,41 @@ def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
             np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
 
 
+def test_a_domain_of_ones_own_is_drawn_from_its_ranges() -> None:
+    rng = np.random.default_rng(0)
+    domain = Domain(friction=(1.2, 1.4), latency=(0, 3), hand_eye=(0.0, 0.1), inference_pause=(1, 2))
+    assert not domain.is_nominal and not domain.is_calibrated
+    drawn = [domain.sample(rng) for _ in range(200)]
+    assert all(1.2 <= d.friction <= 1.4 and d.stiffness == d.drawer == 1.0 and d.payload == 0.0 for d in drawn)
+    assert {d.latency for d in drawn} == {0, 1, 2, 3} and {d.inference_pause for d in drawn} == {1, 2}
+    assert not np.any([d.hand_eye_position for d in drawn])
+    assert np.std([d.hand_eye_rotation for d in drawn]) == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_domain_without_ranges_is_nominal() -> None:
+    rng = np.random.default_rng(0)
+    assert Domain().is_nominal and Domain().is_calibrated and not DOMAINS["twin"].is_nominal
+    assert domain_of(Domain(latency=(0, 0))) == DOMAINS["nominal"] == domain_of("nominal")
+    assert Domain().sample(rng).friction == 1.0
+    assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"friction": (1.3, 0.7)}, "friction of a domain goes from 1.3 to 0.7: lesser value first"),
+        ({"object_mass": (-1.0, 1.0)}, "object_mass of a domain is .*: it cannot be negative"),
+        ({"camera": (0.1, -0.1)}, "camera of a domain is .*: it cannot be negative"),
+    ],
+)
+def test_a_domain_that_cannot_be_drawn_from_is_refused(wrong: dict, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        Domain(**wrong)
+
+
 def test_twin_ranges_are_those_of_the_design():
     rng = np.random.default_rng(0)
-    drawn = [sample_physics("twin", rng) for _ in range(2000)]
+    drawn = [DOMAINS["twin"].sample(rng) for _ in range(2000)]
     ranges = {
         "friction": (0.7, 1.3),
         "object_mass": (0.7, 1.5),
@@ -154,7 +187,7 @@ def test_twin_ranges_are_those_of_the_design():
 
 def settled(**physics) -> SimWorld:
     """A world of Lift after holding still at home for 1.5 s under these physics."""
-    world = SimWorld(TASKS["Lift"], 1, shared_physics=False)
+    world = SimWorld(TASKS["Lift"], 1, domain=DOMAINS["twin"])
     world.reset(np.array([0]), [TASKS["Lift"].reset(np.random.default_rng(0))], [EpisodePhysics(**physics)])
     for _ in range(30):
         world.step(np.array([[0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0, 1.0]]))
@@ -168,7 +201,7 @@ def test_a_heavier_hand_sags_by_its_weight_over_the_stiffness():
 
 
 def test_table_height_moves_everything_on_it(task):
-    world = SimWorld(TASKS[task], 2, shared_physics=False)
+    world = SimWorld(TASKS[task], 2, domain=DOMAINS["twin"])
     start = TASKS[task].reset(np.random.default_rng(0))
     world.reset(np.arange(2), [start, start], [EpisodePhysics(), EpisodePhysics(table_height=-0.002)])
     for name, poses in world.true.poses.items():
@@ -210,7 +243,7 @@ def test_hand_eye_offset_is_common_to_all_observed_objects():
 
 def test_latency_delays_the_motion():
     def first_motion(latency):
-        world = SimWorld(TASKS["Lift"], 1, shared_physics=False)
+        world = SimWorld(TASKS["Lift"], 1, domain=DOMAINS["twin"])
         start = TASKS["Lift"].reset(np.random.default_rng(0))
         world.reset(np.array([0]), [start], [EpisodePhysics(latency=latency)])
         target = np.concatenate([world.robot.tcp_pose, [[1.0]]], axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,8 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
-from baselines.data import code_hash
-from baselines.residual import POLICY_FILE, REPORT_FILE, checkpoints, privileged
-from baselines.residual import worlds as worlds_module
-from baselines.residual.algorithms import base as shared
+import baselines
+from baselines.residual import POLICY_FILE, REPORT_FILE, checkpoints
 from baselines.residual.algorithms import load_algorithm
 from baselines.residual.algorithms.base import Algorithm
 from baselines.residual.checkpoints import Progress
@@ -32,11 +29,14 @@ from baselines.residual.worlds import TrainingWorlds
 from oc_residual_gym.errors import RenderError, SettingsError
 from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.evaluation.episodes import cells
+from oc_residual_gym.evaluation.provenance import NOT_SIMULATION, SIMULATION
 from oc_residual_gym.evaluation.rollout import run_rows
 from oc_residual_gym.evaluation.settings import EvaluationSettings
-from oc_residual_gym.files import Record, alone, claim, write_json
+from oc_residual_gym.files import Record, alone, claim, sha256, write_json
 from oc_residual_gym.policies.versions import NEWEST
+from oc_residual_gym.syntax import file_hash, imported_files
 
+ROOT = Path(baselines.__file__).parents[1]
 CHECKPOINT_SECONDS = 300.0
 EVALUATIONS = 10
 """Evaluations on val in a training, for looking at: no choice depends on them."""
@@ -100,7 +100,7 @@ def _train(request: TrainResidualRequest, settings: Settings, evaluation: Evalua
         print(f"{path} is the base policy alone: {settings.steps} steps were over before the actor learned anything")
     report = {
         **identity,
-        "sha256": code_hash(path),
+        "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "onnx_difference": difference,
         "steps": model.num_timesteps,
@@ -142,8 +142,7 @@ def _worlds_of(request: TrainResidualRequest, settings: Settings) -> Iterator[Tr
 
 def _identity(request: TrainResidualRequest, settings: Settings, evaluation: EvaluationSettings) -> Record:
     """What the training depends on."""
-    hashes = evaluation.hashes  # reads and hashes files each time
-    own = sys.modules[load_algorithm(request.algorithm).model.__module__]
+    hashes = evaluation.hashes
     return {
         "task": request.task,
         "base": NEWEST.get(request.base, request.base),
@@ -152,10 +151,18 @@ def _identity(request: TrainResidualRequest, settings: Settings, evaluation: Eva
         "seed": request.seed,
         "settings": {key: value for key, value in asdict(settings).items() if key != "algorithm"},
         "simulation": hashes["simulation"],
-        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in (own, shared, privileged, worlds_module)},
+        "code": _code(request.algorithm),
         "stable_baselines3": metadata.version("stable-baselines3"),
         "torch": torch.__version__,
     }
+
+
+def _code(algorithm: str) -> dict[str, str]:
+    """Hashes of what a training imports beside the simulation, which has a hash of its own, and its settings."""
+    modules = (f"baselines.residual.algorithms.{algorithm}", "baselines.residual.worlds")
+    files = imported_files(ROOT, modules, (*NOT_SIMULATION, "baselines.residual.settings"))
+    simulation = imported_files(ROOT, SIMULATION, NOT_SIMULATION)
+    return {file.relative_to(ROOT).as_posix(): file_hash(file) for file in files if file not in simulation}
 
 
 def _start(

@@ -22,10 +22,8 @@ from oc_residual_gym.states import Array, BoolArray, IntArray
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import InitialState
 from oc_residual_gym.worlds.base import Simulation
-from oc_residual_gym.worlds.domains import sample_physics
+from oc_residual_gym.worlds.domains import domain_of
 from oc_residual_gym.worlds.sim import SimWorld
-
-_MAX_PAUSE = 3  # control steps, the longest inference pause of any domain
 
 
 class ResidualWorlds:
@@ -49,12 +47,13 @@ class ResidualWorlds:
         self.options = options = options or EnvOptions.of("ResidualWorlds", keywords)
         self.task = TASKS[one_of("task", task, TASKS)]
         self.num_worlds, self.split, self.scales = num_worlds, options.split, options.scales
+        self.domain = domain_of(options.domain)
         self.base_policy = load_base_policy(options.base_policy, self.task)
         self.filter = PoseFilter([o.symmetry for o in self.task.objects], num_worlds)
         self.world = world_of(self.task, num_worlds, options, self.base_policy)
         self.tracker, self._judge = observers_of(self.world, options)
         self.observation_builder = ObservationBuilder(tuple(o.name for o in self.task.objects))
-        self._runner = ChunkRunner(self.base_policy, num_worlds, _MAX_PAUSE if options.domain != "nominal" else 0)
+        self._runner = ChunkRunner(self.base_policy, num_worlds, self.domain.inference_pause[1])
         self._ahead = np.array([*BASE_TARGET_STEPS, 1_000_000])
         self._allocate()
 
@@ -137,7 +136,7 @@ class ResidualWorlds:
         streams = [episode_generators(self.task.name, self.split, check_seed(self.split, seed)) for seed in seeds]
         if starts is None:
             starts = [self.task.reset(initial) for initial, *_ in streams]
-        physics = [sample_physics(self.options.domain, generator) for _, generator, *_ in streams]
+        physics = [self.domain.sample(generator) for _, generator, *_ in streams]
         self.world.reset(worlds, starts, physics)
         self.seeds[worlds] = seeds
         self.steps[worlds] = 0

@@ -9,9 +9,9 @@ from typing import Any, Self
 from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.episodes import SPLITS
 from oc_residual_gym.errors import SettingsError, one_of
-from oc_residual_gym.perception.errors import MODELS
+from oc_residual_gym.perception.errors import PoseErrorModel, error_model_of
 from oc_residual_gym.worlds.base import World
-from oc_residual_gym.worlds.domains import DOMAINS
+from oc_residual_gym.worlds.domains import Domain, domain_of
 from oc_residual_gym.worlds.render import CAMERAS
 
 REWARDS = ("dense", "sparse")
@@ -29,10 +29,10 @@ class EnvOptions:
 
     base_policy: Any = "bc"
     """Name, file, server, callable or object: see :func:`oc_residual_gym.policies.load_base_policy`."""
-    domain: str = "nominal"
-    """Physics: "nominal", or "twin", held-out test physics."""
-    errors: str = "paper"
-    """Pose noise model: "clean", "paper" or "tracker"."""
+    domain: str | Domain = "nominal"
+    """Physics: "nominal"; "twin", held-out test physics; or your own :class:`Domain`, for training."""
+    errors: str | PoseErrorModel = "paper"
+    """Pose noise: "clean", "paper", "tracker", or your own :class:`PoseErrorModel`."""
     split: str = "train"
     """Seed stream of the initial states: "train", "val" or "test"."""
     reward: str = "dense"
@@ -60,8 +60,8 @@ class EnvOptions:
     """A world of your own, simulated or a real cell, in place of the MuJoCo simulation."""
 
     def __post_init__(self) -> None:
-        one_of("domain", self.domain, DOMAINS)
-        one_of("pose error model", self.errors, MODELS)
+        domain_of(self.domain)
+        error_model_of(self.errors)
         one_of("split", self.split, SPLITS)
         one_of("reward", self.reward, REWARDS)
         one_of("obs_mode", self.obs_mode, OBS_MODES)

@@ -9,6 +9,7 @@ from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.policies.base import BasePolicy
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.base import RealCell, Tracker, World
+from oc_residual_gym.worlds.domains import domain_of
 from oc_residual_gym.worlds.sim import SimWorld
 from oc_residual_gym.worlds.tracker import SimulatedTracker
 
@@ -21,14 +22,14 @@ def world_of(task: Task, num_worlds: int, options: EnvOptions, base_policy: Base
     """
     world = options.world
     if world is None:
-        return SimWorld(task, num_worlds, shared_physics=options.domain == "nominal", threads=options.threads)
+        return SimWorld(task, num_worlds, domain=domain_of(options.domain), threads=options.threads)
     if num_worlds != world.num_worlds:
         raise SettingsError(f"the world has N = {world.num_worlds}, and {num_worlds} were asked for")
     if task.name != world.task.name:
         raise SettingsError(f"the world was set up for {world.task.name}, and the environment is {task.name}")
     if isinstance(world, RealCell):
-        if options.domain != "nominal":
-            raise SettingsError(f"a real robot has its own physics: leave domain={options.domain!r} out")
+        if not domain_of(options.domain).is_nominal:
+            raise SettingsError("a real robot has its own physics: leave domain= out")
         if options.render_mode is not None:
             mode = options.render_mode
             raise SettingsError(f"render_mode {mode!r} draws simulated worlds: leave it out with a real robot")
@@ -43,5 +44,5 @@ def observers_of(world: World, options: EnvOptions) -> tuple[Tracker, Judge]:
     if isinstance(world, RealCell):
         return world.tracker, OperatorJudge(world, max_steps)
     simulation = simulated(world)
-    tracker = SimulatedTracker(world.task, simulation.true, options.errors, options.domain == "nominal")
+    tracker = SimulatedTracker(world.task, simulation.true, options.errors, domain_of(options.domain).is_calibrated)
     return tracker, SimulationJudge(simulation, options.reward == "sparse", max_steps)

@@ -57,8 +57,8 @@ class ResidualEnv(gym.Env, EzPickle):
     | argument | default | meaning |
     |---|---|---|
     | `base_policy` | `"bc"` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
-    | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests |
-    | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker" |
+    | `domain` | `"nominal"` | physics: "nominal", "twin" (held-out test physics), or your own `Domain` |
+    | `errors` | `"paper"` | pose noise: "clean", "paper", "tracker", or your own `PoseErrorModel` |
     | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
     | `reward` | `"dense"` | "dense" or "sparse" |
     | `obs_mode` | `"flat"` | "flat" or "dict" |

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-VERSIONED_PACKAGES = ("oc-residual-gym", "gymnasium", "mujoco", "numpy", "onnxruntime", "robosuite", "scipy")
-"""Packages whose versions a result depends on."""
+from oc_residual_gym.syntax import code_hash
 
-_PACKAGE = Path(__file__).parents[1]
-_SIMULATION = ("geometry.py", "envs", "perception", "policies", "robots", "tasks", "worlds")
-"""Parts of this package that decide how an episode goes."""
+VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
+"""Packages whose versions a result depends on. The simulation's hash says more of this one than its version."""
+
+PACKAGE = Path(__file__).parents[1]
+SIMULATION = ("oc_residual_gym.evaluation.rollout",)
+"""An episode of a result is what this module and all that it imports make of a row."""
+# What they import and cannot change an episode. Servers' clients: what a server's model does is not in our hands, no
+# result has its hash, and an episode on any other base policy never calls them. The others name and store results.
+NOT_SIMULATION = (
+    "oc_residual_gym.policies.gr00t",
+    "oc_residual_gym.policies.openpi",
+    "oc_residual_gym.policies.server",
+    "oc_residual_gym.evaluation.settings",
+    "oc_residual_gym.evaluation.provenance",
+    "oc_residual_gym.files",
+    "oc_residual_gym.identity",
+    "oc_residual_gym.syntax",
+)
 
 
 def versions() -> dict[str, str]:
@@ -42,7 +56,7 @@ def commit() -> str | None:
     """Git commit of this package, "-dirty" after it where files were changed; None outside its repository."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", str(_PACKAGE), *arguments], capture_output=True, text=True, check=False)
+        return subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=False)
 
     try:
         if (
@@ -54,12 +68,7 @@ def commit() -> str | None:
         return None
 
 
+@cache
 def simulation_hash() -> str:
-    """SHA-256 over the files of this package that decide how an episode goes."""
-    digest = hashlib.sha256()
-    for name in _SIMULATION:
-        path = _PACKAGE / name
-        for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            if file.suffix in (".py", ".json", ".xml"):
-                digest.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+    """SHA-256 of the meaning of all files that decide how an episode goes: of their syntax trees and data."""
+    return code_hash(PACKAGE.parent, SIMULATION, NOT_SIMULATION)

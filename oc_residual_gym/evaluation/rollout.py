@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -13,6 +13,7 @@ from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
 from oc_residual_gym.evaluation.tally import Tally
 from oc_residual_gym.files import Record
+from oc_residual_gym.identity import name_of, own_copy
 from oc_residual_gym.policies.server import ServerPolicy
 from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.tasks import TASKS
@@ -35,7 +36,7 @@ def _run_task(
         core = ResidualWorlds(
             task,
             min(worlds, len(seeds)),
-            base_policy=settings.base,
+            base_policy=own_copy(settings.base),
             domain=settings.domain,
             errors=settings.errors,
             split=settings.split,
@@ -44,8 +45,8 @@ def _run_task(
         )
     except ValueError as error:  # a server that is not there
         raise SettingsError(str(error)) from error
-    residual = load_residual(settings.residual, task, settings.base)
-    tally = Tally(core.num_worlds)
+    residual = load_residual(own_copy(settings.residual), task, settings.base)
+    names, tally = settings.names, Tally(core.num_worlds)
     waiting = iter(seeds)
 
     def start(idle: IntArray) -> IntArray:
@@ -73,7 +74,7 @@ def _run_task(
             over = (core.terminated | core.truncated)[running]
             if over.any():
                 ended = running[over]
-                yield from [_record(settings, core, tally, world) for world in ended.tolist()]
+                yield from [_record(names, core, tally, world) for world in ended.tolist()]
                 running = np.sort(np.concatenate([running[~over], start(ended)]))
     finally:
         core.close()
@@ -87,7 +88,9 @@ def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) 
     """
 
     def failed(world: int, how: str) -> SettingsError:
-        return SettingsError(f"residual policy {residual.name!r} {how}: in {core.task.name}, seed {core.seeds[world]}")
+        return SettingsError(
+            f"residual policy {name_of(residual)!r} {how}: in {core.task.name}, seed {core.seeds[world]}"
+        )
 
     try:
         chosen = np.asarray(residual.act(core), np.float64)
@@ -103,8 +106,8 @@ def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) 
     return actions
 
 
-def _record(settings: EvaluationSettings, core: ResidualWorlds, tally: Tally, world: int) -> Record:
-    """Describe the episode that has just ended in ``world``."""
+def _record(names: Mapping[str, str], core: ResidualWorlds, tally: Tally, world: int) -> Record:
+    """Describe the episode that has just ended in ``world``; ``names`` are those of policies and conditions."""
     steps = int(core.steps[world])
     success = bool(core.terminated[world])
     correction = tally.correction[world] / steps
@@ -112,11 +115,7 @@ def _record(settings: EvaluationSettings, core: ResidualWorlds, tally: Tally, wo
     return {
         "task": core.task.name,
         "seed": int(core.seeds[world]),
-        "base": settings.base,
-        "residual": settings.residual,
-        "domain": settings.domain,
-        "errors": settings.errors,
-        "split": settings.split,
+        **names,
         "success": success,
         "steps": steps,
         "failure": None if success else core.failure[world],

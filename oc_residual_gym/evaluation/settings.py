@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from oc_residual_gym.envs.episodes import SPLITS
 from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.files import Record
-from oc_residual_gym.perception.errors import MODELS
+from oc_residual_gym.identity import content_hash, name_among, name_of
+from oc_residual_gym.perception.errors import MODELS, PoseErrorModel, error_model_of
 from oc_residual_gym.policies import load_base_policy
-from oc_residual_gym.residuals import load_residual
+from oc_residual_gym.policies.base import BasePolicy
+from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.domains import DOMAINS
+from oc_residual_gym.worlds.domains import DOMAINS, Domain, domain_of
 
 Row = tuple[str, int]
 """Task and seed."""
@@ -20,17 +24,19 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is evaluated.
+    """What is evaluated. Everything but tasks and split can be an object in place of a name.
 
     Raises:
         SettingsError: if something does not exist; the message lists what does.
     """
 
     tasks: tuple[str, ...]
-    base: str = "bc"
-    residual: str = "zero"
-    domain: str = "nominal"
-    errors: str = "paper"
+    base: Any = "bc"
+    """See :func:`oc_residual_gym.policies.load_base_policy`."""
+    residual: Any = "zero"
+    """See :func:`oc_residual_gym.residuals.load_residual`."""
+    domain: str | Domain = "nominal"
+    errors: str | PoseErrorModel = "paper"
     split: str = "val"
     episodes: int = 50
     """Episodes a task: seeds 0 to ``episodes`` - 1 of the split."""
@@ -38,8 +44,8 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for task in self.tasks:
             one_of("task", task, TASKS)
-        one_of("domain", self.domain, DOMAINS)
-        one_of("pose error model", self.errors, MODELS)
+        domain_of(self.domain)
+        error_model_of(self.errors)
         one_of("split", self.split, SPLITS)
         limit = SPLITS[self.split]
         if self.episodes < 1 or (limit is not None and self.episodes > limit):
@@ -57,19 +63,51 @@ class EvaluationSettings:
         return [(task, seed) for task in self.tasks for seed in range(self.episodes)]
 
     @property
-    def hashes(self) -> Record:
-        """SHA-256 of what the results depend on: base and residual policy by task (``None`` where there is no
-        file), simulation."""
+    def names(self) -> dict[str, str]:
+        """What results call the policies and the conditions.
+
+        Raises:
+            SettingsError: an object's content cannot be told.
+        """
         return {
-            "base": {task: load_base_policy(self.base, TASKS[task]).hash for task in self.tasks},
-            "residual": {task: load_residual(self.residual, task, self.base).hash for task in self.tasks},
+            "base": name_of(self.base),
+            "residual": name_of(self.residual),
+            "domain": name_among("domain", self.domain, DOMAINS),
+            "errors": name_among("errors", self.errors, MODELS),
+            "split": self.split,
+        }
+
+    @property
+    def hashes(self) -> Record:
+        """SHA-256 of what the results depend on: base and residual policy by task, simulation.
+
+        A policy's is that of its file or object, and ``None`` for one whose code is part of the simulation.
+
+        Raises:
+            SettingsError: an object's content cannot be told.
+        """
+
+        def hash_of(given: Any, loaded: BasePolicy | ResidualPolicy) -> str | None:
+            return loaded.hash if isinstance(given, (str, Path)) else content_hash(given)
+
+        return {
+            "base": {task: hash_of(self.base, load_base_policy(self.base, TASKS[task])) for task in self.tasks},
+            "residual": {
+                task: hash_of(self.residual, load_residual(self.residual, task, self.base)) for task in self.tasks
+            },
             "simulation": provenance.simulation_hash(),
         }
 
     @property
     def identity(self) -> Record:
         """All that the results depend on: two evaluations with equal identities give equal results."""
-        return asdict(self) | {"hashes": self.hashes, "versions": provenance.versions()}
+        return {
+            "tasks": self.tasks,
+            **self.names,
+            "episodes": self.episodes,
+            "hashes": self.hashes,
+            "versions": provenance.versions(),
+        }
 
 
 def resolve_tasks(name: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +27,34 @@ MAX_INSTRUCTION = 128
 """Bytes that an instruction has at most where a file leaves the number open."""
 
 
-class OnnxFile:
-    """An ONNX model with one batched float32 output.
+SESSIONS = 16
+"""Loaded files that are kept: as many as the base and residual policies of six tasks, and a few more."""
+
+
+def load_onnx(path: str | Path) -> OnnxFile:
+    """The ONNX model in a file, loaded once in a process as long as the file does not change.
 
     Raises:
         ValueError: the file is missing or no ONNX model.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no policy file {path}: give the path of an .onnx file")
+    status = path.stat()
+    return _loaded(path, Path.cwd(), status.st_ino, status.st_mtime_ns, status.st_size)
 
-    def __init__(self, path: str | Path):
+
+@lru_cache(maxsize=SESSIONS)
+def _loaded(path: Path, folder: Path, inode: int, mtime: int, size: int) -> OnnxFile:
+    return OnnxFile(path)
+
+
+class OnnxFile:
+    """An ONNX model with one batched float32 output. It has no memory: any number of policies can share it."""
+
+    def __init__(self, path: Path):
         import onnxruntime
 
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"there is no policy file {path}: give the path of an .onnx file")
         data = path.read_bytes()
         self.hash: str | None = hashlib.sha256(data).hexdigest()
         self.path = path
@@ -72,7 +88,7 @@ class OnnxBasePolicy:
     """
 
     def __init__(self, path: str | Path, name: str | None = None):
-        self._file = OnnxFile(path)
+        self._file = load_onnx(path)
         self.name = name or str(path)
         self.hash: str | None = self._file.hash
         shape = self._file.output_shape

@@ -17,9 +17,8 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 from robosuite.utils.mjcf_utils import string_to_array
 
-from oc_residual_gym.errors import one_of
 from oc_residual_gym.geometry import WXYZ_FROM_XYZW, pose_multiply
-from oc_residual_gym.perception.errors import MODELS
+from oc_residual_gym.perception.errors import error_model_of
 from oc_residual_gym.robots.constants import ARM_LINKS, FINGER_SPEED, GRASP_FORCE, HAND_OFFSET, MAX_OPENING, TCP_OFFSET
 from oc_residual_gym.robots.fr3 import FR3Hand, write_arm_mjcf
 from oc_residual_gym.robots.mjcf import find, vector
@@ -61,7 +60,7 @@ def scene_data(task: Task | None, start: InitialState | None, full_scene: bool, 
         SettingsError: there is no error model of that name.
     """
     data: dict[str, Any] = {
-        "errors": asdict(MODELS[one_of("pose error model", pose_errors, MODELS)]),
+        "errors": asdict(error_model_of(pose_errors)),
         "control_frequency": CONTROL_FREQUENCY,
         "hand": {"speed": FINGER_SPEED, "force": GRASP_FORCE, "opening": MAX_OPENING, "tcp": TCP_OFFSET},
         "near_fingers": NEAR_FINGERS,

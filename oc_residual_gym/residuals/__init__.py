@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TRAINED = (*NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values())
 """Names of the shipped residual policies, one file for each pair of a task and a base policy."""
-RESIDUALS = ("zero", "oracle", *TRAINED, "FILE.onnx", "FOLDER with a TASK.onnx for each task")
+RESIDUALS = ("zero", "oracle", *TRAINED, "FILE.onnx", "FOLDER with a TASK.onnx for each task", "a ResidualPolicy")
 
 
 class ResidualPolicy(Protocol):
@@ -99,18 +99,24 @@ class FileResidual:
         return self._policy(core.observation).astype(np.float64)
 
 
-def load_residual(name: str, task: str, base: str) -> ResidualPolicy:
-    """The residual policy ``name`` for ``task`` on the base policy ``base``.
+def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -> ResidualPolicy:
+    """The residual policy ``residual`` for ``task`` on the base policy ``base``.
 
     Args:
-        name: "zero", "oracle", "trained" (the newest shipped one) or that with its version, an .onnx file, or a folder
-            with a file ``<Task>.onnx`` for each task.
+        residual: "zero", "oracle", "trained" (the newest shipped one) or that with its version, an .onnx file, a folder
+            with a file ``<Task>.onnx`` for each task, or an object with the methods ``reset`` and ``act`` of a
+            :class:`ResidualPolicy`, which is returned as it is.
         task: name of the task.
         base: base policy that a shipped residual must have been trained on.
 
     Raises:
         ValueError: there is no such policy; the message says what there is.
     """
+    if not isinstance(residual, (str, Path)):
+        if callable(getattr(residual, "reset", None)) and callable(getattr(residual, "act", None)):
+            return residual
+        raise ValueError(f"residual {residual!r} has no methods reset and act: see ResidualPolicy")
+    name = str(residual)
     if name == "zero":
         return ZeroResidual()
     if name == "oracle":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oc_residual_gym.policies.onnx_policy import OnnxFile
+from oc_residual_gym.policies.onnx_policy import load_onnx
 
 
 class OnnxResidual:
@@ -27,7 +27,7 @@ class OnnxResidual:
     """
 
     def __init__(self, path: str | Path, name: str | None = None):
-        self._file = OnnxFile(path)
+        self._file = load_onnx(path)
         self.name = name or str(path)
         self.hash: str | None = self._file.hash
         self._input, shape = next(iter(self._file.inputs.items()))

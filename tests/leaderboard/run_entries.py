@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from leaderboard import tracks
-from leaderboard.entry import ENTRY_FILE, Entry, sha256
+from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.submit import SubmitRequest, submit
 from leaderboard.tracks import REAL, TRACKS, BoardCell, Track
 from oc_residual_gym.evaluation.episodes import json_line
 from oc_residual_gym.evaluation.evaluator import evaluate
 from oc_residual_gym.evaluation.settings import EvaluationSettings
-from oc_residual_gym.files import read_json, write_json, write_text
+from oc_residual_gym.files import read_json, sha256, write_json, write_text
 
 TASK, SIZE = "Lift", 78
 """The task, and the entries of its observation."""

@@ -18,13 +18,13 @@ from run_entries import ABOUT, SIZE, TASK, run, small_board
 
 from leaderboard import LeaderboardError, cli
 from leaderboard.about import EXAMPLE
-from leaderboard.entry import Entry, sha256
+from leaderboard.entry import Entry
 from leaderboard.submit import SubmitRequest, submit
 from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.episodes import SUMMARY_FILE, read_episodes
-from oc_residual_gym.files import read_json, write_json
+from oc_residual_gym.files import read_json, sha256, write_json
 from oc_residual_gym.policies import versions
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS

@@ -17,12 +17,12 @@ from policy_files import write_onnx, write_residual
 from run_entries import SIZE, TASK, change_rows, run, small_board, submitted
 
 from leaderboard import cli
-from leaderboard.entry import ENTRY_FILE, Entry, sha256
+from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.limits import PolicyFailure
 from leaderboard.probe import probe_policies
 from leaderboard.probe_worker import probe
 from leaderboard.validate import check_files, validate
-from oc_residual_gym.files import read_json, write_json, write_text
+from oc_residual_gym.files import read_json, sha256, write_json, write_text
 
 
 @pytest.fixture(scope="module", autouse=True)

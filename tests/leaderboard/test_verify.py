@@ -19,7 +19,7 @@ from policy_files import write_residual
 from run_entries import ROWS, SIZE, TASK, change_rows, row_without_names, run, small_board, submitted
 
 from leaderboard import LeaderboardError, cli
-from leaderboard.entry import ENTRY_FILE, Entry, sha256, verification_of
+from leaderboard.entry import ENTRY_FILE, Entry, verification_of
 from leaderboard.limits import Limits, PolicyFailure, run_limited
 from leaderboard.platforms import differences
 from leaderboard.records import NOT_VERIFIED, Outcome, record_of, recorded
@@ -27,7 +27,7 @@ from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
 from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Rerun, judge, risk
 from leaderboard.verify import VerifyRequest, verify
-from oc_residual_gym.files import read_json, write_json
+from oc_residual_gym.files import read_json, sha256, write_json
 
 CELL = BoardCell(TASK, "nominal")
 
