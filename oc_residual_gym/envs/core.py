@@ -17,7 +17,7 @@ from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import ChunkRunner, PolicyView
 from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.states import Array, IntArray
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import resolve_task
 from oc_residual_gym.tasks.base import InitialState, Snapshot
 from oc_residual_gym.worlds.base import Tracker, World
 from oc_residual_gym.worlds.domains import DOMAINS, sample_physics
@@ -32,9 +32,9 @@ class ResidualWorlds:
     """N worlds of one task, the base policy acting inside, advanced by residual actions.
 
     Args:
-        task: name of the task.
+        task: its name, "module:Class", a subclass of ``Task`` or an instance.
         num_worlds: N.
-        base_policy: see :func:`oc_residual_gym.policies.load_base_policy`.
+        base_policy: see :func:`oc_residual_gym.policies.load_base_policy`; by default the task's.
         domain: "nominal" or "twin".
         errors: pose error model, "clean", "paper" or "tracker".
         split: seed stream of the initial states, "train", "val" or "test".
@@ -50,10 +50,10 @@ class ResidualWorlds:
 
     def __init__(
         self,
-        task: str,
+        task: Any,
         num_worlds: int,
         *,
-        base_policy: Any = "bc",
+        base_policy: Any = None,
         domain: str = "nominal",
         errors: str = "paper",
         split: str = "train",
@@ -63,7 +63,7 @@ class ResidualWorlds:
         threads: int | None = None,
         world: World | None = None,
     ):
-        self.task = TASKS[_one_of("task", task, TASKS)]
+        self.task = resolve_task(task)
         if num_worlds < 1:
             raise ValueError(f"the number of worlds is {num_worlds}: give at least 1")
         if max_episode_steps is not None and max_episode_steps < 1:

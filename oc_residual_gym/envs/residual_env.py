@@ -60,7 +60,7 @@ class ResidualEnv(gym.Env, EzPickle):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | `base_policy` | `"bc"` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
+    | `base_policy` | `None` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
     | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests |
     | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker" |
     | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
@@ -71,6 +71,8 @@ class ResidualEnv(gym.Env, EzPickle):
     | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) of "rgb_array" |
     | `world` | `None` | a real robot, `oc_residual_gym.real.world.FR3World`, in place of the simulation |
 
+    Without a `base_policy`, the tasks that come with the package have "bc"; one of your own has "hold", with a warning.
+
     Raises:
         ValueError: an argument is unknown; the message lists the valid ones.
     """
@@ -79,8 +81,8 @@ class ResidualEnv(gym.Env, EzPickle):
 
     def __init__(
         self,
-        task: str,
-        base_policy: Any = "bc",
+        task: Any,
+        base_policy: Any = None,
         domain: str = "nominal",
         errors: str = "paper",
         split: str = "train",

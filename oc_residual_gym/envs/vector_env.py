@@ -39,8 +39,8 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
     def __init__(
         self,
         num_envs: int,
-        task: str,
-        base_policy: Any = "bc",
+        task: Any,
+        base_policy: Any = None,
         domain: str = "nominal",
         errors: str = "paper",
         split: str = "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import platform
 import subprocess
@@ -51,6 +52,14 @@ def commit() -> str | None:
             return None
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
     except FileNotFoundError:
+        return None
+
+
+def source_hash(task: type) -> str | None:
+    """SHA-256 of the file that holds the class ``task``; ``None`` where there is no such file, as in a notebook."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(task)).read_bytes()).hexdigest()
+    except (OSError, TypeError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 
 from oc_residual_gym.envs.episodes import SPLITS
@@ -9,9 +10,11 @@ from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.files import Record
 from oc_residual_gym.perception.errors import MODELS
-from oc_residual_gym.policies import load_base_policy
+from oc_residual_gym.policies import default_base, exists_for, load_base_policy
+from oc_residual_gym.registration import task_name
 from oc_residual_gym.residuals import load_residual
 from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks.index import INDEX
 from oc_residual_gym.worlds.domains import DOMAINS
 
 Row = tuple[str, int]
@@ -27,7 +30,9 @@ class EvaluationSettings:
     """
 
     tasks: tuple[str, ...]
-    base: str = "bc"
+    """Names; "module:Class" is taken too, and registered."""
+    base: str = ""
+    """Name of the base policy; by default that of the tasks."""
     residual: str = "zero"
     domain: str = "nominal"
     errors: str = "paper"
@@ -36,8 +41,13 @@ class EvaluationSettings:
     """Episodes a task: seeds 0 to ``episodes`` - 1 of the split."""
 
     def __post_init__(self) -> None:
-        for task in self.tasks:
-            one_of("task", task, TASKS)
+        object.__setattr__(self, "tasks", tuple(task_name(task) for task in self.tasks))
+        if not self.base:
+            defaults = {task: default_base(task) for task in self.tasks}
+            if len(set(defaults.values())) > 1:
+                listed = ", ".join(f"{base} of {task}" for task, base in defaults.items())
+                raise SettingsError(f"these tasks have not the same default base policy ({listed}): give one")
+            object.__setattr__(self, "base", defaults[self.tasks[0]])
         one_of("domain", self.domain, DOMAINS)
         one_of("pose error model", self.errors, MODELS)
         one_of("split", self.split, SPLITS)
@@ -69,12 +79,31 @@ class EvaluationSettings:
     @property
     def identity(self) -> Record:
         """All that the results depend on: two evaluations with equal identities give equal results."""
-        return asdict(self) | {"hashes": self.hashes, "versions": provenance.versions()}
+        outside = {"outside": self.outside} if self.outside else {}
+        return asdict(self) | {"hashes": self.hashes, "versions": provenance.versions()} | outside
+
+    @property
+    def outside(self) -> Record:
+        """By name, each task that does not come with this package: "source", from which a worker makes it, and "sha256"
+        of its file."""
+        outside = {task: INDEX[task] for task in self.tasks if not INDEX[task].shipped}
+        return {
+            task: {"source": entry.source, "sha256": provenance.source_hash(type(TASKS[task]))}
+            for task, entry in outside.items()
+        }
 
 
-def resolve_tasks(name: str) -> tuple[str, ...]:
-    """Names of all tasks for "all", else the one named."""
-    if name == "all":
-        return tuple(TASKS)
-    one_of("task", name, TASKS)
-    return (name,)
+def resolve_tasks(name: str, base: str | None = None) -> tuple[str, ...]:
+    """The name of the task ``name``; for "all" those of all tasks for which the base policy ``base`` exists.
+
+    What "all" leaves out is said on stderr.
+
+    Raises:
+        SettingsError: there is no such task.
+    """
+    if name != "all":
+        return (task_name(name),)
+    found = tuple(task for task in TASKS if base is None or exists_for(base, task))
+    if left_out := [task for task in TASKS if task not in found]:
+        print(f"left out, as base policy {base!r} was not trained for them: {', '.join(left_out)}", file=sys.stderr)
+    return found

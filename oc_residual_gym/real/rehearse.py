@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from oc_residual_gym.envs.episodes import start_of
-from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.provenance import machine, versions
 from oc_residual_gym.evaluation.report import save_figure
 from oc_residual_gym.files import Record, write_json
@@ -24,7 +23,7 @@ from oc_residual_gym.real.run import TRIALS, TrialSettings, run_trials
 from oc_residual_gym.real.session import make_env, open_cell
 from oc_residual_gym.real.trials import read_trials
 from oc_residual_gym.states import CONTROL_FREQUENCY
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import resolve_task
 
 FILE, FIGURE = "rehearsal.json", "rehearsal.png"
 
@@ -55,9 +54,7 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
         RigError: the rig cannot be made or started.
         RobotStopped: the simulated robot does not take our settings.
     """
-    if settings.task not in TASKS:
-        raise SettingsError(f"unknown task {settings.task!r}: choose one of {', '.join(TASKS)}")
-    task = TASKS[settings.task]
+    task = resolve_task(settings.task)
     start = start_of(task, settings.split, 0)
     with Rig(task, start, settings.full_scene) as rig:
         cell = rig_cell(rig, settings.speed_cap)
