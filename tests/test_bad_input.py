@@ -221,8 +221,8 @@ def test_human_rendering_without_a_display_says_so(monkeypatch):
 def test_fuzz():
     """100,000 steps with random, extreme and jumping actions and resets in the middle: finite and within limits."""
     from oc_residual_gym.envs.actions import WORKSPACE_HIGH, WORKSPACE_LOW
-    from oc_residual_gym.tasks import SHIPPED_TASKS
     from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER
+    from oc_residual_gym.tasks import SHIPPED_TASKS
 
     count, steps = 64, 261
     total = 0
