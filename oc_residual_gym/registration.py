@@ -48,8 +48,7 @@ def register_task(task: Any) -> str:
         return env_id(name)
     if known is not None and type(TASKS[name]).__module__ != type(task).__module__:
         raise SettingsError(f"{type(TASKS[name]).__module__} has a task {name!r}: choose another name")
-    INDEX[name] = Entry(source, task.max_episode_steps)
-    TASKS.add(task)
+    INDEX[name] = Entry(source, task.max_episode_steps, task=task)
     # A string goes through JSON and into other processes.
     _register(name, task.max_episode_steps, source or task)
     return env_id(name)

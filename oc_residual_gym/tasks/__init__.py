@@ -22,13 +22,9 @@ PAPER_TASKS = tuple(name for name, entry in INDEX.items() if entry.paper)
 class _Tasks(Mapping[str, "Task"]):
     """Name to task: those that come with this package, then those registered in this process."""
 
-    def __init__(self) -> None:
-        self._registered: dict[str, Task] = {}
-
     def __getitem__(self, name: str) -> Task:
-        if name in self._registered:
-            return self._registered[name]
-        return _instance(import_task(INDEX[name].source))
+        entry = INDEX[name]
+        return entry.task or _instance(import_task(entry.source))
 
     def __contains__(self, name: object) -> bool:
         return name in INDEX
@@ -38,10 +34,6 @@ class _Tasks(Mapping[str, "Task"]):
 
     def __len__(self) -> int:
         return len(INDEX)
-
-    def add(self, task: Task) -> None:
-        """Let ``task`` be the one that its name, which the index has, stands for."""
-        self._registered[task.name] = task
 
 
 TASKS = _Tasks()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oc_residual_gym.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class Entry:
     """Is it one of the paper's five?"""
     shipped: bool = False
     """Does it come with this package, so that base policies have been trained for it?"""
+    task: Task | None = None
+    """What was registered in this process; made from ``source`` when first asked for where there is none."""
 
 
 def _shipped(source: str, max_episode_steps: int, paper: bool = True) -> Entry:

@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import TASKS, resolve_task
 
 ERROR_MODELS = ("clean", "paper", "tracker")
 
@@ -171,7 +171,7 @@ def test_time_limits_are_equal_in_single_and_vector_form(registered_id: str) -> 
     vector: Any = gym.make_vec(registered_id, num_envs=1, base_policy="hold")
     single: Any = gym.make(registered_id, base_policy="hold")
     assert vector.unwrapped.core.max_episode_steps == spec.max_episode_steps == single.spec.max_episode_steps
-    assert TASKS[spec.kwargs["task"]].max_episode_steps == spec.max_episode_steps
+    assert resolve_task(spec.kwargs["task"]).max_episode_steps == spec.max_episode_steps
     vector.reset(seed=0)
     single.reset(seed=0)
     for step in range(1, spec.max_episode_steps + 1):
