@@ -12,7 +12,7 @@ from baselines import BaselineError
 from oc_residual_gym.evaluation.episodes import finished_summary
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
 from oc_residual_gym.files import Record, read_json, write_text
-from oc_residual_gym.tasks import PAPER_TASKS, TASKS
+from oc_residual_gym.tasks import PAPER_TASKS, in_order
 
 CARD_FILE, NOTES_FILE = "card.md", "notes.md"
 _ABOUT = {
@@ -112,7 +112,7 @@ def _success(summaries: Mapping[Path, Record]) -> list[str]:
                     f"{folder} evaluated {cell['task']} once more in {_scenario(cell)}: give one of the two"
                 )
             measured[cell["task"]] = cell
-    tasks = [task for task in TASKS if any(task in cells for cells in evaluations.values())]
+    tasks = in_order(task for cells in evaluations.values() for task in cells)
     columns = evaluations.values()
     head = ["task", *evaluations]
     rates = [[task, *(_rate(cells.get(task)) for cells in columns)] for task in tasks]

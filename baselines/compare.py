@@ -128,7 +128,7 @@ def run_comparison(request: CompareRequest, engine: Engine | None = None) -> tup
 
 def _tasks(request: CompareRequest) -> tuple[str, ...]:
     """The tasks to compare on; says which are left out because there is no residual for them."""
-    tasks = resolve_tasks(request.task)
+    tasks = resolve_tasks(request.task, request.base)
     found = tuple(task for task in tasks if task in tasks_with_residual(request.residual, request.base))
     if not found:
         return tasks  # the check of the settings says what there is

@@ -62,7 +62,7 @@ class SweepRequest:
 
     @property
     def trainings(self) -> list[Training]:
-        tasks = dict.fromkeys(task for name in self.tasks for task in resolve_tasks(name))
+        tasks = dict.fromkeys(task for name in self.tasks for task in resolve_tasks(name, self.base))
         combinations = product(tasks, dict.fromkeys(self.algorithms), dict.fromkeys(self.seeds))
         return [Training(task, self.base, algorithm, seed) for task, algorithm, seed in combinations]
 

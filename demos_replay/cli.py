@@ -11,7 +11,6 @@ from pathlib import Path
 from demos_replay import LOGS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import positive
-from oc_residual_gym.errors import one_of
 
 DESCRIPTION = "Teleoperation logs: understand them, replay them in simulation, record new ones, convert the result."
 
@@ -36,9 +35,9 @@ def _mistakes() -> list[type[Exception]]:
     """What a user can cause; whatever else is raised is a fault of ours and shows its traceback."""
     from demos_replay.devices import DeviceError
     from demos_replay.writers import WriterError
-    from oc_residual_gym.errors import RenderError
+    from oc_residual_gym.errors import RenderError, SettingsError
 
-    return [LogError, DeviceError, WriterError, RenderError, OSError]
+    return [LogError, DeviceError, WriterError, RenderError, SettingsError, OSError]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--domain", choices=("nominal", "twin"), default="nominal", help="physics")
 
     record = command("record", _record, "record demonstrations of the scripted operator, or of a person at a device")
-    record.add_argument("--task", required=True, help="name of a task")
+    record.add_argument("--task", required=True, help='name of a task, or "mypackage.module:MyTask"')
     record.add_argument("--out", type=Path, required=True, metavar="FILE", help="log file; goes on where it stopped")
     who = record.add_mutually_exclusive_group(required=True)
     who.add_argument("--operator", choices=("scripted",), help="the task's expert, made to work as a person does")
@@ -168,16 +167,16 @@ def _show(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> int:
     from demos_replay.record import record_person, record_scripted
-    from oc_residual_gym.tasks import TASKS
+    from oc_residual_gym.registration import task_name
 
-    one_of("task", options.task, TASKS, LogError)
+    task = task_name(options.task)
     if options.operator:
-        result = record_scripted(options.task, options.out, demos=options.demos, domain=options.domain)
+        result = record_scripted(task, options.out, demos=options.demos, domain=options.domain)
     else:
         from demos_replay.devices import connect
 
         operator = connect(options.device)
-        result = record_person(options.task, options.out, operator, demos=options.demos, domain=options.domain)
+        result = record_person(task, options.out, operator, demos=options.demos, domain=options.domain)
     print(
         f"{result['file']}: {result['demos']} demonstrations, {result['new']} new, from {result['seeds_tried']} tries"
     )

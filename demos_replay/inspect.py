@@ -9,6 +9,7 @@ import numpy as np
 
 from demos_replay.log import Log, LogObject
 from demos_replay.readers import Skipped, demo_names, open_log, read_demo_or_skip
+from oc_residual_gym.tasks import TASKS
 
 
 def describe(path: str | Path) -> str:
@@ -53,7 +54,8 @@ def validate(path: str | Path) -> tuple[bool, str]:
 def remarks(log: Log) -> list[str]:
     """What a replay will need, or will hardly succeed without."""
     found = []
-    if not log.gripper_closed.any() and log.task != "CloseDrawer":
+    nothing_to_grasp = log.task is not None and TASKS[log.task].grasped is None
+    if not log.gripper_closed.any() and not nothing_to_grasp:
         found.append("its gripper never closes: nothing can be grasped")
     if not log.objects:
         found.append("it has no poses of objects: give them in a file, or they are inferred from the grasp")

@@ -35,15 +35,6 @@ NOISE_MEMORY = 0.8
 """Correlation of that deviation from one control step to the next: it changes within about 0.2 s."""
 LEVER = 0.15
 """Metres: a deviation of 1 mm comes with one of 1 mm / LEVER in angle."""
-GRASP_SPREAD: Mapping[str, tuple[str, Array]] = {
-    "Lift": ("block", np.array([0.012, 0.0, 0.003])),
-    "PickPlace": ("block", np.array([0.008, 0.0, 0.003])),
-    "Stack": ("white", np.array([0.002, 0.0, 0.002])),
-    "StandCup": ("cup", np.array([0.0, 0.0, 0.002])),
-    "PegInsert": ("peg", np.array([0.0, 0.0, 0.003])),
-}
-"""The object that is grasped, and metres (standard deviations along its axes) between the grasps of one person and the
-next."""
 
 
 @dataclass
@@ -78,7 +69,7 @@ class OperatorPolicy:
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
         for world, rng in zip(worlds, generators, strict=True):
-            spread = GRASP_SPREAD.get(self._task.name, ("", np.zeros(3)))[1]
+            spread = (0.0, 0.0, 0.0) if self._task.grasped is None else self._task.grasped.spread
             self._habits[int(world)] = Habits(
                 rng=rng,
                 pace=rng.uniform(*PACE),
@@ -126,7 +117,7 @@ class OperatorPolicy:
         operator means to grasp it."""
         owners = {name: spec.name for spec in self._task.specs for name in (spec.name, *(d.name for d in spec.drawers))}
         held = state.contacts.get("left", False) and state.contacts.get("right", False)
-        grasped = GRASP_SPREAD.get(self._task.name, ("", None))[0]
+        grasped = None if self._task.grasped is None else self._task.grasped.name
         seen = {}
         for name, pose in state.poses.items():
             distance = np.linalg.norm(pose[:3] - state.tcp_pose[:3])

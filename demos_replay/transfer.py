@@ -15,35 +15,8 @@ from scipy.spatial.transform import Rotation
 
 from demos_replay.log import Log, LogError, LogObject
 from oc_residual_gym.states import Array
-from oc_residual_gym.tasks import lift, peg_insert, pick_place, stack
-from oc_residual_gym.tasks.base import InitialState, Task, heading
+from oc_residual_gym.tasks.base import Grasped, InitialState, Task, heading
 
-GRASPED: Mapping[str, str] = {"Lift": "block", "PickPlace": "block", "Stack": "white", "PegInsert": "peg"}
-"""By task, the object whose place follows from where the hand closes. In the other tasks it does not."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What the grasped object is brought to."""
-
-    name: str
-    top: float
-    """Height of its upper side in metres."""
-    distance: float
-    """Metres from the grasped object at the start, below which the two would touch."""
-
-
-GOALS: Mapping[str, Goal] = {
-    "PickPlace": Goal("plate", pick_place.PLATE_HEIGHT, 0.12),
-    "Stack": Goal("green", 2 * stack.HALF, 0.05),
-    "PegInsert": Goal("hole", peg_insert.BLOCK_HEIGHT, 0.08),
-}
-HALF_SIZES: Mapping[str, Array] = {
-    "Lift": np.array(lift.HALF_SIZE),
-    "PickPlace": np.array(pick_place.HALF_SIZE),
-    "Stack": np.full(3, stack.HALF),
-}
-"""Metres, of the grasped object along its axes, for the tasks into which other scenes are brought."""
 AREA = np.array([[0.30, -0.40], [0.70, 0.40]])
 """Metres in the plane, lower and upper ends: where a scene from elsewhere is moved to, well inside the workspace."""
 TABLE = np.array([[0.15, -0.45], [0.85, 0.45]])
@@ -86,7 +59,7 @@ def place(log: Log, task: Task, poses: Mapping[str, Array] | None = None) -> Pla
         LogError: it does not tell where the task's objects are, and neither can it be inferred.
     """
     names = [item.name for item in task.objects]
-    if task.name != "CloseDrawer" and not log.gripper_closed.any():
+    if task.grasped is not None and not log.gripper_closed.any():
         raise LogError("the gripper never closes, and the task is to grasp something")
     if poses is not None:
         missing = [name for name in names if name not in poses]
@@ -98,13 +71,14 @@ def place(log: Log, task: Task, poses: Mapping[str, Array] | None = None) -> Pla
         starts = {name: log.objects[name].poses[0] for name in names}
         tracked = {name: log.objects[name].poses for name in names if log.objects[name].tracked}
         return _in_place(log, task, starts, tracked, ())
-    if task.name not in (GRASPED if not log.objects else HALF_SIZES):
+    grasped = task.grasped
+    if grasped is None or not grasped.lies_under_hand or (log.objects and grasped.half_size is None):
         have = f"has only {', '.join(log.objects)}" if log.objects else "has none"
         raise LogError(
             f"{task.name} needs the poses of {', '.join(names)}, and the log {have}: "
             "they cannot be inferred from the hand's motion, give them in a sidecar file (--objects)"
         )
-    return _relative_to_objects(log, task)
+    return _relative_to_objects(log, task, grasped)
 
 
 def _in_place(
@@ -121,12 +95,12 @@ def _in_place(
     return Placement(task.start_at(starts), shift, {name: pose - down for name, pose in tracked.items()}, assumptions)
 
 
-def _relative_to_objects(log: Log, task: Task) -> Placement:
+def _relative_to_objects(log: Log, task: Task, grasped: Grasped) -> Placement:
     """Our object where the hand grasps, our goal where it lets go."""
     found = find_grasp(log)
     grasp, release = found.grasp, found.release
-    rows, tcp, ours = len(log.time), log.tcp_pose, GRASPED[task.name]
-    half = HALF_SIZES.get(task.name)
+    rows, tcp, ours, goal = len(log.time), log.tcp_pose, grasped.name, task.goal
+    half = None if grasped.half_size is None else np.array(grasped.half_size)
     yaw = heading(tcp[grasp, 3:])
     if found.name is None:
         item = LogObject(np.tile([*tcp[grasp, :2], log.table_height, *tcp[grasp, 3:]], (rows, 1)), tracked=False)
@@ -141,8 +115,7 @@ def _relative_to_objects(log: Log, task: Task) -> Placement:
     begin = center if found.grasps > 1 else center + item.poses[0, :2] - item.poses[grasp, :2]
     starts = {ours: _standing(begin, yaw)}
     at_grasp = at_release = -log.table_height if half is None else half[2] + height - tcp[grasp, 2]
-    if task.name in GOALS:
-        goal = GOALS[task.name]
+    if goal is not None:
         turn = Rotation.from_quat(tcp[release, 3:]) * Rotation.from_quat(tcp[grasp, 3:]).inv()
         end = tcp[release, :2] + turn.apply([*offset, 0.0])[:2]
         other = _resting_on(log, found.name)
@@ -166,7 +139,7 @@ def _relative_to_objects(log: Log, task: Task) -> Placement:
             at_release = goal.top + half[2] + height + drop - tcp[release, 2]
     notes.append(
         f"Heights follow our objects' sizes: the hand's are changed by {1000 * at_grasp:.0f} mm up to the grasp"
-        + (f", by {1000 * at_release:.0f} mm from the release on." if task.name in GOALS else ".")
+        + (f", by {1000 * at_release:.0f} mm from the release on." if goal is not None else ".")
     )
     aside = _into_area(np.array([pose[:2] for pose in starts.values()]))
     if aside.any():

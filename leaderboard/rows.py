@@ -10,7 +10,7 @@ from leaderboard.entry import parse_json
 from leaderboard.schema import row_problems
 from leaderboard.tracks import BoardCell, Track
 from oc_residual_gym.files import Record
-from oc_residual_gym.registration import MAX_EPISODE_STEPS
+from oc_residual_gym.tasks.index import INDEX
 
 SHOWN = 5
 """Problems of one kind that are listed one by one."""
@@ -59,7 +59,7 @@ def problems_of(text: str, track: Track, claimed: dict[str, dict[str, int]]) -> 
 
 def _contradictions(row: Record) -> list[str]:
     """Where a row that suits the schema cannot be an episode."""
-    problems, most = [], MAX_EPISODE_STEPS[row["task"]]
+    problems, most = [], INDEX[row["task"]].max_episode_steps
     if row["success"] != (row["failure"] is None):
         problems.append("$.failure: it must be null just for a success")
     if row["steps"] > most:

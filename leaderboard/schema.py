@@ -9,7 +9,10 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from oc_residual_gym.tasks import SHIPPED_TASKS
+
 SCHEMA = json.loads(Path(__file__).with_name("schema.json").read_text("utf-8"))
+SCHEMA["$defs"]["task"]["enum"] = list(SHIPPED_TASKS)
 _CHECKER = Draft202012Validator.FORMAT_CHECKER
 _ENTRY = Draft202012Validator(SCHEMA, format_checker=_CHECKER)
 _ROW = Draft202012Validator({"$ref": "#/$defs/row", "$defs": SCHEMA["$defs"]})

@@ -27,7 +27,7 @@ from leaderboard.verdict import REJECTED, Rerun, compare_rows, judge, risk
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.episodes import EPISODES_FILE, read_episodes
 from oc_residual_gym.files import Record, alone, read_json, write_json
-from oc_residual_gym.registration import MAX_EPISODE_STEPS
+from oc_residual_gym.tasks.index import INDEX
 
 STEP_SECONDS = 0.05
 """What a policy that keeps up with 20 Hz needs at most for a control step of one world."""
@@ -204,7 +204,7 @@ def _run(entry: Entry, cell: BoardCell, seeds: Sequence[int], request: VerifyReq
 
 def _limits(task: str, worlds: int, memory_gib: float) -> Limits:
     """At 20 Hz, one world after the other, the first of ``worlds`` episodes ends in this time at the latest."""
-    steps = MAX_EPISODE_STEPS[task]
+    steps = INDEX[task].max_episode_steps
     seconds = math.ceil(worlds * steps * STEP_SECONDS + SPARE_SECONDS)
     means = (
         f"no episode ended within {seconds} s: a policy that keeps up with 20 Hz steps {worlds} worlds {steps} times"

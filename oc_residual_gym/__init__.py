@@ -6,7 +6,7 @@ Importing this package registers the environments and costs milliseconds: the na
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from oc_residual_gym.registration import register_envs
+from oc_residual_gym.registration import register_envs, register_task
 
 if TYPE_CHECKING:
     from oc_residual_gym.envs.options import EnvOptions
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from oc_residual_gym.residuals import residual_policy
     from oc_residual_gym.tasks import TASKS
     from oc_residual_gym.tasks.base import Task
+    from oc_residual_gym.worlds.domains import Domain
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BasePolicy": "policies.base",
     "BasePolicyError": "errors",
+    "Domain": "worlds.domains",
     "EnvOptions": "envs.options",
     "EvaluationSettings": "evaluation.settings",
     "PoseErrorModel": "perception.errors",
@@ -47,6 +49,7 @@ __all__ = [
     "TASKS",
     "BasePolicy",
     "BasePolicyError",
+    "Domain",
     "EnvOptions",
     "EvaluationSettings",
     "PoseErrorModel",
@@ -57,6 +60,7 @@ __all__ = [
     "Task",
     "evaluate",
     "load_base_policy",
+    "register_task",
     "residual_policy",
 ]
 

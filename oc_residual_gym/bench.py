@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from oc_residual_gym.evaluation.provenance import machine, versions
 from oc_residual_gym.files import Record
+from oc_residual_gym.policies import exists_for
 from oc_residual_gym.registration import env_id
 from oc_residual_gym.states import Array
 from oc_residual_gym.worlds.render import POLICY_IMAGE_SIZE
@@ -103,7 +104,8 @@ def _bench_task(task: str) -> Record:
         together += _block(many, seed, rng, (STEPS_OF_WORLDS, WORLDS, 7))
     single.close()
     many.close()
-    rates = {base: _base_rates(task, base) for base in BASES}
+    bases = [base for base in BASES if exists_for(base, task)]
+    rates = {base: _base_rates(task, base) for base in bases}
     return {
         "task": task,
         "steps_per_second": 1.0 / median(step for step, _ in alone),
@@ -113,7 +115,7 @@ def _bench_task(task: str) -> Record:
         "overhead_us_n64": 1e6 / WORLDS * median(step - physics for step, physics in together),
         "reset_ms": 1e3 * median(resets),
         "image_ms": 1e3 * median(images),
-        **{name: rate for base in BASES for name, rate in rates[base].items()},
+        **{name: rate for base in bases for name, rate in rates[base].items()},
     }
 
 

@@ -51,7 +51,7 @@ from oc_residual_gym.errors import one_of
 from oc_residual_gym.geometry import WXYZ_FROM_XYZW, XYZW_FROM_WXYZ
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.states import Array, BoolArray, TrueState
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import resolve_task
 from oc_residual_gym.tasks.base import InitialState
 from oc_residual_gym.worlds.scene import (
     GRIPPER,
@@ -96,7 +96,7 @@ class OCResidual(ManipulationEnv):
 
     Args:
         robots: "FR3".
-        task: name of the task.
+        task: its name, "module:Class", a subclass of ``Task`` or an instance.
         split: seed stream of the start states, "train", "val" or "test".
         controller_configs: as robosuite has it; by default :data:`CONTROLLER_CONFIG`.
         gripper_types: "default" or "FR3Hand", which is the same.
@@ -116,7 +116,7 @@ class OCResidual(ManipulationEnv):
     def __init__(
         self,
         robots: str | Sequence[str],
-        task: str,
+        task: Any,
         split: str = "train",
         controller_configs: Any = None,
         gripper_types: str | Sequence[str] = "default",
@@ -127,11 +127,10 @@ class OCResidual(ManipulationEnv):
         camera_names: str | Sequence[str] = "shoulder",
         **options: Any,
     ):
-        one_of("task", task, TASKS)
         one_of("split", split, SPLITS)
         for gripper in [gripper_types] if isinstance(gripper_types, str) else gripper_types:
             one_of("gripper", gripper, ("default", "FR3Hand"))
-        self.task, self.split = TASKS[task], split
+        self.task, self.split = resolve_task(task), split
         self.use_object_obs = use_object_obs
         self.reward_scale, self.reward_shaping = reward_scale, reward_shaping
         if controller_configs is None:

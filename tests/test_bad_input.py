@@ -221,12 +221,12 @@ def test_human_rendering_without_a_display_says_so(monkeypatch):
 def test_fuzz():
     """100,000 steps with random, extreme and jumping actions and resets in the middle: finite and within limits."""
     from oc_residual_gym.envs.actions import WORKSPACE_HIGH, WORKSPACE_LOW
-    from oc_residual_gym.registration import MAX_EPISODE_STEPS
     from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER
+    from oc_residual_gym.tasks import SHIPPED_TASKS
 
     count, steps = 64, 261
     total = 0
-    for i, task in enumerate(MAX_EPISODE_STEPS):
+    for i, task in enumerate(SHIPPED_TASKS):
         rng = np.random.default_rng(i)
         worlds = ResidualWorlds(task, count, errors="tracker", domain=("nominal", "twin")[i % 2], max_episode_steps=200)
         worlds.reset(np.arange(count), rng.integers(2**31, size=count).tolist())

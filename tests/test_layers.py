@@ -11,12 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("errors", "registration", "states", "syntax"),
+    ("errors", "states", "syntax"),
     ("compiled", "identity"),
     ("files", "geometry"),
     ("log_schema",),
     ("robots",),
     ("tasks",),
+    ("registration",),
     ("perception",),
     ("worlds",),
     ("policies",),

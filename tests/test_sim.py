@@ -11,57 +11,12 @@ from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.domains import DOMAINS, Domain, EpisodePhysics, domain_of
-from oc_residual_gym.worlds.scene import build_scene
 from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
 
 
 def hold(worlds: ResidualWorlds, steps: int) -> None:
     for _ in range(steps):
         worlds.step(np.zeros((worlds.num_worlds, 7)))
-
-
-def test_nothing_but_contact_and_friction_holds_objects(task):
-    model = build_scene(TASKS[task]).model
-    # The only constraint between bodies is the one that couples the hand's two fingers.
-    assert model.neq == 1 and model.eq_type[0] == mujoco.mjtEq.mjEQ_JOINT
-    assert "finger" in model.joint(model.eq_obj1id[0]).name and "finger" in model.joint(model.eq_obj2id[0]).name
-    touching = (model.geom_contype | model.geom_conaffinity) > 0
-    assert model.geom_friction[touching, 0].max() <= 1.5
-    # Only the controller's target and what is bolted to the table are kinematic.
-    mocap = {model.body(i).name for i in range(model.nbody) if model.body_mocapid[i] >= 0}
-    assert mocap == {"target"} | {f"{s.name}_main" for s in TASKS[task].specs if s.fixed}
-    movable = [s for s in TASKS[task].specs if not s.fixed]
-    for spec in movable:
-        body = model.body(f"{spec.name}_main")
-        assert body.mass[0] == pytest.approx(spec.mass) and spec.mass > 0
-        assert model.jnt_type[model.body_jntadr[body.id]] == mujoco.mjtJoint.mjJNT_FREE
-
-
-def test_physics_models_are_small(task):
-    """No visual meshes and no textures: a model is copied for every world of a shifted domain."""
-    model = build_scene(TASKS[task]).model
-    assert model.nmeshvert < 1000 and model.ntex == 0
-    assert model.nbuffer < 1_000_000
-
-
-def test_scenes_start_at_rest(task):
-    worlds = ResidualWorlds(task, 20, base_policy="hold", errors="clean", split="val")
-    worlds.reset(np.arange(20), list(range(20)))
-    start = {k: v.copy() for k, v in worlds.world.true.poses.items()}
-    hold(worlds, 20)
-    for name, poses in worlds.world.true.poses.items():
-        np.testing.assert_allclose(poses[:, :3], start[name][:, :3], atol=1e-3, err_msg=name)
-    assert worlds.world.peak_contact_force.max() == 0.0
-    np.testing.assert_allclose(worlds.world.robot.tcp_pose[:, :3], [[0.42, 0.0, 0.28]] * 20, atol=1e-3)
-
-
-def test_no_contact_with_the_hand_at_any_reset(task):
-    count = 250
-    for split in ("val", "train"):
-        worlds = ResidualWorlds(task, count, base_policy="hold", split=split)
-        worlds.reset(np.arange(count), list(range(count)))
-        hold(worlds, 1)
-        assert worlds.world.peak_contact_force.max() == 0.0
 
 
 def test_impedance_tracks_a_rate_limited_turn_and_a_move(task):
@@ -110,24 +65,6 @@ def test_gripper_moves_at_a_tenth_of_a_metre_a_second():
     speed = -np.diff(widths)[4:10].mean() * 20
     assert speed == pytest.approx(0.1, rel=0.05)
     assert widths[-1] < 0.001
-
-
-def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
-    world = SimWorld(TASKS[task], 2, domain=DOMAINS["twin"])
-    nominal = world.scene.model
-    start = TASKS[task].reset(np.random.default_rng(0))
-    drawn = DOMAINS["twin"].sample(np.random.default_rng(1))
-    world.reset(np.arange(2), [start, start], [drawn, EpisodePhysics()])
-    shifted = world.models[0]
-    assert shifted.geom_friction[:, 0].max() <= 1.5
-    assert not np.array_equal(shifted.geom_friction, nominal.geom_friction)
-    assert not np.array_equal(shifted.actuator_biasprm, nominal.actuator_biasprm)
-    world.reset(np.array([0]), [start], [EpisodePhysics()])
-    for model in world.models:
-        for field in ("geom_friction", "body_mass", "body_inertia", "actuator_biasprm", "actuator_forcerange"):
-            np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
-        for field in ("dof_frictionloss", "dof_damping", "body_pos", "site_pos", "body_gravcomp"):
-            np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
 
 
 def test_a_domain_of_ones_own_is_drawn_from_its_ranges() -> None:

@@ -91,8 +91,9 @@ def publish(
     return write_sections(out, f"Residual policies on {base}", _ABOUT.format(base=base), sections)
 
 
-def _order(training: Training) -> tuple[int, int]:
-    return list(TASKS).index(training.report["task"]), training.report["seed"]
+def _order(training: Training) -> tuple[int, str, int]:
+    task = training.report["task"]
+    return list(TASKS).index(task) if task in TASKS else len(TASKS), task, training.report["seed"]
 
 
 def _finished(folder: Path) -> Training:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from demos_replay.readers.content import demo_groups, numbers, settings, subgrou
 from demos_replay.readers.robosuite_scene import Scene, read_scene
 from oc_residual_gym.geometry import pose_multiply, pose_relative, rotation_between
 from oc_residual_gym.states import Array
+from oc_residual_gym.tasks import TASKS
 
 NAME = "robosuite"
 LOOKED_FOR = "a group data with demonstrations that hold states and have an attribute model_file"
@@ -121,9 +123,9 @@ def arm_controller(env_info: dict[str, Any]) -> Controller | None:
 def task_of(env_name: str) -> str | None:
     """Our task that an environment of robosuite or MimicGen ("Stack_D0") comes close to."""
     env_name = re.sub(r"_D\d$", "", env_name)
-    if env_name in ("Lift", "Stack"):
-        return env_name
-    return "PickPlace" if env_name.startswith("PickPlace") else None
+    return next(
+        (name for name, task in TASKS.items() if task.robosuite and fnmatchcase(env_name, task.robosuite)), None
+    )
 
 
 def read_states(

@@ -9,8 +9,8 @@ from demos_replay.log import Log, LogError, LogObject
 from demos_replay.readers.arms import check_reach, find_lag
 from demos_replay.readers.content import demo_groups, number, numbers, poses, subgroup, text
 from oc_residual_gym.log_schema import SCHEMA, VERSION
-from oc_residual_gym.registration import MAX_EPISODE_STEPS
 from oc_residual_gym.states import Array, BoolArray
+from oc_residual_gym.tasks import TASKS
 
 NAME = "teleop"
 LOOKED_FOR = f'an attribute schema of the file that is "{SCHEMA}"'
@@ -56,7 +56,7 @@ def read(file: h5py.File, name: str) -> Log:
     if unseen:
         facts.append(f"Never seen, and left out: {', '.join(unseen)}.")
     assumptions = [] if height is not None else ["The table's top is at the height of the robot's base."]
-    if task not in MAX_EPISODE_STEPS:
+    if task not in TASKS:
         assumptions.append(f"The task is {'not named' if task is None else f'unknown ({task})'}: it must be given.")
     return Log(
         file=file.filename,
@@ -72,7 +72,7 @@ def read(file: h5py.File, name: str) -> Log:
         objects=objects,
         table_height=height or 0.0,
         lag=lag,
-        task=task if task in MAX_EPISODE_STEPS else None,
+        task=task if task in TASKS else None,
         instruction=text(demo, "instruction") or "",
         synthetic=bool(number(file, "synthetic")),
         facts=tuple(facts),

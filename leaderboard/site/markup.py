@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import in_order
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -44,7 +44,7 @@ def fixed(value: float | None, digits: int) -> str:
 
 def by_task(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Tasks and their values in the order of the tasks in the package."""
-    return [(task, values[task]) for task in TASKS if task in values]
+    return [(task, values[task]) for task in in_order(values)]
 
 
 def web_link(address: str | None) -> str | None:

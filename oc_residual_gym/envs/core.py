@@ -14,12 +14,12 @@ from oc_residual_gym.envs.observation import BASE_TARGET_STEPS, Field, Observati
 from oc_residual_gym.envs.options import EnvOptions
 from oc_residual_gym.envs.parts import observers_of, world_of
 from oc_residual_gym.envs.views import policy_view, simulated
-from oc_residual_gym.errors import BasePolicyError, SettingsError, one_of
+from oc_residual_gym.errors import BasePolicyError, SettingsError
 from oc_residual_gym.perception.filter import PoseFilter
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import ChunkRunner, PolicyView
 from oc_residual_gym.states import Array, BoolArray, IntArray
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import resolve_task
 from oc_residual_gym.tasks.base import InitialState
 from oc_residual_gym.worlds.base import Simulation
 from oc_residual_gym.worlds.domains import domain_of
@@ -30,7 +30,7 @@ class ResidualWorlds:
     """N worlds of one task, the base policy acting inside, advanced by residual actions.
 
     Args:
-        task: name of the task.
+        task: its name, "module:Class", a subclass of ``Task`` or an instance.
         num_worlds: N.
         options: see :class:`EnvOptions`.
         keywords: options one by one, where there are no ``options``.
@@ -41,11 +41,11 @@ class ResidualWorlds:
         TypeError: there is no such option.
     """
 
-    def __init__(self, task: str, num_worlds: int, options: EnvOptions | None = None, **keywords: Any):
+    def __init__(self, task: Any, num_worlds: int, options: EnvOptions | None = None, **keywords: Any):
         if num_worlds < 1:
             raise SettingsError(f"the number of worlds is {num_worlds}: give at least 1")
         self.options = options = options or EnvOptions.of("ResidualWorlds", keywords)
-        self.task = TASKS[one_of("task", task, TASKS)]
+        self.task = resolve_task(task)
         self.num_worlds, self.split, self.scales = num_worlds, options.split, options.scales
         self.domain = domain_of(options.domain)
         self.base_policy = load_base_policy(options.base_policy, self.task)

@@ -27,8 +27,9 @@ class EnvOptions:
         SettingsError: a value does not exist; the message lists those that do.
     """
 
-    base_policy: Any = "bc"
-    """Name, file, server, callable or object: see :func:`oc_residual_gym.policies.load_base_policy`."""
+    base_policy: Any = None
+    """Name, file, server, callable or object: see :func:`oc_residual_gym.policies.load_base_policy`. ``None`` is the
+    task's default: "bc" for the tasks that ship, "hold" for one of your own."""
     domain: str | Domain = "nominal"
     """Physics: "nominal"; "twin", held-out test physics; or your own :class:`Domain`, for training."""
     errors: str | PoseErrorModel = "paper"

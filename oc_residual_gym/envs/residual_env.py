@@ -56,7 +56,7 @@ class ResidualEnv(gym.Env, EzPickle):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | `base_policy` | `"bc"` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
+    | `base_policy` | `None` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
     | `domain` | `"nominal"` | physics: "nominal", "twin" (held-out test physics), or your own `Domain` |
     | `errors` | `"paper"` | pose noise: "clean", "paper", "tracker", or your own `PoseErrorModel` |
     | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
@@ -67,6 +67,8 @@ class ResidualEnv(gym.Env, EzPickle):
     | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) of "rgb_array" |
     | `world` | `None` | another world in place of MuJoCo's: your simulation, or a cell (`real.world.FR3World`) |
 
+    Without a `base_policy`, the tasks that come with the package have "bc"; one of your own has "hold", with a warning.
+
     Raises:
         ValueError: an argument's value does not exist; the message lists the valid ones.
         TypeError: there is no such argument.
@@ -74,7 +76,7 @@ class ResidualEnv(gym.Env, EzPickle):
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": int(CONTROL_FREQUENCY)}
 
-    def __init__(self, task: str, **options: Any):
+    def __init__(self, task: Any, **options: Any):
         EzPickle.__init__(self, task, **options)
         self.options = EnvOptions.of(type(self).__name__, options)
         self.core = ResidualWorlds(task, 1, self.options)

@@ -41,7 +41,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
     def __init__(
         self,
         num_envs: int,
-        task: str,
+        task: Any,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         **options: Any,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import subprocess
@@ -10,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from oc_residual_gym.syntax import code_hash
+from oc_residual_gym.syntax import code_hash, file_hash
 
 VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
 """Packages whose versions a result depends on. The simulation's hash says more of this one than its version."""
@@ -65,6 +66,14 @@ def commit() -> str | None:
             return None
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
     except FileNotFoundError:
+        return None
+
+
+def source_hash(task: type) -> str | None:
+    """Hash of what the file of the class ``task`` means; ``None`` where there is no such file, as in a notebook."""
+    try:
+        return file_hash(Path(inspect.getfile(task)))
+    except (OSError, TypeError):
         return None
 
 

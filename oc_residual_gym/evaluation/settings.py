@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.files import Record
 from oc_residual_gym.identity import content_hash, name_among, name_of
 from oc_residual_gym.perception.errors import MODELS, PoseErrorModel, error_model_of
-from oc_residual_gym.policies import load_base_policy
+from oc_residual_gym.policies import default_base, exists_for, load_base_policy
 from oc_residual_gym.policies.base import BasePolicy
+from oc_residual_gym.registration import task_name
 from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks.index import INDEX
 from oc_residual_gym.worlds.domains import DOMAINS, Domain, domain_of
 
 Row = tuple[str, int]
@@ -31,8 +34,9 @@ class EvaluationSettings:
     """
 
     tasks: tuple[str, ...]
-    base: Any = "bc"
-    """See :func:`oc_residual_gym.policies.load_base_policy`."""
+    """Names; "module:Class", a class and an instance are taken too, and registered."""
+    base: Any = None
+    """See :func:`oc_residual_gym.policies.load_base_policy`; by default that of the tasks."""
     residual: Any = "zero"
     """See :func:`oc_residual_gym.residuals.load_residual`."""
     domain: str | Domain = "nominal"
@@ -42,8 +46,13 @@ class EvaluationSettings:
     """Episodes a task: seeds 0 to ``episodes`` - 1 of the split."""
 
     def __post_init__(self) -> None:
-        for task in self.tasks:
-            one_of("task", task, TASKS)
+        object.__setattr__(self, "tasks", tuple(task_name(task) for task in self.tasks))
+        if self.base is None:
+            defaults = {task: default_base(task) for task in self.tasks}
+            if len(set(defaults.values())) > 1:
+                listed = ", ".join(f"{base} of {task}" for task, base in defaults.items())
+                raise SettingsError(f"these tasks have different default base policies ({listed}): give one")
+            object.__setattr__(self, "base", defaults[self.tasks[0]])
         domain_of(self.domain)
         error_model_of(self.errors)
         one_of("split", self.split, SPLITS)
@@ -101,18 +110,38 @@ class EvaluationSettings:
     @property
     def identity(self) -> Record:
         """All that the results depend on: two evaluations with equal identities give equal results."""
+        outside = {"outside": self.outside} if self.outside else {}
         return {
             "tasks": self.tasks,
             **self.names,
             "episodes": self.episodes,
             "hashes": self.hashes,
             "versions": provenance.versions(),
+            **outside,
+        }
+
+    @property
+    def outside(self) -> Record:
+        """By name, each task that does not come with this package: "source", from which a worker makes it, and "sha256"
+        of what its file means."""
+        outside = {task: INDEX[task] for task in self.tasks if not INDEX[task].shipped}
+        return {
+            task: {"source": entry.source, "sha256": provenance.source_hash(type(TASKS[task]))}
+            for task, entry in outside.items()
         }
 
 
-def resolve_tasks(name: str) -> tuple[str, ...]:
-    """Names of all tasks for "all", else the one named."""
-    if name == "all":
-        return tuple(TASKS)
-    one_of("task", name, TASKS)
-    return (name,)
+def resolve_tasks(name: str, base: str | None = None) -> tuple[str, ...]:
+    """The name of the task ``name``; for "all" those of all tasks for which the base policy ``base`` exists.
+
+    What "all" leaves out is said on stderr.
+
+    Raises:
+        SettingsError: there is no such task.
+    """
+    if name != "all":
+        return (task_name(name),)
+    found = tuple(task for task in TASKS if base is None or exists_for(base, task))
+    if left_out := [task for task in TASKS if task not in found]:
+        print(f"left out, as base policy {base!r} was not trained for them: {', '.join(left_out)}", file=sys.stderr)
+    return found

@@ -13,6 +13,7 @@ from oc_residual_gym.errors import SettingsError, WorkerError
 from oc_residual_gym.evaluation.rollout import run_rows
 from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
 from oc_residual_gym.files import Record, differing
+from oc_residual_gym.registration import register_task
 
 SHARDS_PER_WORKER = 4
 """Into which an engine's work is cut, so that all workers have some until the end."""
@@ -63,14 +64,21 @@ def _run_shard(shard: _Shard) -> list[Record]:
 
 
 def check_identity(settings: EvaluationSettings, task: str, identity: Record) -> None:
-    """Check that this process would run ``task`` as the one that has ``identity`` does.
+    """Check that this process would run ``task`` as the one that has ``identity`` does; make the task known to it.
 
     Raises:
         WorkerError: it has other versions, other policies, or none; the message names this host and what differs.
     """
     host = f"a worker on {socket.gethostname()}"
     try:
+        if task in identity.get("outside", {}):
+            source = identity["outside"][task]["source"]
+            if not source:
+                raise WorkerError(f"workers cannot make the task {task}: register it as a class that can be imported")
+            register_task(source)
         own = replace(settings, tasks=(task,)).identity
+    except WorkerError:
+        raise
     except SettingsError as error:
         raise WorkerError(f"{host} lacks what the evaluation needs: {error}") from error
     lines = [
@@ -87,4 +95,7 @@ def _what_counts(identity: Record, task: str) -> Record:
     hashes = identity["hashes"]
     names = {f"version of {name}": version for name, version in identity["versions"].items()}
     policies = {f"{kind} policy": hashes[kind][task] for kind in ("base", "residual")}
-    return names | {"simulation": hashes["simulation"]} | policies
+    code = {"simulation": hashes["simulation"]}
+    if task in identity.get("outside", {}):
+        code["file of the task"] = identity["outside"][task]["sha256"]
+    return names | code | policies

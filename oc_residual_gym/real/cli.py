@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oc_residual_gym.errors import SettingsError, one_of
+from oc_residual_gym.errors import SettingsError
 
 CommandMaker = Callable[[Any, str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
 REPORT = "oc-residual real report"
@@ -51,12 +51,12 @@ def add_commands(commands: Any, command: CommandMaker) -> None:
 
 def _add_cell_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the cell, as examples/cell.yaml")
-    parser.add_argument("--task", required=True, help="name of a task")
+    parser.add_argument("--task", required=True, help='name of a task, or "mypackage.module:MyTask"')
 
 
 def _needed(options: argparse.Namespace) -> None:
     """Raise ``SettingsError`` where what a robot needs is not installed, or the task does not exist."""
-    from oc_residual_gym.tasks import TASKS
+    from oc_residual_gym.registration import task_name
 
     for module, name in (("franky", "franky-control"), ("yaml", "pyyaml"), ("zmq", "pyzmq")):
         try:
@@ -64,7 +64,7 @@ def _needed(options: argparse.Namespace) -> None:
         except ImportError as error:
             raise SettingsError(f"a robot needs {name} ({error}): {INSTALL}") from error
     if not (options.command == "rehearse" and options.task == "all"):
-        one_of("task", options.task, TASKS)
+        options.task = task_name(options.task)
 
 
 def _check(options: argparse.Namespace) -> tuple[int, Any]:
@@ -135,7 +135,7 @@ def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
     from oc_residual_gym.real.rehearse import Rehearsal, rehearse
     from oc_residual_gym.real.rig import RigError
 
-    tasks, summaries = resolve_tasks(options.task), {}
+    tasks, summaries = resolve_tasks(options.task, options.base), {}
     for task in tasks:
         settings = Rehearsal(
             task,

@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from oc_residual_gym.envs.episodes import start_of
-from oc_residual_gym.errors import one_of
 from oc_residual_gym.evaluation.provenance import machine, versions
 from oc_residual_gym.evaluation.report import save_figure
 from oc_residual_gym.files import Record, write_json
@@ -25,7 +24,7 @@ from oc_residual_gym.real.session import make_env, open_cell
 from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.trials import read_trials
 from oc_residual_gym.states import CONTROL_FREQUENCY
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import resolve_task
 
 FILE, FIGURE = "rehearsal.json", "rehearsal.png"
 
@@ -56,7 +55,7 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
         RigError: the rig cannot be made or started.
         RobotStopped: the simulated robot does not take our settings.
     """
-    task = TASKS[one_of("task", settings.task, TASKS)]
+    task = resolve_task(settings.task)
     start = start_of(task, settings.split, 0)
     with Rig(task, start, settings.full_scene) as rig:
         cell = rig_cell(rig, settings.speed_cap)

@@ -86,7 +86,7 @@ def _poses(task: Task, start: InitialState) -> dict[str, Array]:
         poses[spec.name] = np.asarray(start.poses[spec.name], float)
         for drawer in spec.drawers:
             offset = np.array([*drawer.pos, 0.0, 0.0, 0.0, 1.0])
-            offset[0] += start.slides.get(drawer.name, 0.0)
+            offset[:3] += start.slides.get(drawer.name, 0.0) * np.array(drawer.axis)
             poses[drawer.name] = pose_multiply(poses[spec.name], offset)
     return poses
 

@@ -19,7 +19,7 @@ from oc_residual_gym.real.hand import DryHand, FrankaHand, Hand
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks import resolve_task
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.base import CellTracker
 
@@ -76,7 +76,7 @@ class FR3World:
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.cell, self.tracker = cell, tracker
-        self.task = TASKS[task] if isinstance(task, str) else task
+        self.task = resolve_task(task)
         self._verdict, self.cameras, self._should_stop = verdict, dict(cameras or {}), should_stop
         self.speed = speed_fraction(cell.robot.speed_cap)
         self.stopped: BoolArray = np.zeros(1, bool)

@@ -9,6 +9,7 @@ import numpy as np
 
 from oc_residual_gym.envs.actions import residual_between
 from oc_residual_gym.errors import one_of
+from oc_residual_gym.policies import DEFAULT_BASE, default_base
 from oc_residual_gym.policies.base import ChunkRunner
 from oc_residual_gym.policies.expert import ExpertPolicy
 from oc_residual_gym.policies.versions import NEWEST_RESIDUALS, residual_file, residual_folder
@@ -107,7 +108,7 @@ def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -
             with a file ``<Task>.onnx`` for each task, or an object with the methods ``reset`` and ``act`` of a
             :class:`ResidualPolicy`, which is returned as it is.
         task: name of the task.
-        base: base policy that a shipped residual must have been trained on.
+        base: base policy that a shipped residual must have been trained on; ``None`` for the task's default.
 
     Raises:
         ValueError: there is no such policy; the message says what there is.
@@ -134,27 +135,27 @@ def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -
     return FileResidual(OnnxResidual(folder / f"{task}.onnx"))
 
 
-def tasks_with_residual(name: str, base: str) -> tuple[str, ...]:
+def tasks_with_residual(name: str, base: str | None) -> tuple[str, ...]:
     """The tasks for which there is a residual ``name`` on ``base``. A file may be for any task, until it acts."""
-    folder = residual_folder(name, base) if name in TRAINED else Path(name)
+    folder = residual_folder(name, base or DEFAULT_BASE) if name in TRAINED else Path(name)
     if name in TRAINED or folder.is_dir():
         return tuple(task for task in TASKS if (folder / f"{task}.onnx").is_file())
     return tuple(TASKS)
 
 
-def residual_policy(task: str, base: str = "bc") -> OnnxResidual:
+def residual_policy(task: str, base: str | None = None) -> OnnxResidual:
     """The newest trained residual policy that comes with the package, to be called with a flat observation.
 
     Args:
         task: name of a task, such as "PegInsert".
-        base: the base policy it corrects: the environment's ``base_policy``.
+        base: the base policy it corrects: the environment's ``base_policy``; by default the task's.
 
     Raises:
         ValueError: there is none for this task and base policy; the message lists those there are.
     """
-    one_of("task", task, TASKS)
-    return _shipped("trained", task, base)
+    return _shipped("trained", one_of("task", task, TASKS), base)
 
 
-def _shipped(name: str, task: str, base: str) -> OnnxResidual:
+def _shipped(name: str, task: str, base: str | None) -> OnnxResidual:
+    base = default_base(task) if base is None else base
     return OnnxResidual(residual_file(name, task, base), f"{NEWEST_RESIDUALS.get(name, name)} for {task} on {base}")

@@ -149,6 +149,7 @@ class CloseDrawer(Task):
     objects = (ObservedObject("cabinet"), ObservedObject("drawer"))
     contacts = {f"touch{i}": (DRAWERS[i], "hand") for i in ACTIVE}
     weights = {"reach": 0.3, "close": 0.6}
+    picture_step = 46
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         x, y, yaw, opening = rng.uniform(*np.transpose([FACE_X, FACE_Y, FACE_YAW, OPENING]))

@@ -9,6 +9,8 @@ import numpy as np
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
+    Goal,
+    Grasped,
     InitialState,
     ObservedObject,
     Snapshot,
@@ -105,6 +107,10 @@ class Stack(Task):
         "green_hand": ("green", "hand"),
     }
     weights = {"reach": 0.2, "grasp": 0.15, "lift": 0.1, "transport": 0.25, "place": 0.1, "release": 0.1}
+    grasped = Grasped("white", spread=(0.002, 0.0, 0.002), half_size=(HALF, HALF, HALF))
+    goal = Goal("green", top=2 * HALF, distance=0.05)
+    robosuite = "Stack"
+    picture_step = 128
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         while True:

@@ -117,15 +117,23 @@ def _drawer_body(drawer: Drawer, spec: ObjectSpec) -> Element:
         new_joint(
             name=f"{drawer.name}_slide",
             type="slide",
-            axis="1 0 0",
+            axis=array_to_string(drawer.axis),
             limited="true",
             range=array_to_string((0.0, drawer.travel)),
             damping=str(drawer.damping),
             frictionloss=str(drawer.frictionloss),
             solreflimit=array_to_string(DRAWER_STOP_SOLREF),
             solimplimit=array_to_string(CONTACT_SOLIMP),
+            **_spring(drawer),
         )
     )
     body.append(_inertial(drawer.mass, box_inertia(drawer.mass, (0.1, 0.15, 0.02))))
     _append_geoms(body, f"{drawer.name}_", drawer.geoms, spec)
     return body
+
+
+def _spring(drawer: Drawer) -> dict[str, str]:
+    """The joint's attributes of a drawer with a spring; none without."""
+    if not drawer.stiffness:
+        return {}
+    return {"stiffness": str(drawer.stiffness), "springref": str(drawer.spring_rest)}

@@ -16,7 +16,6 @@ from demos_replay.devices import DeviceError, DevicePolicy, connect
 from demos_replay.log import Log, LogError
 from demos_replay.record import _record, record_scripted
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.tasks import TASKS
 
 
 def rows(path):
@@ -136,16 +135,3 @@ def test_devices_that_are_not_there_say_what_to_do(monkeypatch, capsys, tmp_path
         connect("keyboard")
     assert main(["record", "--task", "Lift", "--device", "joystick", "--out", str(tmp_path / "log.hdf5")]) == 2
     assert "joystick" in capsys.readouterr().err
-
-
-def test_a_start_can_be_given_by_the_observed_objects(task):
-    """``start_at`` undoes ``object_poses``: what a cell measures is enough to set up the same episode."""
-    spec = TASKS[task]
-    core = ResidualWorlds(task, 2, base_policy="hold", errors="clean", split="train")
-    core.reset(np.array([0]), [7])
-    poses = {o.name: p[0] for o, p in zip(spec.objects, spec.object_poses(core.world.true), strict=True)}
-    core.reset(np.array([1]), [7], [spec.start_at(poses)])
-    for pose in spec.object_poses(core.world.true):
-        np.testing.assert_allclose(pose[1, :3], pose[0, :3], atol=1e-3)
-        np.testing.assert_allclose(np.abs(pose[1, 3:] @ pose[0, 3:]), 1.0, atol=1e-4)
-    core.close()
