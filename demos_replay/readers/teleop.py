@@ -7,7 +7,7 @@ import numpy as np
 
 from demos_replay.log import Log, LogError, LogObject
 from demos_replay.readers.arms import check_reach, find_lag
-from demos_replay.readers.content import demo_groups, number, numbers, poses, subgroup, text
+from demos_replay.readers.content import demo_groups, natural_order, number, numbers, poses, subgroup, text
 from oc_residual_gym.log_schema import SCHEMA, VERSION
 from oc_residual_gym.states import Array, BoolArray
 from oc_residual_gym.tasks import TASKS
@@ -102,7 +102,7 @@ def _objects(demo: h5py.Group, rows: int) -> tuple[dict[str, LogObject], list[st
     objects, unseen = {}, []
     group = subgroup(demo, "objects") if "objects" in demo else {}
     validity = subgroup(demo, "objects_valid") if "objects_valid" in demo else {}
-    for name in demo_groups(group):
+    for name in natural_order(group):
         valid = np.ones(rows, dtype=bool)
         if name in validity:
             valid = numbers(validity, name, (), rows) > 0.5
