@@ -66,12 +66,11 @@ class ResidualWorlds:
         self.observation = np.zeros((n, self.observation_builder.size), np.float32)
         self.failure: list[str | None] = [None] * n
         """Why the episode was truncated, where it was."""
-        self.executed_target = np.zeros((n, 8))
-        self.base_target = np.zeros((n, 8))
-        """(N, 8) the base policy's target for the coming step."""
+        self.executed_target, self.base_target = np.zeros((n, 8)), np.zeros((n, 8))
+        """(N, 8) executed in the last step, and the base policy's target for the coming one."""
         self.latch = Latch(np.zeros(n, bool), np.zeros(n, np.int64))
         self.base_policy_failed = np.zeros(n, bool)
-        """(N,): had the base policy no target for the coming step?"""
+        """(N,): does the base policy have no target for the coming step?"""
         self.base_policy_problem = ""
         """What the base policy said when it last failed."""
         self._pauses = np.zeros(n, np.int64)
