@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from demos_replay.log import LogError
 from demos_replay.readers import Skipped, demo_names, open_log, read_demo_or_skip
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.registration import task_name
 from oc_residual_gym.states import Array
 from oc_residual_gym.tasks import TASKS
@@ -43,11 +44,13 @@ def find_sources(files: Sequence[Path], task: str | None) -> list[Source]:
     """Every demonstration of ``files``, in their order; of ``task`` if that is given, else of the one that each names.
 
     Raises:
-        LogError: no file can be used, no demonstration says its task, or a file is given twice.
-        SettingsError: there is no such task.
+        LogError: no file can be used, no demonstration says its task, a file is given twice, or there is no such task.
     """
     if task is not None:
-        task = task_name(task)
+        try:
+            task = task_name(task)
+        except SettingsError as error:
+            raise LogError(str(error)) from error
     sources: list[Source] = []
     labels = _labels(files)
     for file, label in tqdm(labels.items(), unit="file", desc="reading", disable=None, leave=False):
