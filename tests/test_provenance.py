@@ -93,6 +93,23 @@ print(json.dumps([compiled.__file__, compiled._DIRECTORY.name, test_provenance.S
     assert cache == compiled._DIRECTORY.name  # nor is anything compiled again
 
 
+def test_sources_are_parsed_for_the_cache_of_compiled_code_only_when_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+
+    def file_hash(file: Path) -> str:
+        parsed.append(file)
+        return syntax.file_hash(file)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "file_hash", file_hash)
+    folder = compiled._cache_directory()
+    assert folder.is_relative_to(tmp_path) and set(parsed) == set(PACKAGE.rglob("*.py"))
+    parsed.clear()
+    assert compiled._cache_directory() == folder and not parsed
+
+
 def test_every_file_of_the_simulation_counts(copied: Path) -> None:
     before = hash_of(copied)
     assert before == provenance.simulation_hash()

@@ -34,7 +34,12 @@ NOT_SIMULATION = (
 
 def versions() -> dict[str, str]:
     """Installed versions of Python and of the packages a result depends on."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONED_PACKAGES}
+    return {"python": platform.python_version()} | {name: _version(name) for name in VERSIONED_PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)  # reads a file each time
 
 
 def machine() -> dict[str, Any]:
