@@ -193,7 +193,7 @@ BAD_ANSWERS = {
     "garbage": "cannot be read",
     "objects": "cannot be read",  # arrays of Python objects, which would have to be unpickled
     "hang": "no answer in 1 s",
-    "nan": "no poses",
+    "nan": "not poses",
     "narrow": "wanted are",
     "velocities": "far from unit length",
     "short": "4 targets where 16 are executed",

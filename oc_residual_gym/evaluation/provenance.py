@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from oc_residual_gym.syntax import code_hash, file_hash
+from oc_residual_gym.tasks.index import INDEX
 
 VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
 """Packages whose versions a result depends on. The simulation's hash says more of this one than its version."""
 
 PACKAGE = Path(__file__).parents[1]
-SIMULATION = ("oc_residual_gym.evaluation.rollout",)
-"""An episode of a result is what this module and all that it imports make of a row."""
+_TASKS = (entry.source.partition(":")[0] for entry in INDEX.values() if entry.shipped)
+SIMULATION = ("oc_residual_gym.evaluation.rollout", *_TASKS)
+"""An episode of a result is what these modules, and all that they import, make of a row. Tasks are imported by name."""
 # What they import and cannot change an episode. Servers' clients: what a server's model does is not in our hands, no
 # result has its hash, and an episode on any other base policy never calls them. The others name and store results.
 NOT_SIMULATION = (
@@ -35,7 +37,12 @@ NOT_SIMULATION = (
 
 def versions() -> dict[str, str]:
     """Installed versions of Python and of the packages a result depends on."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONED_PACKAGES}
+    return {"python": platform.python_version()} | {name: _version(name) for name in VERSIONED_PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)  # reads a file each time
 
 
 def machine() -> dict[str, Any]:
