@@ -100,7 +100,7 @@ def _bench_task(task: str) -> Record:
     for seed in range(BLOCKS):
         resets.append(_seconds(single.reset, seed=seed))
         alone += _block(single, seed, rng, (STEPS, 7))
-        images.append(_seconds(core.render, 0, "shoulder", POLICY_IMAGE_SIZE))
+        images.append(_seconds(core.simulation.render, 0, "shoulder", POLICY_IMAGE_SIZE))
         together += _block(many, seed, rng, (STEPS_OF_WORLDS, WORLDS, 7))
     single.close()
     many.close()

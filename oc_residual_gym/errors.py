@@ -100,6 +100,12 @@ def one_of(kind: str, name: str, valid: Iterable[str], error: type[Exception] = 
 
     Raises:
         SettingsError: it is not (or ``error``, where that is given); the message lists the valid names.
+
+    >>> one_of("split", "val", ("train", "val", "test"))
+    'val'
+    >>> one_of("split", "dev", ("train", "val", "test"))
+    Traceback (most recent call last):
+    oc_residual_gym.errors.SettingsError: unknown split 'dev': choose one of train, val, test
     """
     names = list(valid)
     if name not in names:
