@@ -61,6 +61,10 @@ def connect(name: str) -> DevicePolicy:
         DeviceError: it is unknown, not connected, or its driver is missing.
     """
     kind = DEVICES[one_of("device", name, DEVICES, DeviceError)]
+    try:
+        import oc_residual_gym.bridge  # noqa: F401  # imports robosuite, or says which extra brings it
+    except ImportError as error:
+        raise DeviceError(f"cannot use the {name}: {error}") from error
     # All that the devices ask of an environment is how many arms it has.
     one_arm = SimpleNamespace(robots=[SimpleNamespace(arms=["right"])])
     try:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from logs import read_logs
-from robosuite_operator import record
 
 from demos_replay import LOGS
 from demos_replay.demo import Demo
@@ -76,9 +75,9 @@ def test_an_object_that_is_elsewhere_is_not_lifted():
 
 
 @pytest.mark.parametrize(("name", "there"), [("Stack", "Stack"), ("PickPlace", "PickPlaceCan")])
-def test_logs_of_other_scenes_succeed(name, there, tmp_path):
+def test_logs_of_other_scenes_succeed(name, there, operator, tmp_path):
     """Recorded in robosuite's own task, with its objects, table and bins."""
-    record(tmp_path / "log.hdf5", there)
+    operator.record(tmp_path / "log.hdf5", there)
     (log,) = read_logs(tmp_path / "log.hdf5")
     assert isinstance(log, Log)
     (demo,) = replayed(name, [log])
