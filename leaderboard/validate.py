@@ -10,6 +10,7 @@ from typing import Any
 
 from leaderboard import LeaderboardError, rows, trials
 from leaderboard.entry import ENTRY_FILE, ENTRY_ID, Entry
+from leaderboard.platforms import MUJOCO
 from leaderboard.probe import probe_policies
 from leaderboard.schema import entry_problems
 from leaderboard.tracks import REAL, TRACKS
@@ -64,6 +65,9 @@ def _file_problems(entry: Entry) -> list[str]:
     if wrong:  # nothing else can be relied on
         return problems + [f"{ENTRY_FILE}: {problem}" for problem in wrong]
     problems += [f"{ENTRY_FILE}: {problem}" for problem in _policy_problems(entry) + _training_problems(entry)]
+    used = (entry.content.get("evaluation") or {"versions": {}})["versions"].get("mujoco", MUJOCO)
+    if used != MUJOCO:
+        problems.append(f"{ENTRY_FILE}: evaluated with MuJoCo {used}; the board lists figures made with {MUJOCO} alone")
     wanted = _wanted(entry)
     problems += [f"{name}: it is missing" for name in sorted(set(wanted) - found)]
     unknown = sorted(found - set(wanted) - {ENTRY_FILE})

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from leaderboard import LeaderboardError, tracks
 from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.limits import LEAST_MEMORY_GIB, MEMORY_GIB, WORLDS, Limits, PolicyFailure, run_limited
-from leaderboard.platforms import current_platform, differences, identity
+from leaderboard.platforms import check_mujoco, current_platform, differences, identity
 from leaderboard.records import LISTED, NOT_VERIFIED, Outcome, record_of, recorded
 from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files, validate
@@ -65,7 +65,11 @@ def verify(entries: Sequence[Entry], request: VerifyRequest) -> Iterator[Outcome
 
     An interrupted verification goes on where it stopped, with the same sample. An entry that fails, or breaks what
     runs it, leaves the others alone.
+
+    Raises:
+        LeaderboardError: this environment has another version of MuJoCo than published figures.
     """
+    check_mujoco()
     platform = current_platform()
     per_cell = request.rows or tracks.EPISODES
     checked = [
