@@ -216,7 +216,7 @@ LOG, OUT, BELOW = "lift.hdf5", "new/demos.hdf5", "notes.txt/demos.hdf5"
         ([LOG, "--out", "lift.hdf5"], "exists already"),
         ([LOG, "--out", OUT, "--objects", "missing.json"], "cannot read start poses from missing.json"),
         ([LOG, "--out", OUT, "--objects", "notes.txt"], "cannot read start poses from notes.txt"),
-        ([LOG, "--out", OUT, "--objects", "poses.json"], "poses.json: 'demo_7' is no demonstration"),
+        ([LOG, "--out", OUT, "--objects", "poses.json"], "poses.json: 'demo_7' is not a demonstration"),
         ([LOG, "--out", OUT, "--demo", "demo_0000"], "--mode states"),
         ([LOG, "--mode", "states", "--out", OUT], "must end in .mp4"),
         ([LOG, LOG, "--mode", "states", "--out", "new/a.mp4"], "shows one file"),
@@ -224,7 +224,7 @@ LOG, OUT, BELOW = "lift.hdf5", "new/demos.hdf5", "notes.txt/demos.hdf5"
         ([LOG, "--mode", "states", "--domain", "twin", "--out", "new/a.mp4"], "without --images and --domain"),
         ([LOG, "--mode", "states", "--demo", "demo_7", "--out", "new/a.mp4"], "it has demo_0000"),
         ([LOG, "--mode", "states", "--task", "Juggle", "--out", "new/a.mp4"], "choose one of Lift"),
-        ([LOG, "--mode", "states", "--objects", "poses.json", "--out", "new/a.mp4"], "'demo_7' is no demonstration"),
+        ([LOG, "--mode", "states", "--objects", "poses.json", "--out", "new/a.mp4"], "'demo_7' is not a demonstration"),
         ([LOG, "--mode", "states", "--out", "notes.txt/a.mp4"], "cannot read or write a file"),
     ],
 )
@@ -272,7 +272,7 @@ def test_states_are_shown_from_the_start_poses_given(capsys, tmp_path):
     assert code == 2 and not video.exists() and "--objects" in error
     (tmp_path / "poses.json").write_text(json.dumps({"demo_0000": poses}))
     code, output, error = run(capsys, *show, "--objects", tmp_path / "poses.json")
-    assert code == 0 and "pictures of demo_0000" in output, error
+    assert code == 0 and "frames of demo_0000" in output, error
     assert video.stat().st_size > 1000
 
 
@@ -294,7 +294,7 @@ def test_record_says_what_it_did(capsys, tmp_path):
     ("arguments", "message"),
     [
         (["--task", "Juggle", "--out", "log.hdf5"], "choose one of Lift"),
-        (["--task", "Lift", "--out", "notes.txt"], "is no log of Lift"),
+        (["--task", "Lift", "--out", "notes.txt"], "is not a log of Lift"),
         (["--task", "Lift", "--out", "notes.txt/log.hdf5"], "cannot read or write a file"),
         (["--task", "Lift", "--out", "."], "give another --out"),
     ],
@@ -331,10 +331,10 @@ def test_convert(capsys, tmp_path, monkeypatch, data_set, target, package):
     [
         (["missing.hdf5", "--to", "lerobot", "--out", "new"], "does not exist"),
         (["notes.txt", "--to", "lerobot", "--out", "new"], "not HDF5"),
-        (["lift.hdf5", "--to", "lerobot", "--out", "new"], "no file that demos-replay wrote"),
+        (["lift.hdf5", "--to", "lerobot", "--out", "new"], "was not written by demos-replay"),
         (["demos.hdf5", "--to", "lerobot", "--out", "notes.txt"], "exists already"),
         (["demos.hdf5", "--to", "lerobot", "--out", "notes.txt/new"], "cannot read or write a file"),
-        (["demos.hdf5", "--to", "minari", "--out", "new", "--dataset-id", "no id"], "'no id' is no id"),
+        (["demos.hdf5", "--to", "minari", "--out", "new", "--dataset-id", "no id"], "'no id' is not an id"),
     ],
 )
 def test_a_mistake_in_convert_leaves_nothing_behind(capsys, tmp_path, monkeypatch, lift, data_set, arguments, message):

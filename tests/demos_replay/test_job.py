@@ -225,13 +225,13 @@ def test_start_poses_go_by_as_much_of_a_name_as_is_unique(tmp_path, two_files):
         ("no json", "Expecting value"),
         ("[]", "holds no start poses"),
         ({"demo_0000": {"block": BLOCK}}, "'demo_0000' may be any of a/demo_0000, b/demo_0000"),
-        ({"demo_0007": {"block": BLOCK}}, "'demo_0007' is no demonstration .* a/demo_0000, a/demo_0001, b/demo_0000"),
+        ({"demo_0007": {"block": BLOCK}}, "'demo_0007' is not a demonstration .* a/demo_0000, a/demo_0001, b/demo_0000"),
         ({"demo_0001": {"brick": BLOCK}}, "'demo_0001' has 'brick', but Lift has block"),
         ({"demo_0001": {"block": BLOCK}, "a/demo_0001": {}}, "'a/demo_0001' is a/demo_0001, which has its poses"),
         ({"demo_0001": [1, 2]}, "'demo_0001' must have"),
-        ({"demo_0001": {"block": [1, 2]}}, "'block' of 'demo_0001' is no pose"),
-        ({"demo_0001": {"block": "here"}}, "'block' of 'demo_0001' is no pose"),
-        ({"demo_0001": {"block": [0, 0, 0, 0, 0, 0, 5]}}, "'block' of 'demo_0001' is no pose"),
+        ({"demo_0001": {"block": [1, 2]}}, "'block' of 'demo_0001' is not a pose"),
+        ({"demo_0001": {"block": "here"}}, "'block' of 'demo_0001' is not a pose"),
+        ({"demo_0001": {"block": [0, 0, 0, 0, 0, 0, 5]}}, "'block' of 'demo_0001' is not a pose"),
     ],
 )
 def test_a_wrong_entry_of_a_sidecar_file_is_named(tmp_path, two_files, content, message):

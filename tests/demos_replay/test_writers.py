@@ -216,8 +216,8 @@ def _spoil(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "not HDF5"),
         (lambda path: path.write_text("no HDF5"), "not HDF5"),
         (_truncate, "cut off or damaged"),
-        (_drop("data"), "no file that demos-replay wrote"),
-        (_set("schema", "else"), "no file that demos-replay wrote"),
+        (_drop("data"), "was not written by demos-replay"),
+        (_set("schema", "else"), "was not written by demos-replay"),
         (_set("version", 99), "version 99"),
         (_link, "link to another file"),
         (_spoil, "not finite"),
@@ -299,7 +299,7 @@ def test_minari_ids_are_checked_and_its_folder_setting_is_left_alone(
     pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", "/somewhere/else")
     for wrong in ("no-version", "../up-v0", "/root-v0", ""):
-        with pytest.raises(WriterError, match="no id of a Minari dataset"):
+        with pytest.raises(WriterError, match="not an id of a Minari dataset"):
             write_minari([make_demo()], wrong, tmp_path)
     write_minari([make_demo()], "lift/twin-v0", tmp_path)
     assert os.environ["MINARI_DATASETS_PATH"] == "/somewhere/else"
