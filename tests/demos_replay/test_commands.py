@@ -1,4 +1,4 @@
-"""The command ``demos-replay``: what it prints, writes and answers to mistakes; and that its files are installed."""
+"""The command ``demos-replay``: its output, its files and its error messages; and that its files are installed."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def one_demonstration(path: Path, task: str) -> Path:
 
 @pytest.fixture
 def lift(tmp_path):
-    """A log that replays to success."""
+    """A log whose replay succeeds."""
     return one_demonstration(tmp_path / "lift.hdf5", "Lift")
 
 
@@ -69,7 +69,7 @@ except SystemExit:
 
 
 def test_everything_that_comes_with_the_packages_is_installed(monkeypatch):
-    """Not only in an editable installation, which finds whatever lies in the folders."""
+    """Check a regular installation: an editable one finds every file in the folders."""
     setuptools = pytest.importorskip("setuptools", reason="only setuptools knows what it would install")
     root = Path(oc_residual_gym.__file__).parents[1]
     if not (root / "setup.cfg").is_file():
@@ -148,7 +148,7 @@ def test_time_must_be_in_seconds_and_fit_the_rate(capsys, tmp_path, unit, rate, 
     assert message is None or message in output
 
 
-def test_a_log_of_more_than_an_hour_is_none(capsys, tmp_path):
+def test_a_log_of_more_than_an_hour_is_rejected(capsys, tmp_path):
     m = motion()
     m.time[20:] += 3600.0
     write_teleop(tmp_path / "log.hdf5", m)
@@ -157,7 +157,7 @@ def test_a_log_of_more_than_an_hour_is_none(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["inspect", "validate"])
-def test_what_is_no_log_is_an_error(capsys, tmp_path, command):
+def test_a_file_that_is_not_a_log_is_an_error(capsys, tmp_path, command):
     (tmp_path / "notes.txt").write_text("notes")
     for path, message in [("notes.txt", "not HDF5"), ("missing.hdf5", "does not exist"), (".", "is a folder")]:
         code, _, error = run(capsys, command, tmp_path / path)
@@ -239,7 +239,7 @@ def test_a_mistake_is_explained_and_leaves_nothing_behind(capsys, tmp_path, monk
     assert contents(tmp_path) == before
 
 
-def test_the_folder_that_one_is_in_can_be_the_output(capsys, tmp_path, monkeypatch, lift):
+def test_the_current_folder_can_be_the_output(capsys, tmp_path, monkeypatch, lift):
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
