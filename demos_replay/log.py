@@ -26,8 +26,8 @@ class LogObject:
     """An object of the recorded scene."""
 
     poses: Array
-    """(T, 7) in the base frame: position of the object's centre, quaternion xyzw. Constant where only its start pose
-    is known."""
+    """(T, 7) in the base frame: position of the object's centre, quaternion xyzw. Constant if only its start pose is
+    known."""
     half_size: Array | None = None
     """(3,) half extents along the object's own axes in metres; ``None`` if the file does not give them."""
     tracked: bool = True

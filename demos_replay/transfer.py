@@ -196,7 +196,7 @@ class Grasp:
     """The object that the hand grasps, and when."""
 
     name: str | None
-    """Name of the object; ``None`` where the log has no movable one."""
+    """Name of the object; ``None`` if the log has no movable one."""
     grasp: int
     """Row at which the hand closes on it for the last time."""
     release: int

@@ -4,7 +4,7 @@ Base frame, metres, radians, seconds; quaternions xyzw. Where training codes use
 
 - Rotations in six numbers ("rot_6d") are the first two ROWS of the rotation matrix, one after the other: what GR00T
   (``EndEffectorPose``) and robomimic (PyTorch3D's ``matrix_to_rotation_6d``) decode. The first two columns, as in the
-  observations of our environments, would be decoded as the inverse rotation.
+  observations of this package's environments, would be decoded as the inverse rotation.
 - Quaternions do not jump between their two signs, and all demonstrations use the same one: in the first row, neither x
   of the tool (straight down is (1, 0, 0, 0)) nor w of an object is negative. Targets have the tool's sign.
 - A gripper opening is 0 for closed, 1 for open (80 mm): DROID has it reversed, robosuite -1 for open, 1 for closed.
