@@ -1,4 +1,4 @@
-"""On what rows were run: the same platform gives the same bits."""
+"""The platform on which rows are run: the same platform gives bitwise identical rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_mujoco() -> None:
 
 
 def current_platform() -> Record:
-    """What rows are run on here, as verifications hold it."""
+    """The platform of this machine, as verifications hold it."""
     return {
         "machine": provenance.machine(),
         "versions": provenance.versions(),
@@ -35,7 +35,7 @@ def current_platform() -> Record:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What is different in two platforms, in words, of what results depend on: nothing if they are the same.
+    """Differences of two platforms on which results depend, in words; empty if they are the same.
 
     Both have "machine", "versions" and "simulation", as in entry.json and in verifications.
     """
@@ -43,7 +43,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def identity(platform: Mapping[str, Any]) -> Record:
-    """What results depend on, by name."""
+    """Name to value of everything in ``platform`` on which results depend."""
     machine = platform["machine"]
     names = {"system": machine["system"], "processor": machine["processor"], "simulation": platform["simulation"]}
     return names | platform["versions"]

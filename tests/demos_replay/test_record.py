@@ -56,7 +56,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
     file = tmp_path / "log.hdf5"
     record_scripted("CloseDrawer", file, demos=1, domain="twin")
     before, write = rows(file), Path.write_bytes
-    room = [False, True]  # Nothing more once a demonstration is done.
+    room = [False, True]  # Taken from the end: the first write succeeds, the one after a demonstration fails.
 
     def full(path, content):
         if not room.pop():
@@ -73,7 +73,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
 
 
 class ScriptedDevice:
-    """Stands for a robosuite device: pushes the drawer shut as a person with a keyboard would."""
+    """Takes the place of a robosuite device: pushes the drawer shut as a person with a keyboard would."""
 
     def __init__(self, move, give_up=False):
         self.started = 0
