@@ -17,9 +17,9 @@ from baselines.training import Schedule
 from demos_replay.demo import Demo
 from oc_residual_gym.perception.errors import PoseErrors
 from oc_residual_gym.perception.filter import PoseFilter
-from oc_residual_gym.perception.simulated import NEAR_FINGERS
 from oc_residual_gym.policies.base import HORIZON
 from oc_residual_gym.tasks.base import ObservedObject, Task
+from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 
 SCHEDULE = Schedule(steps=4_000, batch=512, learning_rate=1e-3)
 HIDDEN = 384

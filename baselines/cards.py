@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from baselines import BaselineError
-from oc_residual_gym.evaluation.results import Record, finished_summary, read_json, write_text
+from oc_residual_gym.evaluation.episodes import finished_summary
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
-from oc_residual_gym.tasks import PAPER_TASKS, TASKS
+from oc_residual_gym.files import Record, read_json, write_text
+from oc_residual_gym.tasks import PAPER_TASKS, in_order
 
 CARD_FILE, NOTES_FILE = "card.md", "notes.md"
 _ABOUT = {
@@ -35,7 +36,7 @@ _REPEATING = """A data file also holds that command and a report on each replay:
 same version, it has the same demonstrations, but not always the same bytes."""
 
 Evaluation = dict[str, Record]
-"""Cells by task, all measured under the same conditions."""
+"""Summaries by task, all measured in the same scenario."""
 
 
 def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | None = None) -> Path:
@@ -105,13 +106,13 @@ def _success(summaries: Mapping[Path, Record]) -> list[str]:
     evaluations: dict[str, Evaluation] = {}
     for folder, summary in summaries.items():
         for cell in summary["cells"]:
-            measured = evaluations.setdefault(_conditions(cell), {})
+            measured = evaluations.setdefault(_scenario(cell), {})
             if cell["task"] in measured:
                 raise BaselineError(
-                    f"{folder} evaluated {cell['task']} once more in {_conditions(cell)}: give one of the two"
+                    f"{folder} evaluated {cell['task']} once more in {_scenario(cell)}: give one of the two"
                 )
             measured[cell["task"]] = cell
-    tasks = [task for task in TASKS if any(task in cells for cells in evaluations.values())]
+    tasks = in_order(task for cells in evaluations.values() for task in cells)
     columns = evaluations.values()
     head = ["task", *evaluations]
     rates = [[task, *(_rate(cells.get(task)) for cells in columns)] for task in tasks]
@@ -121,7 +122,7 @@ def _success(summaries: Mapping[Path, Record]) -> list[str]:
     return [*lines, "", "Made by:", "", *(_made_by(summary) for summary in summaries.values())]
 
 
-def _conditions(cell: Record) -> str:
+def _scenario(cell: Record) -> str:
     residual = "alone" if cell["residual"] == "zero" else cell["residual"]
     return ", ".join((cell["domain"], cell["errors"], cell["split"], residual))
 

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from demos_replay.demo import Demo
 from oc_residual_gym.policies.base import HORIZON
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
+from oc_residual_gym.states import Array, BoolArray, IntArray
 
 WINDOW = 2
 """Rows to either side within which an idle demonstrator's target hardly moves."""

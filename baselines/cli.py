@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from baselines import BaselineError
-from baselines.residual import ALGORITHMS
+from baselines.residual.algorithms import ALGORITHMS
 from demos_replay.log import LogError
-from oc_residual_gym.cli import add_engine_options, engine_of, positive
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.cli import TASK, add_engine_options, engine_of, positive
+from oc_residual_gym.errors import SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "train a base policy from replayed demonstrations and export it to ONNX; resumes where it was interrupted"
     train = commands.add_parser("train-base", help=text, description=text, formatter_class=formatter)
     train.add_argument("--base", required=True, choices=("bc", "vla"), help="state policies, or the visual one")
-    train.add_argument("--task", default="all", help='name of a task, or "all"')
+    train.add_argument("--task", default="all", help=f'{TASK}, or "all"')
     train.add_argument("--data", type=Path, nargs="+", required=True, metavar="FILE", help="files of demos-replay")
     train.add_argument("--seed", type=int, default=0, help="of weights, batches and noise")
     train.add_argument("--out", type=Path, metavar="DIR", help="folder of the result (default: results/base/BASE)")
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "train a residual policy on a frozen base policy and export it to ONNX; resumes where it was interrupted"
     residual = commands.add_parser("train-residual", help=text, description=text, formatter_class=formatter)
-    residual.add_argument("--task", required=True, help="name of a task")
+    residual.add_argument("--task", required=True, help=TASK)
     residual.add_argument("--algo", default="sac", choices=ALGORITHMS, help="algorithm of Stable-Baselines3")
     residual.add_argument("--base", default="bc", help='base policy, as for gym.make: "bc", "vla", an .onnx file, ...')
     residual.add_argument("--seed", type=_seed, default=0, help="of weights, exploration and episodes")
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "show an episode of a base policy alone, and beside it the same one under a residual: .gif or .mp4"
     film = commands.add_parser("film", help=text, description=text, formatter_class=formatter)
-    film.add_argument("--task", required=True, help="name of a task")
+    film.add_argument("--task", required=True, help=TASK)
     film.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
     film.add_argument("--residual", default="trained", help='"trained", "oracle", an .onnx file, or a folder of them')
     film.add_argument("--domain", default="twin", help='physics: "nominal" or "twin"')
@@ -130,15 +130,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train_base(options: argparse.Namespace) -> None:
-    from oc_residual_gym.evaluation.evaluator import resolve_tasks
+    from oc_residual_gym.evaluation.settings import resolve_tasks
 
     tasks = resolve_tasks(options.task)
     try:
-        from baselines.train_base import Request, train_base
+        from baselines.train_base import TrainBaseRequest, train_base
     except ImportError as error:
         raise BaselineError(f"training needs {error.name}: pip install -c constraints.txt -e '.[train]'") from error
     out = options.out or Path("results/base") / options.base
-    request = Request(
+    request = TrainBaseRequest(
         options.base,
         tasks,
         tuple(options.data),
@@ -168,12 +168,14 @@ def _check_training_packages() -> None:
 
 def _train_residual(options: argparse.Namespace) -> None:
     _check_training_packages()
-    from baselines.residual.train import Request, train_residual
+    from baselines.residual.train import TrainResidualRequest, train_residual
     from baselines.sweep import Training
+    from oc_residual_gym.registration import task_name
 
-    name = Training(options.task, options.base, options.algo, options.seed).name
-    request = Request(
-        options.task,
+    task = task_name(options.task)
+    name = Training(task, options.base, options.algo, options.seed).name
+    request = TrainResidualRequest(
+        task,
         options.base,
         options.algo,
         options.seed,
@@ -187,10 +189,10 @@ def _train_residual(options: argparse.Namespace) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     _check_training_packages()
-    from baselines.sweep import TABLE_FILE, Request, sweep
+    from baselines.sweep import TABLE_FILE, SweepRequest, sweep
     from oc_residual_gym.engines.local import LocalEngine
 
-    request = Request(
+    request = SweepRequest(
         tuple(options.task),
         options.base,
         tuple(options.algo),
@@ -207,9 +209,9 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from baselines.compare import Request, compare
+    from baselines.compare import CompareRequest, run_comparison
 
-    request = Request(
+    request = CompareRequest(
         options.base,
         options.residual,
         options.task,
@@ -219,7 +221,7 @@ def _compare(options: argparse.Namespace) -> None:
         options.command_line,
     )
     with engine_of(options) as engine:
-        print(compare(request, engine)[1])
+        print(run_comparison(request, engine)[1])
     print(f"written: {', '.join(map(str, request.reports))}; the episodes are in {request.runs}")
 
 
@@ -231,7 +233,7 @@ def _publish(options: argparse.Namespace) -> None:
 
 def _film(options: argparse.Namespace) -> None:
     from baselines.film import film, seed_to_show
-    from oc_residual_gym.evaluation.evaluator import EvaluationSettings
+    from oc_residual_gym.evaluation.settings import EvaluationSettings
 
     settings = EvaluationSettings(
         (options.task,), options.base, options.residual, options.domain, options.errors, options.split

@@ -13,26 +13,18 @@ from tqdm import tqdm
 
 from baselines.reading import reading
 from oc_residual_gym.engines import Engine
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.comparison import PLOT_FILE, TABLE_FILE
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate, resolve_tasks
+from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SUMMARY_FILE, cells, read_episodes
+from oc_residual_gym.evaluation.evaluator import evaluate
 from oc_residual_gym.evaluation.pairing import paired_rates
+from oc_residual_gym.evaluation.provenance import commit, machine, versions
 from oc_residual_gym.evaluation.report import markdown_table, percent, plot_rates
-from oc_residual_gym.evaluation.results import (
-    EPISODES_FILE,
-    SUMMARY_FILE,
-    Record,
-    cells,
-    commit,
-    machine,
-    read_episodes,
-    versions,
-    write_json,
-    write_text,
-)
-from oc_residual_gym.policies.residual import tasks_with_residual
+from oc_residual_gym.evaluation.settings import EvaluationSettings, resolve_tasks
+from oc_residual_gym.files import Record, write_json, write_text
+from oc_residual_gym.residuals import tasks_with_residual
 
-CONDITIONS = (("nominal", "paper"), ("twin", "tracker"))
+SCENARIOS = (("nominal", "paper"), ("twin", "tracker"))
 """Domain and pose errors: the world of the training, and the one that stands in for reality."""
 WORLDS = 64
 """Episodes run at a time; their threads share the cores."""
@@ -46,7 +38,7 @@ in which each task weighs the same, and for the paired differences."""
 
 
 @dataclass(frozen=True)
-class Request:
+class CompareRequest:
     """What ``compare`` was asked for."""
 
     base: str
@@ -55,7 +47,7 @@ class Request:
     """Name of a task, or "all": those for which there is such a residual."""
     split: str
     episodes: int
-    """A task, in each condition, for each of the three policies."""
+    """A task, in each scenario, for each of the three policies."""
     out: Path
     command: str
 
@@ -75,7 +67,7 @@ class Request:
         return self.out / TABLE_FILE, self.out / PLOT_FILE, self.out / SUMMARY_FILE
 
 
-def compare(request: Request, engine: Engine | None = None) -> tuple[Record, str]:
+def run_comparison(request: CompareRequest, engine: Engine | None = None) -> tuple[Record, str]:
     """Evaluate what ``request`` asks for and is not there yet; write summary, Markdown and plot into its folder.
 
     Args:
@@ -92,25 +84,25 @@ def compare(request: Request, engine: Engine | None = None) -> tuple[Record, str
         raise SettingsError(f"compare runs {request.residual!r} anyway: give a trained residual to compare with it")
     tasks = _tasks(request)
     plan = {
-        condition: {
+        scenario: {
             side: [
-                EvaluationSettings((task,), request.base, residual, *condition, request.split, request.episodes)
+                EvaluationSettings((task,), request.base, residual, *scenario, request.split, request.episodes)
                 for task in tasks
             ]
             for side, residual in request.sides.items()
         }
-        for condition in CONDITIONS
+        for scenario in SCENARIOS
     }
-    rows = len(CONDITIONS) * len(request.sides) * len(tasks) * request.episodes
+    rows = len(SCENARIOS) * len(request.sides) * len(tasks) * request.episodes
     with tqdm(total=rows, unit="episode", disable=None) as bar:
         episodes = {
-            condition: {
+            scenario: {
                 side: [episode for settings in group for episode in _run(request, settings, bar, engine)]
                 for side, group in sides.items()
             }
-            for condition, sides in plan.items()
+            for scenario, sides in plan.items()
         }
-    differences = {condition: paired_rates(sides) for condition, sides in episodes.items()}
+    differences = {scenario: paired_rates(sides) for scenario, sides in episodes.items()}
     summary: Record = {
         "cells": cells(episode for sides in episodes.values() for group in sides.values() for episode in group),
         "differences": [
@@ -125,8 +117,8 @@ def compare(request: Request, engine: Engine | None = None) -> tuple[Record, str
         "command": request.command,
     }
     table = _table(request, differences)
-    results = reading({_title(condition): sides for condition, sides in episodes.items()})
-    panels = {_title(condition): records for condition, records in differences.items()}
+    results = reading({_title(scenario): sides for scenario, sides in episodes.items()})
+    panels = {_title(scenario): records for scenario, records in differences.items()}
     names = [request.base, f"{request.base} + {request.residual}", f"{request.base} + oracle"]
     write_json(request.out / SUMMARY_FILE, summary)
     write_text(request.out / TABLE_FILE, _page(request, table, results, summary))
@@ -134,9 +126,9 @@ def compare(request: Request, engine: Engine | None = None) -> tuple[Record, str
     return summary, table
 
 
-def _tasks(request: Request) -> tuple[str, ...]:
+def _tasks(request: CompareRequest) -> tuple[str, ...]:
     """The tasks to compare on; says which are left out because there is no residual for them."""
-    tasks = resolve_tasks(request.task)
+    tasks = resolve_tasks(request.task, request.base)
     found = tuple(task for task in tasks if task in tasks_with_residual(request.residual, request.base))
     if not found:
         return tasks  # the check of the settings says what there is
@@ -146,7 +138,7 @@ def _tasks(request: Request) -> tuple[str, ...]:
     return found
 
 
-def _run(request: Request, settings: EvaluationSettings, bar: tqdm, engine: Engine | None) -> list[Record]:
+def _run(request: CompareRequest, settings: EvaluationSettings, bar: tqdm, engine: Engine | None) -> list[Record]:
     """The episodes of one evaluation: those that an earlier run left, and the others run now."""
     policies = settings.base if settings.residual == "zero" else f"{settings.base} + {settings.residual}"
     label = f"{settings.domain}, {settings.errors}: {policies}"
@@ -162,29 +154,30 @@ def _folder_name(settings: EvaluationSettings) -> str:
     """A name of its own for everything that gives results of its own: neither another residual nor another version of
     the package clashes with what is there."""
     identity = json.dumps(settings.identity, sort_keys=True).encode()
-    readable = [*settings.tasks, Path(settings.base).stem, Path(settings.residual).stem, settings.domain]
+    names = settings.names
+    readable = [*settings.tasks, Path(names["base"]).stem, Path(names["residual"]).stem, names["domain"]]
     return "-".join([*readable, str(settings.episodes), hashlib.sha256(identity).hexdigest()[:12]])
 
 
-def _title(condition: tuple[str, str]) -> str:
-    return ", ".join(condition)
+def _title(scenario: tuple[str, str]) -> str:
+    return ", ".join(scenario)
 
 
-def _table(request: Request, differences: Mapping[tuple[str, str], Sequence[Record]]) -> str:
+def _table(request: CompareRequest, differences: Mapping[tuple[str, str], Sequence[Record]]) -> str:
     rows = [
         [
-            _title(condition),
+            _title(scenario),
             record["task"],
             *(percent(record[side]) for side in request.sides),
             percent(record["difference"], "+"),
         ]
-        for condition, records in differences.items()
+        for scenario, records in differences.items()
         for record in records
     ]
     return markdown_table(["world, pose errors", "task", *request.sides, "residual - base"], rows, names=2)
 
 
-def _page(request: Request, table: str, results: str, summary: Record) -> str:
+def _page(request: CompareRequest, table: str, results: str, summary: Record) -> str:
     """All of compare.md."""
     about = {key: getattr(request, key) for key in ("base", "residual", "episodes", "split")}
     title, plot = "# Does the residual fix the base policy?", f"![Success rates]({PLOT_FILE})"

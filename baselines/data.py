@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from baselines import BaselineError, chunks
 from baselines.chunks import FloatArray, Samples, samples_of
 from demos_replay.demo import Demo
 from demos_replay.writers.robomimic import read_demos
-from oc_residual_gym.evaluation.results import read_json, write_json
+from oc_residual_gym.files import read_json, sha256, write_json
+from oc_residual_gym.states import IntArray
+from oc_residual_gym.syntax import file_hash
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import IntArray
 from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
 
 INSTRUCTION_BYTES = 64
@@ -41,8 +41,7 @@ def file_hashes(files: Sequence[Path]) -> dict[str, str]:
             raise BaselineError(f"there is no file {file}: give files that demos-replay wrote as --data FILE...")
         if file.name in hashes:
             raise BaselineError(f"two data files are called {file.name}: rename one")
-        with open(file, "rb") as content:
-            hashes[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+        hashes[file.name] = sha256(file)
     return hashes
 
 
@@ -111,7 +110,7 @@ def visual_samples(source: DemoFiles, folder: Path) -> VisualSamples:
         "files": source.hashes,
         "tasks": source.tasks,
         "stride": ROW_STRIDE,
-        "code": [code_hash(Path(chunks.__file__)), code_hash(Path(__file__))],
+        "code": [file_hash(Path(chunks.__file__)), file_hash(Path(__file__))],
     }
     marker = folder / "unpacked.json"
     if not (marker.exists() and read_json(marker)["from"] == wanted):
@@ -149,11 +148,6 @@ def _unpack(source: DemoFiles, folder: Path) -> None:
             file.write(np.stack([demo.images[camera][rows] for camera in POLICY_CAMERAS], axis=1).tobytes())
             parts.append(part)
     np.savez(folder / "samples.npz", **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-
-
-def code_hash(file: Path) -> str:
-    """SHA-256 of a source file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def instruction_bytes(text: str) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines import BaselineError
-from oc_residual_gym.policies.onnx_policy import OnnxFile
+from oc_residual_gym.policies.onnx_policy import load_onnx
 
 OPSET = 17
 TOLERANCE = 1e-5
@@ -70,7 +70,7 @@ def export_policy(
 
 
 def _check(model: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> float:
-    file, arrays = OnnxFile(path), {name: value.numpy() for name, value in inputs.items()}
+    file, arrays = load_onnx(path), {name: value.numpy() for name, value in inputs.items()}
     together = file.run(arrays)
     with torch.no_grad():
         difference = float(np.abs(together - model(*inputs.values()).numpy()).max())

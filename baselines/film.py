@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 from baselines import BaselineError
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings
-from oc_residual_gym.evaluation.results import EPISODES_FILE, SETTINGS_FILE, Record, read_episodes, read_json
+from oc_residual_gym.errors import RenderError
+from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SETTINGS_FILE, read_episodes
+from oc_residual_gym.evaluation.settings import EvaluationSettings
+from oc_residual_gym.files import Record, read_json
+from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.video import VIDEO_RATES, Colour, Picture, check_suffix, episode, write_video
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
-from oc_residual_gym.worlds.render import CAMERAS, RenderError
+from oc_residual_gym.worlds.render import CAMERAS
 
 SIZE = (300, 400)
 """Height and width in pixels of the scene on either side."""
@@ -193,13 +195,13 @@ class _Window:
 
     def picture(self, core: ResidualWorlds) -> Picture:
         height, width = SIZE
-        whole = core.render(0, CAMERA, self.whole, "full")
+        whole = core.simulation.render(0, CAMERA, self.whole, "full")
         return whole[self.top : self.top + height, self.left : self.left + width]
 
 
 def _window(core: ResidualWorlds) -> _Window:
     """The window that holds the hand and the objects where they are now: from afar, fingers would be a few pixels."""
-    camera = core.simulation.scene.model.camera(CAMERAS[CAMERA])
+    camera = core.mujoco.scene.model.camera(CAMERAS[CAMERA])
     objects = [poses[0, :3] for poses in core.task.object_poses(core.simulation.true)]
     points = np.array([core.world.robot.tcp_pose[0, :3], *objects]) - camera.pos
     # MuJoCo's cameras look along -z, with y up; here y grows downwards, in heights of the picture from its middle.

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from oc_residual_gym.evaluation.episodes import cells
 from oc_residual_gym.evaluation.pairing import means_of
 from oc_residual_gym.evaluation.report import markdown_table
-from oc_residual_gym.evaluation.results import Record, cells
+from oc_residual_gym.files import Record
 
 Sides = Mapping[str, Sequence[Record]]
 """Episodes of "base", "residual" and "oracle"."""
@@ -32,19 +33,19 @@ Mean control steps (50 ms) of the episodes that succeeded, other ones for each p
 which success must hold."""
 
 
-def reading(conditions: Mapping[str, Sides]) -> str:
-    """The section "Reading the results" in Markdown, from the episodes of each condition."""
-    sides = list(next(iter(conditions.values())))
+def reading(scenarios: Mapping[str, Sides]) -> str:
+    """The section "Reading the results" in Markdown, from the episodes of each scenario."""
+    sides = list(next(iter(scenarios.values())))
     summaries = {
-        condition: {side: {cell["task"]: cell for cell in cells(episodes)} for side, episodes in group.items()}
-        for condition, group in conditions.items()
+        scenario: {side: {cell["task"]: cell for cell in cells(episodes)} for side, episodes in group.items()}
+        for scenario, group in scenarios.items()
     }
 
     def table(columns: Sequence[str], entries: Callable[[Mapping[str, Record]], list[str]]) -> str:
-        """A line for each condition and task; ``entries`` gets the cells by side."""
+        """A line for each scenario and task; ``entries`` gets the cells by side."""
         lines = [
-            [condition, task, *entries({side: by_task[task] for side, by_task in by_side.items()})]
-            for condition, by_side in summaries.items()
+            [scenario, task, *entries({side: by_task[task] for side, by_task in by_side.items()})]
+            for scenario, by_side in summaries.items()
             for task in by_side["base"]
         ]
         return markdown_table([*_HEAD, *columns], lines, names=2)
@@ -72,7 +73,7 @@ def reading(conditions: Mapping[str, Sides]) -> str:
 def _failures_table(summaries: Mapping[str, Mapping[str, Mapping[str, Record]]], sides: Sequence[str]) -> str:
     """Failures of each task, and of the tasks of each mean together."""
     lines = []
-    for condition, by_side in summaries.items():
+    for scenario, by_side in summaries.items():
         tasks = list(by_side["base"])
         for name, members in ({task: [task] for task in tasks} | dict(means_of(tasks))).items():
             failures = {
@@ -81,7 +82,7 @@ def _failures_table(summaries: Mapping[str, Mapping[str, Mapping[str, Record]]],
             }
             before, after = failures["base"].total(), failures["residual"].total()
             removed = f"{100.0 * (before - after) / before:.0f} %" if before else ""
-            lines.append([condition, name, *(_kinds(failures[side], name in tasks) for side in sides), removed])
+            lines.append([scenario, name, *(_kinds(failures[side], name in tasks) for side in sides), removed])
     return markdown_table([*_HEAD, *sides, "removed"], lines, names=2)
 
 

@@ -17,10 +17,13 @@ from scipy.stats import trim_mean
 from tqdm import tqdm
 
 from baselines import BaselineError
-from oc_residual_gym.engines import Engine, WorkerError
-from oc_residual_gym.evaluation import SettingsError, results
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, check_identity, resolve_tasks
+from oc_residual_gym.engines import Engine
+from oc_residual_gym.errors import SettingsError, WorkerError
+from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.evaluation.report import markdown_table
+from oc_residual_gym.evaluation.settings import EvaluationSettings, resolve_tasks
+from oc_residual_gym.evaluation.shards import check_identity
+from oc_residual_gym.files import Record, read_json, write_json, write_text
 
 TABLE_FILE, SUMMARY_FILE = "sweep.md", "sweep.json"
 LOG_FILE = "training.log"
@@ -39,12 +42,12 @@ class Training:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return "-".join([self.task, Path(self.base).stem, self.algorithm, str(self.seed)])
 
 
 @dataclass(frozen=True)
-class Request:
+class SweepRequest:
     """What ``sweep`` was asked for."""
 
     tasks: tuple[str, ...]
@@ -53,13 +56,13 @@ class Request:
     algorithms: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int | None
-    """Of each training, instead of its settings' own."""
+    """Steps of each training, instead of its settings' own."""
     out: Path
     command: str
 
     @property
     def trainings(self) -> list[Training]:
-        tasks = dict.fromkeys(task for name in self.tasks for task in resolve_tasks(name))
+        tasks = dict.fromkeys(task for name in self.tasks for task in resolve_tasks(name, self.base))
         combinations = product(tasks, dict.fromkeys(self.algorithms), dict.fromkeys(self.seeds))
         return [Training(task, self.base, algorithm, seed) for task, algorithm, seed in combinations]
 
@@ -72,16 +75,16 @@ class _Job:
     marker: Path
     """A file that only those see who share the folder of the sweep with its driver."""
     settings: EvaluationSettings
-    """Of all tasks on the base policy. Its identity is checked where the job runs, as files may be missing there."""
-    identity: results.Record
-    """Of the simulation and the policies, as the driver has them."""
+    """All tasks on the base policy. Its identity is checked where the job runs, as files may be missing there."""
+    identity: Record
+    """Identity of the simulation and the policies, as the driver has them."""
     command: str
 
     def __str__(self) -> str:
         return self.training.name
 
 
-def sweep(request: Request, engine: Engine) -> tuple[results.Record, str]:
+def sweep(request: SweepRequest, engine: Engine) -> tuple[Record, str]:
     """Run those trainings of ``request`` that are not finished; one that fails does not stop the others.
 
     Returns:
@@ -98,7 +101,7 @@ def sweep(request: Request, engine: Engine) -> tuple[results.Record, str]:
     out = request.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     running: dict[int, str] = {}
-    records: dict[int, results.Record] = {}
+    records: dict[int, Record] = {}
     with (
         tempfile.NamedTemporaryFile(dir=out, prefix=".sweep-") as marker,
         tqdm(total=len(trainings), unit="training", disable=None) as bar,
@@ -127,7 +130,7 @@ def sweep(request: Request, engine: Engine) -> tuple[results.Record, str]:
     return _write(request, [asdict(training) | records[i] for i, training in enumerate(trainings)])
 
 
-def _train(job: _Job) -> results.Record:
+def _train(job: _Job) -> Record:
     """What a worker does: one training, or what is left of it.
 
     Raises:
@@ -144,7 +147,7 @@ def _train(job: _Job) -> results.Record:
 
     job.folder.mkdir(parents=True, exist_ok=True)
     training = job.training
-    request = train.Request(
+    request = train.TrainResidualRequest(
         training.task, training.base, training.algorithm, training.seed, job.folder, job.command, job.steps
     )
     with (
@@ -157,12 +160,12 @@ def _train(job: _Job) -> results.Record:
         except Exception:
             traceback.print_exc()
             raise
-    report = results.read_json(job.folder / REPORT_FILE)
+    report = read_json(job.folder / REPORT_FILE)
     success = report["curve"][-1]["success_rate"]
     return {"steps": report["steps"], "minutes": report["minutes"], "success_on_val": success}
 
 
-def _said(record: results.Record) -> str:
+def _said(record: Record) -> str:
     """What came of a training, in a few words."""
     return "failed" if "failure" in record else f"{record['success_on_val']:.0%} success on val"
 
@@ -171,18 +174,18 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, (BaselineError, SettingsError)) else f"{type(error).__name__}: {error}"
 
 
-def _write(request: Request, records: Sequence[results.Record]) -> tuple[results.Record, str]:
+def _write(request: SweepRequest, records: Sequence[Record]) -> tuple[Record, str]:
     """Write summary and table of the trainings; return both."""
     finished = [record for record in records if "failure" not in record]
     failures = [record for record in records if "failure" in record]
     groups = [_group(list(group)) for _, group in groupby(finished, key=lambda r: (r["task"], r["algorithm"]))]
-    summary: results.Record = {
+    summary: Record = {
         "trainings": finished,
         "groups": groups,
         "failures": failures,
-        "versions": results.versions(),
-        "machine": results.machine(),
-        "commit": results.commit(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+        "commit": provenance.commit(),
         "command": request.command,
     }
     parts = [_trainings_table(finished), _groups_table(groups)] if finished else []
@@ -190,12 +193,12 @@ def _write(request: Request, records: Sequence[results.Record]) -> tuple[results
         rows = [[r["task"], r["base"], r["algorithm"], str(r["seed"]), _cell(r["failure"])] for r in failures]
         parts.append(markdown_table(["failed: task", "base", "algorithm", "seed", "reason"], rows, names=5))
     table = "\n\n".join(part.strip() for part in parts)
-    results.write_json(request.out / SUMMARY_FILE, summary)
-    results.write_text(request.out / TABLE_FILE, f"# Residual trainings\n\n    {request.command}\n\n{table}\n")
+    write_json(request.out / SUMMARY_FILE, summary)
+    write_text(request.out / TABLE_FILE, f"# Residual trainings\n\n    {request.command}\n\n{table}\n")
     return summary, table
 
 
-def _group(records: Sequence[results.Record]) -> results.Record:
+def _group(records: Sequence[Record]) -> Record:
     """Success of one task and algorithm over its seeds."""
     first, rates = records[0], [record["success_on_val"] for record in records]
     enough = len(rates) >= SEEDS_FOR_INTERQUARTILE_MEAN
@@ -208,7 +211,7 @@ def _group(records: Sequence[results.Record]) -> results.Record:
     }
 
 
-def _trainings_table(records: Sequence[results.Record]) -> str:
+def _trainings_table(records: Sequence[Record]) -> str:
     rows = [
         [
             *(str(record[key]) for key in ("task", "base", "algorithm", "seed", "steps")),
@@ -220,7 +223,7 @@ def _trainings_table(records: Sequence[results.Record]) -> str:
     return markdown_table(["task", "base", "algorithm", "seed", "steps", "minutes", "success on val"], rows, names=3)
 
 
-def _groups_table(groups: Sequence[results.Record]) -> str:
+def _groups_table(groups: Sequence[Record]) -> str:
     rows = [
         [
             *(group[key] for key in ("task", "base", "algorithm")),

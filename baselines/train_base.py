@@ -11,11 +11,13 @@ from torch import nn
 
 from baselines import BaselineError, bc, chunk_head, chunks, data, rotations, training, vla
 from baselines.cards import write_card
-from baselines.data import DemoFiles, code_hash, visual_samples
+from baselines.data import DemoFiles, visual_samples
 from baselines.export import export_policy
 from baselines.replays import replays_of
 from baselines.training import Schedule, train
-from oc_residual_gym.evaluation import results
+from oc_residual_gym.evaluation import provenance
+from oc_residual_gym.files import sha256, write_json, write_text
+from oc_residual_gym.syntax import file_hash
 from oc_residual_gym.tasks import TASKS
 
 POLICY_VERSION = "v0"
@@ -24,7 +26,7 @@ EXAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainBaseRequest:
     """What ``train-base`` was asked for."""
 
     base: str
@@ -39,7 +41,7 @@ class Request:
     threads: int = 1
 
 
-def train_base(request: Request) -> list[Path]:
+def train_base(request: TrainBaseRequest) -> list[Path]:
     """Train what ``request`` asks for, going on where an interrupted run of it stopped; returns the ONNX files.
 
     Raises:
@@ -53,14 +55,14 @@ def train_base(request: Request) -> list[Path]:
     return files
 
 
-def _train_bc(request: Request, task: str) -> Path:
+def _train_bc(request: TrainBaseRequest, task: str) -> Path:
     source = DemoFiles(request.files, [task])
     batches = bc.BcBatches(list(source.read(images=False)), TASKS[task], request.seed)
     torch.manual_seed(request.seed)
     return _train(request, task, source, bc, bc.BcPolicy(TASKS[task].objects), batches)
 
 
-def _train_vla(request: Request) -> Path:
+def _train_vla(request: TrainBaseRequest) -> Path:
     source = DemoFiles(request.files, request.tasks)
     batches = vla.VlaBatches(visual_samples(source, request.out / "unpacked"))
     torch.manual_seed(request.seed)
@@ -68,7 +70,9 @@ def _train_vla(request: Request) -> Path:
     return _train(request, "vla", source, vla, model, batches)
 
 
-def _train(request: Request, name: str, source: DemoFiles, module: Any, model: nn.Module, batches: Any) -> Path:
+def _train(
+    request: TrainBaseRequest, name: str, source: DemoFiles, module: Any, model: nn.Module, batches: Any
+) -> Path:
     """Train ``model`` on ``batches``; write the ONNX file and the report that the card is made of.
 
     Args:
@@ -100,7 +104,7 @@ def _train(request: Request, name: str, source: DemoFiles, module: Any, model: n
     report = {
         "name": name,
         "policy": policy,
-        "sha256": code_hash(path),
+        "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "minutes": round(trained.minutes, 2),
@@ -112,15 +116,15 @@ def _train(request: Request, name: str, source: DemoFiles, module: Any, model: n
         "failed_replays": dict(source.failed),
         "replays": replays,
         "command": request.command,
-        "machine": results.machine(),
-        "commit": results.commit(),
+        "machine": provenance.machine(),
+        "commit": provenance.commit(),
         **identity,
     }
-    results.write_json(request.out / f"{name}.json", report)
+    write_json(request.out / f"{name}.json", report)
     return path
 
 
-def _identity(request: Request, source: DemoFiles, schedule: Schedule, module: Any) -> dict[str, Any]:
+def _identity(request: TrainBaseRequest, source: DemoFiles, schedule: Schedule, module: Any) -> dict[str, Any]:
     """What the trained weights depend on, but for the machine."""
     code = (module, chunks, chunk_head, data, rotations, training)
     return {
@@ -129,7 +133,7 @@ def _identity(request: Request, source: DemoFiles, schedule: Schedule, module: A
         "seed": request.seed,
         "data": source.hashes,
         "schedule": asdict(schedule),
-        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in code},
+        "code": {m.__name__: file_hash(Path(str(m.__file__))) for m in code},
         "torch": torch.__version__,
         "threads": request.threads,
     }
@@ -140,4 +144,4 @@ def _claim(out: Path, base: str) -> None:
     marker = out / "base.txt"
     if marker.exists() and marker.read_text(encoding="utf-8").strip() != base:
         raise BaselineError(f"{out} holds policies of another kind (base.txt); choose another --out")
-    results.write_text(marker, base + "\n")
+    write_text(marker, base + "\n")

@@ -1,4 +1,4 @@
-"""Dynamic replay: a log's targets, tracked under the environments' own limits and physics, judged by the task."""
+"""Dynamic replay: the simulated robot tracks a log's targets within the environment's limits; the task judges."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from demos_replay.transfer import Placement, place
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.geometry import norm, rotation_between
 from oc_residual_gym.policies.base import PolicyView
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, IntArray
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, IntArray
-from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
+from oc_residual_gym.worlds.render import POLICY_CAMERAS
 
 MAX_LAG = 6
-"""Control steps, 0.3 s, by which robots may follow their targets sooner or later than ours does."""
+"""Largest lead or delay (control steps, 0.3 s) of the replay against the log that is removed from the drift."""
 SETTLING = 40
-"""Control steps, 2 s, that success has to come about after the last target."""
+"""Control steps (2 s) left for success to occur after the last target."""
 
 
 class TrackPolicy:
-    """A base policy that gives stored targets, one a step, and stays at the last one."""
+    """Base policy that returns stored targets, one per step, and then holds the last one."""
 
     name = "replay"
     hash: str | None = None
@@ -35,7 +35,7 @@ class TrackPolicy:
 
     def __init__(self) -> None:
         self.targets: dict[int, Array] = {}
-        """World to its targets (P, 8), to be set before the world is reset."""
+        """World index to its targets (P, 8); set them before that world is reset."""
         self._done: dict[int, int] = {}
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
@@ -51,14 +51,14 @@ class TrackPolicy:
 
 
 class Replayer:
-    """Replays logs of one task, several at a time.
+    """Replays logs of one task, several in parallel.
 
     Args:
-        task: ours.
-        worlds: demonstrations at a time.
-        images: whether demos get the pictures of both cameras at every step.
-        domain: physics, "nominal" or "twin".
-        longest: seconds that a path may take; what is recorded on it is kept in memory.
+        task: the task whose scene and success rule are used.
+        worlds: number of demonstrations that run in parallel.
+        images: whether to record the images of both cameras at every step.
+        domain: physics domain, "nominal" or "twin".
+        longest: maximum duration in seconds; a demonstration is kept in memory until it ends.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Replayer:
     ):
         self.task, self.images, self.longest = task, images, longest
         self._policy = TrackPolicy()
+        self._domain = domain
         self._core = ResidualWorlds(task.name, worlds, base_policy=self._policy, domain=domain, errors="clean")
         self._home = self._home_pose()
 
@@ -78,11 +79,11 @@ class Replayer:
     def run(
         self, logs: Iterable[tuple[str, Log]], poses: Mapping[str, Mapping[str, Array]] | None = None
     ) -> Iterator[tuple[str, Demo | LogError]]:
-        """Replay ``logs``; yield the name of each with its demonstration, or with why it cannot be replayed.
+        """Replay ``logs``; yield the name of each with its demonstration, or with the error that prevents its replay.
 
         Args:
-            logs: any number, each with the name that its demonstration gets.
-            poses: by that name and by object, start poses (7,) from a sidecar file.
+            logs: pairs of the name for the demonstration, and the log.
+            poses: start poses (7,) from a sidecar file, by demonstration name and object name.
         """
         waiting = iter(logs)
         running: dict[int, _Run] = {}
@@ -100,7 +101,7 @@ class Replayer:
                     continue
                 world = idle.pop()
                 self._policy.targets[world] = path.targets
-                # All that is drawn of it is the physics of a shifted domain.
+                # The seed only draws the physics of a shifted domain.
                 seed = zlib.crc32(name.encode())
                 self._core.reset(np.array([world]), [seed], [placement.start])
                 running[world] = _Run(name, log, placement, path, seed)
@@ -112,18 +113,18 @@ class Replayer:
                 yield run.name, self._demo(run, world)
 
     def _checked(self, path: Path) -> Path:
-        """``path``, if it is not so long that memory might not suffice. Raises ``LogError`` otherwise."""
+        """Return ``path``; raise ``LogError`` if it is so long that memory might not suffice."""
         seconds = len(path.targets) / CONTROL_FREQUENCY
         if seconds > self.longest:
-            most = "the most with images are" if self.images else "the most are"
+            most = "the limit with images is" if self.images else "the limit is"
             raise LogError(
-                f"it takes {seconds:.0f} s as fast as the robot may move; {most} {self.longest:.0f} s: cut it into "
+                f"it takes {seconds:.0f} s at the robot's speed limits; {most} {self.longest:.0f} s: split it into "
                 "shorter ones"
             )
         return path
 
     def _step(self, running: Mapping[int, _Run]) -> list[int]:
-        """One control step in the running worlds; returns those that are over."""
+        """Run one control step in the running worlds; return the worlds whose demonstration is over."""
         core, worlds = self._core, np.array(sorted(running))
         for world in worlds.tolist():
             running[world].see(self._state(world))
@@ -133,7 +134,7 @@ class Replayer:
             run = running[world]
             run.targets.append(core.executed_target[world].copy())
             run.rewards.append(float(core.reward[world]))
-            run.peak_force = max(run.peak_force, float(core.peak_contact_force[world]))
+            run.peak_force = max(run.peak_force, float(core.world.peak_contact_force[world]))
             ended = core.terminated[world] or core.truncated[world]
             if ended or len(run.targets) >= len(run.path.targets) + SETTLING:
                 run.see(self._state(world))
@@ -150,12 +151,12 @@ class Replayer:
             "gripper_width": robot.gripper_width[world],
             "gripper_closed": core.latch.closed[world],
             "wrench": robot.wrench[world],
-            "qpos": core.simulation.physics_state(world)[0],
+            "qpos": core.mujoco.physics_state(world)[0],
         }
         object_poses = self.task.object_poses(core.simulation.true)
         state |= {f"objects/{o.name}": pose[world] for o, pose in zip(self.task.objects, object_poses, strict=True)}
         if self.images:
-            state |= {f"images/{camera}": core.render(world, camera, POLICY_IMAGE_SIZE) for camera in POLICY_CAMERAS}
+            state |= {f"images/{camera}": core.world.image(world, camera) for camera in POLICY_CAMERAS}
         return {name: np.array(value) for name, value in state.items()}
 
     def _demo(self, run: _Run, world: int) -> Demo:
@@ -181,7 +182,7 @@ class Replayer:
 
     def _report(self, run: _Run, tcp: Array, objects: Mapping[str, Array]) -> dict[str, Any]:
         log, placement, path = run.log, run.placement, run.path
-        # State t + 1 is where target t has led; the path may be cut short by success.
+        # State t + 1 is the result of target t. Success may cut the path short.
         steps = min(len(tcp) - 1, len(path.targets))
         along = path.rows[:steps] >= 0.0
         rows = path.rows[:steps][along]
@@ -192,7 +193,7 @@ class Replayer:
             "file": log.file,
             "demo": log.name,
             "format": log.format,
-            "domain": self._core.domain,
+            "domain": self._domain,
             "seed": run.seed,
             "synthetic": log.synthetic,
             "steps": len(tcp) - 1,
@@ -219,7 +220,7 @@ class Replayer:
 
 
 class _Run:
-    """One log on its way through a world."""
+    """A log that is being replayed in a world, with what was recorded so far."""
 
     def __init__(self, name: str, log: Log, placement: Placement, path: Path, seed: int):
         self.name, self.log, self.placement, self.path, self.seed = name, log, placement, path, seed
@@ -233,11 +234,10 @@ class _Run:
 
 
 def _drift(reached: Array, recorded: Array, known: int | None = None) -> tuple[int, Array, Array]:
-    """Distances (m) and angles (rad) between two paths (n, 7), once the one that is late is moved in time.
+    """Distances (m) and angles (rad) between two paths (n, 7), after aligning them in time.
 
     Returns:
-        Control steps by which ``reached`` is ahead of ``recorded``, ``known`` or where they are nearest; distances;
-        angles.
+        Control steps by which ``reached`` is ahead of ``recorded`` (``known``, else the best fit); distances; angles.
     """
     results = []
     for ahead in range(-MAX_LAG, MAX_LAG + 1) if known is None else (known,):

@@ -1,4 +1,4 @@
-"""What a verification found out: in words, and as a file beside the entries."""
+"""The result of a verification: in words, and as a file beside the entries."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from leaderboard.entry import ENTRIES, VERIFICATIONS, Entry, verification_of
-from leaderboard.verdict import REJECTED, Finding
-from oc_residual_gym.evaluation.results import Record, write_json
+from leaderboard.verdict import REJECTED, Rerun
+from oc_residual_gym.files import Record, write_json
 
 LISTED, NOT_VERIFIED = "listed", "not verified"
-"""What is said of trials on real robots alone, and where verification itself failed: neither is a verdict."""
+"""Outcomes that are not verdicts: for entries of real trials only, and if verification itself failed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found out about one entry."""
+    """Result of the verification of one entry."""
 
     id: str
     verdict: str
@@ -33,11 +33,11 @@ def record_of(
     platform: Record,
     verdict: str,
     reason: str,
-    findings: Sequence[Finding] = (),
+    reruns: Sequence[Rerun] = (),
     same: bool | None = None,
 ) -> Record:
-    """The record of a verification; by default one in which nothing was run."""
-    rows, flips = sum(finding.rows for finding in findings), sum(finding.flips for finding in findings)
+    """The record of a verification; by default one in which no rows were run."""
+    rows, flips = sum(rerun.rows for rerun in reruns), sum(rerun.flips for rerun in reruns)
     return {
         "entry": entry.id,
         "entry_sha256": entry.sha256,
@@ -48,22 +48,22 @@ def record_of(
         "total": 0,
         "sample": None,
         "same_platform": same,
-        "identical": sum(finding.identical for finding in findings),
+        "identical": sum(rerun.identical for rerun in reruns),
         "flips": flips,
         "flip_rate": flips / rows if rows else None,
-        "cells": [finding.record for finding in findings],
+        "cells": [rerun.record for rerun in reruns],
         "minutes": 0.0,
         "platform": platform,
     }
 
 
 def recorded(entry: Entry, record: Record, root: Path | None) -> Outcome:
-    """Write the record; a sample does not replace what more rows of the same content have shown.
+    """Write the record, unless there is one of more rows of the same content.
 
     Args:
-        entry: that was verified.
-        record: what was found.
-        root: folder of the records; by default that of the board, and then entries elsewhere get none.
+        entry: the entry that was verified.
+        record: from :func:`record_of`.
+        root: folder of the records; by default the board's, and then entries in other folders get no record.
     """
     known, kept = verification_of(entry, root or VERIFICATIONS), ""
     if root is None and entry.folder.absolute().parent != ENTRIES:
@@ -76,5 +76,5 @@ def recorded(entry: Entry, record: Record, root: Path | None) -> Outcome:
 
 
 def _shows_more(one: Record, other: Record) -> bool:
-    """Whether ``one`` holds more rows, of the same simulation."""
+    """Whether ``one`` has more rows than ``other``, of the same simulation."""
     return one["platform"]["simulation"] == other["platform"]["simulation"] and one["rows"] > other["rows"]

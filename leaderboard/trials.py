@@ -1,4 +1,4 @@
-"""Comparisons on a real robot in an entry: complete, not rehearsed, and what they add up to."""
+"""Comparisons on a real robot in an entry: check that they are complete and not rehearsals, and count them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from leaderboard import LeaderboardError, tracks
 from leaderboard.entry import parse_json
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.files import Record
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
-from oc_residual_gym.real.trials import ARMS, SUFFIX, read_trials
+from oc_residual_gym.real.trials import CONDITIONS, SUFFIX, read_trials
 
 POLICIES = ("base", "residual")
 
 
 def read_settings(folder: Path) -> Record:
-    """What the comparison in ``folder`` was. Raises ``LeaderboardError`` where it cannot be listed."""
+    """Settings of the comparison in ``folder``. Raises ``LeaderboardError`` if it cannot be listed."""
     path = folder / SETTINGS_FILE
     try:
         settings = parse_json(path.read_text("utf-8"))
@@ -38,43 +38,46 @@ def read_settings(folder: Path) -> Record:
 
 
 def count_trials(folder: Path, settings: Record) -> dict[str, dict[str, int]]:
-    """Successes and judged trials of both arms, as entry.json holds them.
+    """Successes and judged trials per condition, as entry.json holds them.
 
     Args:
-        folder: of the comparison.
-        settings: what :func:`read_settings` said.
+        folder: folder of the comparison.
+        settings: from :func:`read_settings`.
 
     Raises:
-        LeaderboardError: a file is no trial, or one of other policies; or trials are open, or judged twice.
+        LeaderboardError: a file is not a trial or is of other policies, or trials are open or judged twice.
     """
     try:
         trials = read_trials(folder / TRIALS)
         judged = [_judged(trial, settings) for trial in trials if trial["verdict"] != "invalid"]
-        counts = Counter((arm, seed) for arm, seed, _ in judged)
+        counts = Counter((condition, seed) for condition, seed, _ in judged)
     except (SettingsError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise LeaderboardError(f"{folder / TRIALS} cannot be read: {error}") from error
-    planned = {(arm, seed) for arm in ARMS for seed in range(settings["starts"])}
+    planned = {(condition, seed) for condition in CONDITIONS for seed in range(settings["starts"])}
     if still_open := planned - set(counts):
         raise LeaderboardError(f"{folder}: {len(still_open)} of {len(planned)} trials are open; the board lists all")
     if set(counts) != planned or max(counts.values()) > 1:
         raise LeaderboardError(f"{folder}: there are trials besides the {len(planned)} planned ones")
     return {
-        arm: {"successes": sum(success for a, _, success in judged if a == arm), "trials": settings["starts"]}
-        for arm in ARMS
+        condition: {
+            "successes": sum(success for other, _, success in judged if other == condition),
+            "trials": settings["starts"],
+        }
+        for condition in CONDITIONS
     }
 
 
 def _judged(trial: dict[str, Any], settings: Record) -> tuple[str, int, bool]:
-    """Arm, seed and success of a trial."""
+    """Condition, seed and success of a trial."""
     wanted = {"base": settings["hashes"]["base"] or ""}
-    if trial["arm"] == "residual":
+    if trial["condition"] == "residual":
         wanted["residual"] = settings["hashes"]["residual"] or ""
     for policy, sha256 in wanted.items():
         if trial[f"{policy}_sha256"] != sha256:
             raise ValueError(f"{trial['path'].name} was not run with the {policy} policy of {SETTINGS_FILE}")
     if trial["verdict"] not in ("success", "fail"):
         raise ValueError(f"{trial['path'].name} has the verdict {trial['verdict']!r}")
-    return trial["arm"], trial["seed"], trial["verdict"] == "success"
+    return trial["condition"], trial["seed"], trial["verdict"] == "success"
 
 
 def files_of(folder: Path) -> list[Path]:

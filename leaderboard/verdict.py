@@ -1,4 +1,4 @@
-"""What re-run rows say about an entry's claim."""
+"""Judge an entry's claim by its re-run rows."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from dataclasses import dataclass
 from scipy.stats import binomtest, hypergeom
 
 from leaderboard.entry import row_of
-from leaderboard.tracks import Cell
-from oc_residual_gym.evaluation.results import Record
+from leaderboard.tracks import BoardCell
+from oc_residual_gym.files import Record
 
 ACCEPTED, DEVIATING, REJECTED = "accepted", "deviating", "rejected"
 FLIP_RATE = 0.01
-"""Share of rows whose success may differ on another platform. Measured on 2,400 rows (six tasks, both worlds, "bc"
-alone and under its residual) with the C library, NumPy and Numba kept from AVX2, AVX-512 and FMA: none flipped, though
-up to 96 of 100 rows of a cell differed in other values. That is below 0.13 % with 95 % confidence; the rest is for what
-was left out: other kernels of ONNX Runtime, other OpenGL drivers."""
+"""Fraction of rows whose success may differ on another platform. Measured on 2,400 rows (six tasks, both domains, "bc"
+with and without its residual) with AVX2, AVX-512 and FMA disabled for the C library, NumPy and Numba: none flipped,
+though up to 96 of 100 rows of a cell differed in other values. So the rate is below 0.13 % with 95 % confidence; the
+margin is for what was not varied: kernels of ONNX Runtime, OpenGL drivers."""
 LEVEL = 0.01
-"""Of the tests whether there are more flips than that, and whether they favour the claim."""
+"""Significance level of the tests whether there are more flips than that, and whether they favour the claim."""
 FALSE_SHARES = (0.01, 0.05, 0.1)
-"""Shares of false rows in a cell for which the risk of a sample is stated."""
+"""Fractions of false rows in a cell for which the risk of a sample is stated."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Re-run rows of one cell beside the claimed ones."""
+class Rerun:
+    """Comparison of re-run rows with the claimed rows of one cell."""
 
-    cell: Cell
+    cell: BoardCell
     rows: int
     identical: int
-    """In all their values."""
+    """Rows that are identical in all values."""
     gained: int
-    """Claimed as a success, and a failure now."""
+    """Rows that are claimed as a success but failed now."""
     lost: int
-    """Claimed as a failure, and a success now."""
+    """Rows that are claimed as a failure but succeeded now."""
     claimed_successes: int
     successes: int
     example: str | None
@@ -47,17 +47,17 @@ class Finding:
 
     @property
     def record(self) -> Record:
-        """As a verification holds it."""
+        """The comparison as a verification record holds it."""
         counts = ("rows", "identical", "flips", "claimed_successes", "successes")
         return {"task": self.cell.task, "domain": self.cell.domain} | {name: getattr(self, name) for name in counts}
 
 
-def compare(cell: Cell, claimed: Sequence[Record], run: Sequence[Record]) -> Finding:
+def compare_rows(cell: BoardCell, claimed: Sequence[Record], run: Sequence[Record]) -> Rerun:
     """Compare the episodes ``run`` with those of their seeds among ``claimed``, both in the evaluator's form."""
     claims = {episode["seed"]: episode for episode in claimed}
     pairs = [(row_of(claims[episode["seed"]]), row_of(episode)) for episode in run]
     different = [(there, here) for there, here in pairs if there != here]
-    return Finding(
+    return Rerun(
         cell,
         len(pairs),
         len(pairs) - len(different),
@@ -69,40 +69,41 @@ def compare(cell: Cell, claimed: Sequence[Record], run: Sequence[Record]) -> Fin
     )
 
 
-def _difference(cell: Cell, there: Record, here: Record) -> str:
-    """How two rows of one seed differ, telling the weightiest value."""
+def _difference(cell: BoardCell, there: Record, here: Record) -> str:
+    """How two rows of one seed differ, in words; names the most important value."""
     key = next(key for key in ("success", "failure", *here) if there[key] != here[key])
     values = f"{key} {there[key]} claimed, {here[key]} found"
     return f"{cell.task} in {cell.domain}, seed {here['seed']}: {values}"
 
 
-def judge(findings: Sequence[Finding], same: bool) -> tuple[str, str]:
-    """Verdict on the claim, and the reason in words.
+def judge(reruns: Sequence[Rerun], same: bool) -> tuple[str, str]:
+    """The verdict on a claim, and the reason in words.
 
     Args:
-        findings: of all cells.
-        same: whether the rows were claimed on the platform on which they were run again.
+        reruns: the comparisons of all cells.
+        same: whether the claim is from the platform on which the rows were run again.
     """
-    rows = sum(finding.rows for finding in findings)
-    different = rows - sum(finding.identical for finding in findings)
+    rows = sum(rerun.rows for rerun in reruns)
+    different = rows - sum(rerun.identical for rerun in reruns)
     if not different:
         return ACCEPTED, f"all {rows} rows that were run again are identical"
-    example = next(finding.example for finding in findings if finding.example)
+    example = next(rerun.example for rerun in reruns if rerun.example)
     differ = f"{different} of {rows} rows differ ({example})"
     if same:
-        return REJECTED, f"{differ}, on the platform of the claim, where none may"
-    for finding in findings:
-        if binomtest(finding.flips, finding.rows, FLIP_RATE, "greater").pvalue < LEVEL:
-            cell = f"{finding.cell.task} in {finding.cell.domain}"
-            many = f"the success of {finding.flips} of {finding.rows} rows is another in {cell}"
+        return REJECTED, f"{differ}, but on the platform of the claim all must be identical"
+    for rerun in reruns:
+        if binomtest(rerun.flips, rerun.rows, FLIP_RATE, "greater").pvalue < LEVEL:
+            cell = f"{rerun.cell.task} in {rerun.cell.domain}"
+            many = f"the success of {rerun.flips} of {rerun.rows} rows differs in {cell}"
             return REJECTED, f"{differ}; {many}, more than the {FLIP_RATE:.1%} of other platforms explain"
-    gained, flips = sum(finding.gained for finding in findings), sum(finding.flips for finding in findings)
+    gained, flips = sum(rerun.gained for rerun in reruns), sum(rerun.flips for rerun in reruns)
     if flips and (p := binomtest(gained, flips, 0.5, "greater").pvalue) < LEVEL:
-        favour = f"{gained} of {flips} rows whose success is another favour the claim (sign test, p = {p:.1g})"
+        favour = f"{gained} of {flips} rows whose success differs favour the claim (sign test, p = {p:.1g})"
         return REJECTED, f"{differ}; {favour}, which chance does not explain"
     return DEVIATING, f"{differ}, {flips} in their success: within what another platform explains"
 
 
 def risk(total: int, rows: int) -> dict[str, float]:
-    """By share of false rows in a cell of ``total``: the chance that none of them is among ``rows`` random ones."""
+    """Fraction of false rows in a cell of ``total`` rows, to the chance that ``rows`` random ones include none of
+    them."""
     return {f"{share:g}": float(hypergeom.pmf(0, total, math.ceil(share * total), rows)) for share in FALSE_SHARES}

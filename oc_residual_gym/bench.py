@@ -18,11 +18,13 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from oc_residual_gym.evaluation.results import Record, machine, versions
+from oc_residual_gym.evaluation.provenance import machine, versions
+from oc_residual_gym.files import Record
+from oc_residual_gym.policies import exists_for
 from oc_residual_gym.registration import env_id
+from oc_residual_gym.states import Array
 from oc_residual_gym.worlds.render import POLICY_IMAGE_SIZE
 from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
 
@@ -59,8 +61,6 @@ _CONTROL = (
     | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
 )
 
-Array = NDArray[np.float64]
-
 
 def bench(tasks: Sequence[str]) -> Record:
     """Measure ``tasks``, then what does not depend on the task.
@@ -79,8 +79,8 @@ def bench(tasks: Sequence[str]) -> Record:
           included, of one world and of 64 together;
 
         and, where robosuite is installed, ``robosuite_ratio``, our Lift's steps per second over those of robosuite's
-        Lift with its Panda at 20 Hz; ``import_seconds`` and ``gymnasium_import_seconds``; ``make_seconds``, the slowest task's ``gym.make`` and
-        first reset. The last three are measured in fresh processes.
+        Lift with its Panda at 20 Hz; ``import_seconds`` and ``gymnasium_import_seconds``; ``make_seconds``, the slowest
+        task's ``gym.make`` and first reset. The last three are measured in fresh processes.
     """
     result: Record = {"tasks": [_bench_task(task) for task in tqdm(tasks, unit="task", disable=None)]}
     if find_spec("robosuite"):
@@ -98,15 +98,16 @@ def _bench_task(task: str) -> Record:
     core: Any = single.unwrapped.core  # type: ignore[attr-defined]
     rng = np.random.default_rng(0)
     resets, images, alone, together = [], [], [], []
-    core.render(0, "shoulder", POLICY_IMAGE_SIZE)  # makes the OpenGL context
+    core.simulation.render(0, "shoulder", POLICY_IMAGE_SIZE)  # makes the OpenGL context
     for seed in range(BLOCKS):
         resets.append(_seconds(single.reset, seed=seed))
         alone += _block(single, seed, rng, (STEPS, 7))
-        images.append(_seconds(core.render, 0, "shoulder", POLICY_IMAGE_SIZE))
+        images.append(_seconds(core.simulation.render, 0, "shoulder", POLICY_IMAGE_SIZE))
         together += _block(many, seed, rng, (STEPS_OF_WORLDS, WORLDS, 7))
     single.close()
     many.close()
-    rates = {base: _base_rates(task, base) for base in BASES}
+    bases = [base for base in BASES if exists_for(base, task)]
+    rates = {base: _base_rates(task, base) for base in bases}
     return {
         "task": task,
         "steps_per_second": 1.0 / median(step for step, _ in alone),
@@ -116,7 +117,7 @@ def _bench_task(task: str) -> Record:
         "overhead_us_n64": 1e6 / WORLDS * median(step - physics for step, physics in together),
         "reset_ms": 1e3 * median(resets),
         "image_ms": 1e3 * median(images),
-        **{name: rate for base in BASES for name, rate in rates[base].items()},
+        **{name: rate for base in bases for name, rate in rates[base].items()},
     }
 
 
@@ -145,7 +146,7 @@ def _block(env: Any, seed: int, rng: np.random.Generator, shape: tuple[int, ...]
     env.reset(seed=seed)
     seconds = [_seconds(env.step, action) for action in actions]
     # The same steps once more, for their states and controls: taking these down in between would have cost time.
-    world: SimWorld = env.unwrapped.core.simulation
+    world: SimWorld = env.unwrapped.core.mujoco
     env.reset(seed=seed)
     starts, controls = [], []
     for action in actions:

@@ -25,7 +25,7 @@ core = ResidualWorlds("Lift", 1)
 core.reset(np.zeros(1, int), [0])
 core.step(np.zeros((1, 7)))
 """
-_RENDER = _SIMULATE + 'assert core.render(0, "shoulder", (64, 64)).any()'
+_RENDER = _SIMULATE + 'assert core.simulation.render(0, "shoulder", (64, 64)).any()'
 
 
 @dataclass(frozen=True)

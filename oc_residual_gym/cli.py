@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from oc_residual_gym.engines import Engine
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.real import cli as real_commands
 from oc_residual_gym.registration import env_id
 
+TASK = 'name of a task, or "mypackage.module:MyTask"'
 DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipulation policy."
 
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"oc-residual {options.command}: {error}", file=sys.stderr)
         return 2
     if options.json:
-        from oc_residual_gym.evaluation.results import write_json
+        from oc_residual_gym.files import write_json
 
         write_json(options.json, result)
     return code
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     command("tasks", _tasks, "list the tasks: id, instruction, success rule, time limit")
 
     evaluate = command("evaluate", _evaluate, "run episodes of a base and a residual policy, and summarise them")
-    evaluate.add_argument("--task", default="all", help='name of a task, or "all"')
+    evaluate.add_argument("--task", default="all", help=f'{TASK}, or "all"')
     _add_policy_options(evaluate)
     evaluate.add_argument("--episodes", type=int, default=50, help="episodes a task: seeds 0 to N-1 of the split")
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results; resumes there")
@@ -67,10 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of table, plot and summary")
 
     bench = command("bench", _bench, "measure speed: steps, overhead above physics, resets, images, start-up")
-    bench.add_argument("--task", default="all", help='name of a task, or "all"')
+    bench.add_argument("--task", default="all", help=f'{TASK}, or "all"')
 
     render = command("render", _render, "draw one episode: a video (.mp4, .gif) or its first picture (.png)")
-    render.add_argument("--task", required=True, help="name of a task")
+    render.add_argument("--task", required=True, help=TASK)
     _add_policy_options(render)
     render.add_argument("--seed", type=int, default=0, help="seed of the episode in the split")
     render.add_argument("--step", type=int, default=0, help="control steps before the first picture")
@@ -93,7 +94,10 @@ def _add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argu
 
 
 def _add_policy_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", default="bc", help='"bc", "vla", "hold", "expert" or an .onnx file')
+    text = (
+        '"bc", "vla", "hold", "expert" or an .onnx file; by default "bc", and "hold" where there is none for the task'
+    )
+    parser.add_argument("--base", help=text)
     text = 'residual policy: "zero", "oracle", "trained", a .onnx file, or a folder with a TASK.onnx for each task'
     parser.add_argument("--residual", default="zero", help=text)
     parser.add_argument("--domain", default="nominal", help='physics: "nominal" or "twin"')
@@ -172,10 +176,12 @@ def _tasks(options: argparse.Namespace) -> Outcome:
 
 
 def _evaluate(options: argparse.Namespace) -> Outcome:
-    from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate, resolve_tasks
+    from oc_residual_gym.evaluation.evaluator import evaluate
+    from oc_residual_gym.evaluation.settings import EvaluationSettings, resolve_tasks
+    from oc_residual_gym.policies import DEFAULT_BASE
 
     settings = EvaluationSettings(
-        tasks=resolve_tasks(options.task),
+        tasks=resolve_tasks(options.task, options.base or DEFAULT_BASE),
         base=options.base,
         residual=options.residual,
         domain=options.domain,
@@ -201,18 +207,18 @@ def _compare(options: argparse.Namespace) -> Outcome:
 
 
 def _bench(options: argparse.Namespace) -> Outcome:
-    from oc_residual_gym.bench import bench, table
-    from oc_residual_gym.evaluation.evaluator import resolve_tasks
+    from oc_residual_gym.bench import BASES, bench, table
+    from oc_residual_gym.evaluation.settings import resolve_tasks
 
-    result = bench(resolve_tasks(options.task))
+    result = bench(resolve_tasks(options.task, BASES[0]))
     print(table(result), end="")
     return 0, result
 
 
 def _render(options: argparse.Namespace) -> Outcome:
-    from oc_residual_gym.evaluation.evaluator import EvaluationSettings
+    from oc_residual_gym.errors import RenderError
+    from oc_residual_gym.evaluation.settings import EvaluationSettings
     from oc_residual_gym.video import render_episode
-    from oc_residual_gym.worlds.render import RenderError
 
     settings = EvaluationSettings(
         (options.task,), options.base, options.residual, options.domain, options.errors, options.split
@@ -222,7 +228,7 @@ def _render(options: argparse.Namespace) -> Outcome:
     except RenderError as error:
         print(f"oc-residual render: {error}", file=sys.stderr)
         return 1, {"error": str(error)}
-    print(f"{options.out}: {count} picture{'s' if count > 1 else ''} of {options.task}, seed {options.seed}")
+    print(f"{options.out}: {count} picture{'s' if count > 1 else ''} of {settings.tasks[0]}, seed {options.seed}")
     return 0, {"file": str(options.out), "pictures": count, "seed": options.seed}
 
 

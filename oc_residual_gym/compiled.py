@@ -1,7 +1,7 @@
-"""Numba's ``njit`` with a disk cache that belongs to exactly these sources.
+"""Numba's ``njit`` with a disk cache that belongs to exactly what these sources mean.
 
 Numba's own cache watches only the file a function is in, not those whose functions it calls: after an update it would
-go on running what the package no longer says.
+go on running what the package no longer says. Other comments are no other meaning.
 """
 
 from __future__ import annotations
@@ -11,33 +11,47 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba import config
 
+from oc_residual_gym.syntax import file_hash
+
+PACKAGE = Path(__file__).parent
+SOURCES = "sources"
+"""A cache's file with the hashes of all sources that mean the same as those it was made from: to parse the package
+takes half a second, too long for every import."""
 KEPT = 4
 """Caches of other versions or checkouts that are not deleted."""
 
 
 def _cache_directory() -> Path:
     """A folder in the user's cache, or where that cannot be written in the system's temporary folder."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for file in sorted(package.rglob("*.py")):
-        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    files = sorted(PACKAGE.rglob("*.py"))
+    sources = _digest(files, lambda file: hashlib.sha256(file.read_bytes()).hexdigest())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for parent in (home, Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"):
-        folder = parent / "oc-residual-gym" / "compiled" / digest.hexdigest()[:16]
+        caches = parent / "oc-residual-gym" / "compiled"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = next((f.parent for f in caches.glob(f"*/{SOURCES}") if sources in f.read_text()), None)
+            if folder is None:
+                folder = caches / _digest(files, file_hash)[:16]
+                folder.mkdir(parents=True, exist_ok=True)
+                with open(folder / SOURCES, "a", encoding="ascii") as known:
+                    known.write(f"{sources}\n")
         except OSError:
             continue
         if os.access(folder, os.W_OK):
             return folder
     return Path(tempfile.mkdtemp(prefix="oc-residual-gym-"))
+
+
+def _digest(files: Iterable[Path], hash_of: Callable[[Path], str]) -> str:
+    lines = (f"{file.relative_to(PACKAGE).as_posix()} {hash_of(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _drop_old_caches(current: Path) -> None:
@@ -48,7 +62,7 @@ def _drop_old_caches(current: Path) -> None:
 
 _DIRECTORY = _cache_directory()
 _drop_old_caches(_DIRECTORY)
-if not any(_DIRECTORY.iterdir()):
+if not any(entry.is_dir() for entry in _DIRECTORY.iterdir()):
     print(f"oc-residual-gym: compiling for this version into {_DIRECTORY}, once, about 20 seconds", file=sys.stderr)
 
 

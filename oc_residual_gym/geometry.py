@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oc_residual_gym.compiled import njit
-
-Array = NDArray[np.float64]
+from oc_residual_gym.states import Array
 
 IDENTITY_QUATERNION = np.array([0.0, 0.0, 0.0, 1.0])
+WXYZ_FROM_XYZW, XYZW_FROM_WXYZ = [3, 0, 1, 2], [1, 2, 3, 0]
+"""Indices that bring quaternions into the order of MuJoCo, and back into ours."""
 
 # Left-multiplication matrix of a quaternion: L(a)[i, j] = _LEFT_SIGN[i, j] * a[_LEFT_INDEX[i, j]], a * b = L(a) b.
 _LEFT_INDEX = np.array([[3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 3, 2], [0, 1, 2, 3]])

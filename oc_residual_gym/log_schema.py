@@ -32,8 +32,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from oc_residual_gym.evaluation.results import write_bytes
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.files import write_bytes
+from oc_residual_gym.states import Array
 
 SCHEMA, VERSION = "oc-residual-teleop", 1
 DECIMALS = {"wrench": 2}

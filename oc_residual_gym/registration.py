@@ -1,30 +1,90 @@
-"""Gymnasium ids of the tasks. Importing this costs next to nothing: entry points are strings."""
+"""Gymnasium ids of the tasks. Importing this costs next to nothing: tasks and entry points are strings."""
 
-from gymnasium.envs.registration import register
+from __future__ import annotations
 
-MAX_EPISODE_STEPS = {
-    "Lift": 300,
-    "PickPlace": 500,
-    "Stack": 500,
-    "CloseDrawer": 500,
-    "StandCup": 500,
-    "PegInsert": 500,
-}
-"""Task to control steps (20 a second). A new task is one more line here and its file in ``tasks/``."""
+from typing import Any
+
+import gymnasium as gym
+
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.tasks import TASKS, import_task, resolve_task
+from oc_residual_gym.tasks.index import INDEX, Entry
 
 
 def env_id(task: str) -> str:
-    """Gymnasium id of a task."""
+    """Gymnasium id of the task with this name.
+
+    >>> env_id("Lift")
+    'OCResidual-Lift-v0'
+    """
     return f"OCResidual-{task}-v0"
 
 
 def register_envs() -> None:
-    """Register every task, single and vectorised."""
-    for task, steps in MAX_EPISODE_STEPS.items():
-        register(
-            id=env_id(task),
-            entry_point="oc_residual_gym.envs.residual_env:ResidualEnv",
-            vector_entry_point="oc_residual_gym.envs.vector_env:ResidualVectorEnv",
-            kwargs={"task": task},
-            max_episode_steps=steps,
-        )
+    """Register the tasks of the index, single and vectorised."""
+    for name, entry in INDEX.items():
+        _register(name, entry.max_episode_steps, name)
+
+
+def register_task(task: Any) -> str:
+    """Make a task of your own known under its name: to ``gym.make``, to the commands, and in ``tasks.TASKS``.
+
+    A class registered again, as a notebook's cell that runs twice does, takes the place of the former one.
+
+    Args:
+        task: a subclass of ``Task``, an instance of one, or "mypackage.module:MyTask".
+
+    Returns:
+        The Gymnasium id, ``OCResidual-<name>-v0``.
+
+    Raises:
+        SettingsError: it is not a task, lacks something, or another task has its name.
+    """
+    task = resolve_task(task)
+    lacking = [name for name in ("name", "instruction", "max_episode_steps") if not hasattr(task, name)]
+    if lacking:
+        raise SettingsError(f"the task {type(task).__qualname__} has no {', '.join(lacking)}")
+    name, source = task.name, _source(task)
+    known = INDEX.get(name)
+    if known is not None and known.shipped:
+        if task is not TASKS[name]:
+            raise SettingsError(f"this package has a task {name!r}: choose another name")
+        return env_id(name)
+    if known is not None and type(TASKS[name]).__module__ != type(task).__module__:
+        raise SettingsError(f"{type(TASKS[name]).__module__} has a task {name!r}: choose another name")
+    INDEX[name] = Entry(source, task.max_episode_steps, task=task)
+    # A string goes through JSON and into other processes.
+    _register(name, task.max_episode_steps, source or task)
+    return env_id(name)
+
+
+def task_name(task: Any) -> str:
+    """The name of ``task``, which ``TASKS`` then has: "module:Class", a class and an instance are registered first.
+
+    Raises:
+        SettingsError: there is no such task; the message lists those there are.
+    """
+    if isinstance(task, str) and ":" not in task:
+        return resolve_task(task).name
+    register_task(task)
+    return resolve_task(task).name
+
+
+def _source(task: Any) -> str:
+    """ "module:Class" from which another process makes the same task; "" where there is none."""
+    source = f"{type(task).__module__}:{type(task).__qualname__}"
+    try:
+        return source if import_task(source) is type(task) and not vars(task) else ""
+    except SettingsError:
+        return ""
+
+
+def _register(name: str, max_episode_steps: int, task: Any) -> None:
+    gym.registry.pop(env_id(name), None)  # which would warn
+    gym.register(
+        id=env_id(name),
+        entry_point="oc_residual_gym.envs.residual_env:ResidualEnv",
+        vector_entry_point="oc_residual_gym.envs.vector_env:ResidualVectorEnv",
+        kwargs={"task": task},
+        max_episode_steps=max_episode_steps,
+    )

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings
-from oc_residual_gym.evaluation.results import write_bytes
-from oc_residual_gym.policies.residual import load_residual
+from oc_residual_gym.errors import SettingsError, one_of
+from oc_residual_gym.evaluation.settings import EvaluationSettings
+from oc_residual_gym.files import write_bytes
+from oc_residual_gym.identity import own_copy
+from oc_residual_gym.residuals import load_residual
+from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
 from oc_residual_gym.worlds.render import CAMERAS
 
 Picture = NDArray[np.uint8]
@@ -52,11 +53,10 @@ def render_episode(
         RenderError: if this machine cannot make pictures.
     """
     check_suffix(out, (PICTURE_SUFFIX, *VIDEO_RATES))
-    if camera not in CAMERAS:
-        raise SettingsError(f"unknown camera {camera!r}: choose one of {', '.join(CAMERAS)}")
+    one_of("camera", camera, CAMERAS)
     stride = round(CONTROL_FREQUENCY / VIDEO_RATES.get(out.suffix, CONTROL_FREQUENCY))
     pictures = (
-        core.render(0, camera, size, "full")
+        core.simulation.render(0, camera, size, "full")
         for core in episode(settings, seed)
         if core.steps[0] >= step and (core.steps[0] - step) % stride == 0
     )
@@ -88,13 +88,13 @@ def episode(settings: EvaluationSettings, seed: int) -> Iterator[ResidualWorlds]
     core = ResidualWorlds(
         task,
         1,
-        base_policy=settings.base,
+        base_policy=own_copy(settings.base),
         domain=settings.domain,
         errors=settings.errors,
         split=settings.split,
         max_episode_steps=TASKS[task].max_episode_steps,
     )
-    residual = load_residual(settings.residual, task, settings.base)
+    residual = load_residual(own_copy(settings.residual), task, settings.base)
     world = np.zeros(1, dtype=np.int64)
     try:
         try:

@@ -2,14 +2,10 @@
 
 import pytest
 
-from oc_residual_gym.registration import MAX_EPISODE_STEPS, env_id
-
-TASK_NAMES = tuple(MAX_EPISODE_STEPS)
+from oc_residual_gym.tasks import SHIPPED_TASKS
+from oc_residual_gym.testing.tasks import parametrize_tasks
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that takes a ``task`` or an ``id`` runs for each registered task."""
-    if "task" in metafunc.fixturenames:
-        metafunc.parametrize("task", TASK_NAMES)
-    if "registered_id" in metafunc.fixturenames:
-        metafunc.parametrize("registered_id", [env_id(name) for name in TASK_NAMES])
+    """Every test that takes a ``task`` or a ``registered_id`` runs for each task of this package."""
+    parametrize_tasks(metafunc, SHIPPED_TASKS)

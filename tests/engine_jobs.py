@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 
 
 def square(number: int) -> int:

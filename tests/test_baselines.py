@@ -14,8 +14,8 @@ import pytest
 from demos_replay.demo import Demo
 from demos_replay.writers.robomimic import write_demos
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation.results import write_json
-from oc_residual_gym.policies.onnx_policy import OnnxFile
+from oc_residual_gym.files import write_json
+from oc_residual_gym.policies.onnx_policy import load_onnx
 from oc_residual_gym.tasks import TASKS
 
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
@@ -134,7 +134,7 @@ def test_training_survives_a_kill_and_its_file_acts(
     data = str(files["plain" if base == "bc" else "visual"])
     task = "Lift" if base == "bc" else "all"
     # The visual file has two of the six tasks.
-    monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.TASKS", {t: TASKS[t] for t in ("Lift", "PegInsert")})
+    monkeypatch.setattr("oc_residual_gym.evaluation.settings.TASKS", {t: TASKS[t] for t in ("Lift", "PegInsert")})
     monkeypatch.setattr(vla, "SCHEDULE", training.Schedule(steps=4, batch=4, learning_rate=1e-3))
 
     def command(out: Path) -> list[str]:
@@ -160,7 +160,7 @@ def test_training_survives_a_kill_and_its_file_acts(
     report = json.loads((tmp_path / "cut" / f"{name}.json").read_text())
     assert report["onnx_difference"] < 1e-5
     assert report["failed_replays"]["Lift"] == 1
-    metadata = OnnxFile(path).metadata
+    metadata = load_onnx(path).metadata
     assert json.loads(metadata["data"]) == report["data"]
     assert "--seed" not in metadata["command"] and metadata["seed"] == "0"
     assert (tmp_path / "cut" / name / "loss.png").exists()
@@ -218,12 +218,12 @@ def evaluation(
     folder: Path, policy: Path, changes: dict[str, Any] | None = None, tasks: tuple[str, ...] = ("Lift",)
 ) -> str:
     """Folder of a finished evaluation of ``policy``: 5 of 10 episodes succeed in each task."""
-    conditions = {"base": "bc", "residual": "zero", "domain": "nominal", "errors": "paper", "split": "test"}
+    scenario = {"base": "bc", "residual": "zero", "domain": "nominal", "errors": "paper", "split": "test"}
     counts = {"episodes": 10, "successes": 5, "failures": {"no_lift": 4, "not_held": 1}}
     rate = {"success_rate": 0.5, "ci_low": 0.25, "ci_high": 0.75}
     report = json.loads(policy.with_suffix(".json").read_text())
     summary = {
-        "cells": [{"task": task} | conditions | counts | rate | (changes or {}) for task in tasks],
+        "cells": [{"task": task} | scenario | counts | rate | (changes or {}) for task in tasks],
         "hashes": {"base": dict.fromkeys(tasks, report["sha256"]), "simulation": "b" * 64},
         "commit": "c" * 40,
         "command": f"oc-residual evaluate --out {folder.name}",

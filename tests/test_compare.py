@@ -21,10 +21,10 @@ from oc_residual_gym.evaluation.pairing import paired_rates
 from oc_residual_gym.tasks import PAPER_TASKS, TASKS
 
 QUICK = ("Lift", "CloseDrawer")
-CONDITIONS = ("nominal, paper", "twin, tracker")
+SCENARIOS = ("nominal, paper", "twin, tracker")
 SIDES = ("base", "residual", "oracle")
 EPISODES = 2
-ROWS = len(CONDITIONS) * len(SIDES) * len(QUICK) * EPISODES
+ROWS = len(SCENARIOS) * len(SIDES) * len(QUICK) * EPISODES
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def episodes_of(folder: Path, residual: str) -> list[dict]:
     return [episode for episode in map(json.loads, lines) if episode["residual"] == residual]
 
 
-def test_the_table_has_a_row_for_each_condition_and_task(finished: tuple[Path, str, str]) -> None:
+def test_the_table_has_a_row_for_each_scenario_and_task(finished: tuple[Path, str, str]) -> None:
     folder, output, _ = finished
     lines = [[entry.strip() for entry in line.strip("|\n").split("|")] for line in output.splitlines() if "|" in line]
     assert lines[0] == ["world, pose errors", "task", *SIDES, "residual - base"]
-    expected = [[condition, task] for condition in CONDITIONS for task in (*QUICK, "these 2 tasks")]
+    expected = [[scenario, task] for scenario in SCENARIOS for task in (*QUICK, "these 2 tasks")]
     assert [line[:2] for line in lines[2:]] == expected
     differences = read(folder)["differences"]
     for line, row in zip(lines[2:], differences, strict=True):
@@ -91,7 +91,7 @@ def test_everything_is_written_and_said_where(finished: tuple[Path, str, str], z
 
 def test_the_summary_has_the_evaluators_form(finished: tuple[Path, str, str], zeros: Path) -> None:
     summary = read(finished[0])
-    assert len(summary["cells"]) == len(CONDITIONS) * len(SIDES) * len(QUICK)
+    assert len(summary["cells"]) == len(SCENARIOS) * len(SIDES) * len(QUICK)
     assert {cell["residual"] for cell in summary["cells"]} == {"zero", "oracle", str(zeros)}
     assert all(cell["episodes"] == EPISODES for cell in summary["cells"])
     assert set(summary["hashes"]) == {"base", "residual", "simulation"}
@@ -162,7 +162,7 @@ def test_what_is_there_is_kept_beside_other_numbers_of_episodes_and_other_polici
         write_residual(changed / "CloseDrawer.onnx", worlds.observation_layout[-1].stop, scale)
         run.clear()
         assert compare(changed, out, EPISODES, "--task", "CloseDrawer") == 0
-        assert len(run) == len(CONDITIONS) * EPISODES  # of the residual; base and oracle were there
+        assert len(run) == len(SCENARIOS) * EPISODES  # of the residual; base and oracle were there
         assert all((episode["correction_mm"] > 0.0) == (scale > 0.0) for episode in run)
 
 

@@ -17,11 +17,14 @@ import pytest
 from engine_jobs import fail, fail_beside, kill_worker, run_and_be_killed_once, square, wait_for
 
 from oc_residual_gym import cli
-from oc_residual_gym.engines import Engine, EngineError, WorkerError
+from oc_residual_gym.engines import Engine
 from oc_residual_gym.engines.cluster import RayEngine
 from oc_residual_gym.engines.local import LocalEngine
-from oc_residual_gym.evaluation import SettingsError, evaluator
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, check_identity, evaluate
+from oc_residual_gym.errors import EngineError, SettingsError, WorkerError
+from oc_residual_gym.evaluation import shards
+from oc_residual_gym.evaluation.evaluator import evaluate
+from oc_residual_gym.evaluation.settings import EvaluationSettings
+from oc_residual_gym.evaluation.shards import check_identity
 
 SETTINGS = EvaluationSettings(("Lift", "CloseDrawer"), base="expert", episodes=4)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra [cluster]")
@@ -153,22 +156,22 @@ def test_a_worker_that_would_run_something_else_is_refused(tmp_path: Path) -> No
     other["versions"]["mujoco"] = "0.1"
     other["hashes"]["residual"]["Lift"] = "0" * 64
     with pytest.raises(WorkerError) as told:
-        evaluator._run_shard(evaluator._Shard(SETTINGS, (("Lift", 0),), 1, 1, other))
+        shards._run_shard(shards._Shard(SETTINGS, (("Lift", 0),), 1, 1, other))
     for part in (socket.gethostname(), "would not run Lift", "version of mujoco", "0.1 here", "residual policy: None"):
         assert part in str(told.value)
 
     lost = replace(SETTINGS)
     object.__setattr__(lost, "base", str(tmp_path / "only_here.onnx"))  # as it is where the file is not
     with pytest.raises(WorkerError, match=r"(?s)a worker on .* lacks what.*no policy file .*only_here.onnx"):
-        evaluator._run_shard(evaluator._Shard(lost, (("Lift", 0),), 1, 1, identity))
+        shards._run_shard(shards._Shard(lost, (("Lift", 0),), 1, 1, identity))
 
 
 def test_shards_are_of_one_task_and_leave_out_nothing() -> None:
     rows = [(task, seed) for task, count in (("Lift", 50), ("Stack", 1), ("StandCup", 24)) for seed in range(count)]
-    shards = list(evaluator._cut(rows, 24))
-    assert [row for shard in shards for row in shard] == rows
-    assert [len(shard) for shard in shards] == [16, 17, 17, 1, 24]
-    assert all(len({task for task, _ in shard}) == 1 for shard in shards)
+    parts = list(shards._cut(rows, 24))
+    assert [row for part in parts for row in part] == rows
+    assert [len(part) for part in parts] == [16, 17, 17, 1, 24]
+    assert all(len({task for task, _ in part}) == 1 for part in parts)
 
 
 @needs_ray

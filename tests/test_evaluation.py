@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from oc_residual_gym.engines.local import LocalEngine
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.comparison import compare
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate
-from oc_residual_gym.evaluation.results import cells
+from oc_residual_gym.evaluation.episodes import cells
+from oc_residual_gym.evaluation.evaluator import evaluate
+from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
+from oc_residual_gym.perception.errors import MODELS, PoseErrorModel
+from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.domains import DOMAINS, Domain
 
 SETTINGS = EvaluationSettings(tasks=("Lift", "CloseDrawer"), base="expert", episodes=4)
 
@@ -67,7 +75,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(finished: Path, tmp_path: P
 
 def test_a_finished_run_is_not_run_again(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.ResidualWorlds", None)
+    monkeypatch.setattr("oc_residual_gym.evaluation.rollout.ResidualWorlds", None)
     evaluate(SETTINGS, tmp_path)
     assert (tmp_path / "episodes.jsonl").read_bytes() == (finished / "episodes.jsonl").read_bytes()
 
@@ -135,7 +143,7 @@ def failing(actions: np.ndarray, core: ResidualWorlds) -> np.ndarray:
 def test_a_residual_that_returns_no_action_is_named_with_its_episode(
     odd: Callable, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("oc_residual_gym.evaluation.evaluator.load_residual", lambda *_: OddResidual(odd))
+    monkeypatch.setattr("oc_residual_gym.evaluation.rollout.load_residual", lambda *_: OddResidual(odd))
     with pytest.raises(SettingsError) as error:
         evaluate(SETTINGS, tmp_path, worlds=3)
     assert str(error.value) == f"residual policy 'odd' {told}"
@@ -149,7 +157,7 @@ def test_what_a_residual_says_of_an_episode_that_is_over_does_not_matter(
         return actions
 
     monkeypatch.setattr(
-        "oc_residual_gym.evaluation.evaluator.load_residual", lambda *_: OddResidual(nan_where_it_is_over)
+        "oc_residual_gym.evaluation.rollout.load_residual", lambda *_: OddResidual(nan_where_it_is_over)
     )
     evaluate(SETTINGS, tmp_path, worlds=3)
     wanted = [episode["steps"] for episode in episodes_of(finished)]
@@ -159,6 +167,97 @@ def test_what_a_residual_says_of_an_episode_that_is_over_does_not_matter(
 def test_other_settings_do_not_mix_into_a_folder(finished: Path) -> None:
     with pytest.raises(SettingsError, match=r"(?s)other settings.*domain: nominal there, twin now"):
         evaluate(EvaluationSettings(SETTINGS.tasks, base="expert", domain="twin", episodes=4), finished)
+
+
+class Nudge:
+    """A residual policy with a setting and a memory, and neither name nor hash."""
+
+    def __init__(self, size: float):
+        self.action = np.full(7, size)
+        self.steps = 0
+
+    def reset(self, core: ResidualWorlds, worlds: np.ndarray) -> None:
+        """Nothing to forget."""
+
+    def act(self, core: ResidualWorlds) -> np.ndarray:
+        self.steps += 1
+        return np.tile(self.action, (core.num_worlds, 1))
+
+
+class Push(Nudge):
+    """The same, but for its code."""
+
+    def act(self, core: ResidualWorlds) -> np.ndarray:
+        return np.abs(super().act(core))
+
+
+def wait(view: PolicyView) -> np.ndarray:
+    return np.repeat(view.previous_target[:, None], 16, axis=1)
+
+
+def wait_and_open(view: PolicyView) -> np.ndarray:
+    return np.concatenate([wait(view)[..., :7], np.ones((len(view.worlds), 16, 1))], axis=-1)
+
+
+HEAVY = Domain(object_mass=(1.0, 3.0), latency=(0, 4), inference_pause=(0, 2))
+BLIND = PoseErrorModel(loss=0.5, stay_lost=0.5)
+OBJECTS = {
+    "base": (wait, wait_and_open),
+    "residual": (Nudge(0.2), Nudge(0.3), Push(0.2)),
+    "domain": (HEAVY, replace(HEAVY, object_mass=(1.0, 2.0)), "twin"),
+    "errors": (BLIND, replace(BLIND, loss=0.4), "paper"),
+}
+
+
+def test_objects_are_evaluated_in_place_of_names(tmp_path: Path) -> None:
+    settings = EvaluationSettings(("Lift",), episodes=4, **{kind: objects[0] for kind, objects in OBJECTS.items()})
+    identity = settings.identity
+    evaluate(settings, tmp_path, worlds=2)
+    assert settings.identity == identity  # nothing that the policies remember is a part of it
+    for record in (*episodes_of(tmp_path), json.loads((tmp_path / "settings.json").read_text())):
+        assert (record["base"], record["residual"]) == ("wait", "Nudge")
+        assert re.fullmatch("domain-[0-9a-f]{8}", record["domain"]) and re.fullmatch(
+            "errors-[0-9a-f]{8}", record["errors"]
+        )
+    assert json.loads((tmp_path / "settings.json").read_text()) == json.loads(json.dumps(identity))
+
+    whole = (tmp_path / "episodes.jsonl").read_bytes()
+    (tmp_path / "episodes.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    (tmp_path / "summary.json").unlink()
+    evaluate(copy.deepcopy(settings), tmp_path, engine=None)
+    assert (tmp_path / "episodes.jsonl").read_bytes() == whole
+
+    for kind, (_, *others) in OBJECTS.items():
+        for other in others:
+            with pytest.raises(SettingsError, match="other settings"):
+                evaluate(replace(settings, **{kind: other}), tmp_path)
+
+
+def test_workers_run_the_same_objects(tmp_path: Path) -> None:
+    settings = EvaluationSettings(("Lift",), wait, Nudge(0.2), HEAVY, BLIND, episodes=4)
+    evaluate(settings, tmp_path / "here")
+    with LocalEngine(2) as engine:
+        evaluate(settings, tmp_path / "there", engine=engine)
+    assert (tmp_path / "there" / "episodes.jsonl").read_bytes() == (tmp_path / "here" / "episodes.jsonl").read_bytes()
+
+
+def test_an_object_with_a_shipped_content_has_the_shipped_name() -> None:
+    settings = EvaluationSettings(
+        ("Lift",), "expert", domain=replace(DOMAINS["twin"]), errors=replace(MODELS["tracker"])
+    )
+    assert settings.identity == EvaluationSettings(("Lift",), "expert", domain="twin", errors="tracker").identity
+
+
+def test_a_policy_whose_content_cannot_be_told_needs_a_hash(tmp_path: Path) -> None:
+    nudge = Nudge(0.2)
+    nudge.file = open(__file__)  # noqa: SIM115
+    with (
+        nudge.file,
+        pytest.raises(SettingsError, match=r"what 'Nudge' is \(cannot pickle.*give it an attribute `hash`"),
+    ):
+        evaluate(EvaluationSettings(("Lift",), "hold", nudge, episodes=1), tmp_path)
+    nudge.hash = "version 1"
+    assert EvaluationSettings(("Lift",), "hold", nudge).hashes["residual"] == {"Lift": "version 1"}
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
@@ -183,7 +282,7 @@ def test_summary_counts_the_episodes(finished: Path) -> None:
         if successes:
             assert cell["mean_steps"] == np.mean([episode["steps"] for episode in successes])
     assert summary["command"] == "a command"
-    assert {"mujoco", "numpy", "oc-residual-gym"} <= set(summary["versions"])
+    assert set(summary["versions"]) == {"python", "mujoco", "numba", "numpy", "onnxruntime", "scipy"}
     assert set(summary["hashes"]) == {"base", "residual", "simulation"}
     assert summary["hashes"]["base"] == summary["hashes"]["residual"] == {"CloseDrawer": None, "Lift": None}
     assert summary["machine"]["cores"] >= 1
@@ -228,6 +327,7 @@ def test_the_oracle_corrects_the_base(tmp_path: Path) -> None:
         ({"base": "wish"}, "expert"),
         ({"residual": "wish"}, "oracle"),
         ({"residual": "missing.onnx"}, "missing.onnx"),
+        ({"residual": object()}, "no methods reset and act"),
         ({"residual": "trained", "base": "hold"}, "no residual 'trained-v0' for Lift on base policy 'hold'"),
         ({"episodes": 501, "split": "test"}, "500"),
         ({"episodes": 0}, "at least 1|1 to 500"),

@@ -13,9 +13,11 @@ from policy_files import write_residual
 from baselines import film
 from baselines.cli import main
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, evaluate
+from oc_residual_gym.errors import RenderError
+from oc_residual_gym.evaluation.evaluator import evaluate
+from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.worlds import render
-from oc_residual_gym.worlds.render import RenderError, gl_context, shared_renderer
+from oc_residual_gym.worlds.render import gl_context, shared_renderer
 
 SIZE = (60, 160)
 EPISODES = 2

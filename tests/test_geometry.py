@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym import geometry
-from oc_residual_gym.geometry import Array
+from oc_residual_gym.states import Array
 
 WORLDS = 64
 

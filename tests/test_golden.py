@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from oc_residual_gym.evaluation.results import machine
+from oc_residual_gym.evaluation.provenance import machine
 
 FOLDER = Path(__file__).parent / "golden"
 sys.path.insert(0, str(FOLDER))
@@ -36,7 +36,7 @@ def test_compiled_model_is_the_recorded_one(task: str) -> None:
 @pytest.mark.parametrize("case", TRAJECTORIES["trajectories"])
 def test_trajectory_is_the_recorded_one(case: str) -> None:
     recorded, found = TRAJECTORIES["trajectories"][case], trajectory(*case.split(", "))
-    # Another C library or processor rounds sine and cosine otherwise, so the bits may differ there: then the end counts.
+    # Another C library or processor rounds sine and cosine otherwise: where bits differ there, the end counts.
     if found["sha256"] != recorded["sha256"] and not _recorded_here():
         np.testing.assert_allclose(found["critic_state"], recorded["critic_state"], atol=TOLERANCE)
     else:

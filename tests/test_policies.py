@@ -12,11 +12,12 @@ import pytest
 from policy_files import write_onnx, write_residual
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.policies import load_base_policy, residual_policy
-from oc_residual_gym.policies.residual import load_residual, tasks_with_residual
+from oc_residual_gym.errors import RenderError
+from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, SHIPPED
+from oc_residual_gym.residuals import load_residual, residual_policy, tasks_with_residual
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.render import RenderError, gl_context
+from oc_residual_gym.worlds.render import gl_context
 
 
 def counting_policy(view):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +17,23 @@ pytest.importorskip("onnx", reason="needs the extra [train]")
 
 from baselines import BaselineError  # noqa: E402
 from baselines.cli import main  # noqa: E402
-from baselines.residual import ALGORITHMS, checkpoints  # noqa: E402
+from baselines.residual import checkpoints  # noqa: E402
 from baselines.residual import settings as settings_module  # noqa: E402
-from baselines.residual.algorithms import CLASSES, make_model  # noqa: E402
+from baselines.residual.algorithms import ALGORITHMS, load_algorithm  # noqa: E402
 from baselines.residual.privileged import privileged, privileged_size  # noqa: E402
 from baselines.residual.settings import load_settings  # noqa: E402
+from baselines.residual.train import TrainResidualRequest, _identity  # noqa: E402
 from baselines.residual.worlds import TrainingWorlds  # noqa: E402
 from oc_residual_gym.envs.actions import ResidualScales, compose  # noqa: E402
-from oc_residual_gym.evaluation import results  # noqa: E402
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, run_rows  # noqa: E402
-from oc_residual_gym.evaluation.results import write_json, write_text  # noqa: E402
+from oc_residual_gym.evaluation.rollout import run_rows  # noqa: E402
+from oc_residual_gym.evaluation.settings import EvaluationSettings  # noqa: E402
+from oc_residual_gym.files import (  # noqa: E402
+    alone,
+    write_json,
+    write_text,
+)
 from oc_residual_gym.perception.errors import MODELS  # noqa: E402
-from oc_residual_gym.policies.onnx_policy import OnnxResidual  # noqa: E402
+from oc_residual_gym.residuals.onnx import OnnxResidual  # noqa: E402
 
 SMALL = {
     "ppo": "n_steps = 8\nbatch_size = 16",
@@ -92,7 +99,7 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
     assert not (out / "report.json").exists() and not (out / "policy.onnx").exists()
     if algorithm != "ppo":
         worlds = make_worlds(worlds=4)
-        loaded = checkpoints.load(CLASSES[algorithm], worlds, out)
+        loaded = checkpoints.load(load_algorithm(algorithm), worlds, out)
         assert loaded is not None
         buffer = loaded[0].replay_buffer  # type: ignore[attr-defined]
         assert buffer.pos == done / 4
@@ -110,7 +117,7 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
     assert list((out / "tensorboard").iterdir()) and (out / "learning_curve.png").stat().st_size > 0
 
     (checkpoint,) = out.glob("checkpoint-*")
-    model = CLASSES[algorithm].load(checkpoint / "model.zip", device="cpu")
+    model = load_algorithm(algorithm).model.load(checkpoint / "model.zip", device="cpu")
     policy = OnnxResidual(out / "policy.onnx")
     fields = make_worlds().observation_layout
     policy.check([f.name for f in fields], fields[-1].stop)
@@ -130,7 +137,7 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
 def test_a_folder_in_which_another_process_trains_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with results.alone(tmp_path / "out"):
+    with alone(tmp_path / "out"):
         assert train("sac", tmp_path / "out") == 2
     assert f"another process is at work in {tmp_path / 'out'}" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("checkpoint-*"))
@@ -167,7 +174,7 @@ def test_corrections_cost_as_much_as_the_settings_say() -> None:
 def test_training_starts_at_the_base_policy(algorithm: str) -> None:
     settings = load_settings(algorithm, "PegInsert", "bc")
     worlds = make_worlds("PegInsert")
-    model = make_model(settings, worlds, seed=0)
+    model = load_algorithm(algorithm).make(settings, worlds, seed=0)
     observation = worlds.reset()
     deterministic, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
     assert not deterministic.any()
@@ -185,7 +192,7 @@ def test_training_starts_at_the_base_policy(algorithm: str) -> None:
 def test_critics_learn_first_and_the_actor_after_them(algorithm: str) -> None:
     settings = load_settings(algorithm, "CloseDrawer", "bc")
     worlds = make_worlds(worlds=4)
-    model = make_model(settings, worlds, seed=0)
+    model = load_algorithm(algorithm).make(settings, worlds, seed=0)
     observation = worlds.reset()
     acted = []
     for _ in range(40):
@@ -196,6 +203,28 @@ def test_critics_learn_first_and_the_actor_after_them(algorithm: str) -> None:
     worlds.close()
     assert [moved for updates, moved in acted if updates < 2] and not any(moved for n, moved in acted if n < 2)
     assert acted[-1][1]
+
+
+def test_an_algorithm_is_one_file_and_its_settings() -> None:
+    folder = settings_module.FOLDER.parent
+    shared = {"__init__", "base"}
+    assert {file.stem for file in (folder / "algorithms").glob("*.py")} - shared == set(ALGORITHMS)
+    assert {file.stem for file in settings_module.FOLDER.glob("*.toml")} == set(ALGORITHMS)
+
+
+def test_listing_the_algorithms_imports_no_torch() -> None:
+    code = "import sys; from baselines.residual.algorithms import ALGORITHMS; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_training_depends_on_the_code_of_its_own_algorithm(algorithm: str) -> None:
+    request = TrainResidualRequest("Lift", "hold", algorithm, seed=0, out=Path("out"), command="")
+    settings = load_settings(algorithm, "Lift", "hold")
+    code = _identity(request, settings, EvaluationSettings(("Lift",), "hold"))["code"]
+    parts = ("algorithms/base", f"algorithms/{algorithm}", "privileged", "worlds")
+    assert {f"baselines/residual/{part}.py" for part in parts} <= set(code)
+    assert not {f"baselines/residual/algorithms/{other}.py" for other in ALGORITHMS if other != algorithm} & set(code)
 
 
 def test_every_task_and_base_has_settings(task: str) -> None:
@@ -239,7 +268,7 @@ def test_worlds_show_the_critics_more_than_the_policy(task: str) -> None:
     worlds.seed(3)
     observation = worlds.reset()
     np.testing.assert_array_equal(observation[:, :size], np.concatenate([core.observation for core in cores]))
-    cores[0].max_episode_steps = 2
+    cores[0]._judge._max_steps = 2
     actions = np.ones((2, 7), np.float32)
     before = [core.base_target.copy() for core in cores]
     observation, _, dones, _ = worlds.step(actions)
@@ -267,7 +296,7 @@ def test_critics_see_what_the_actor_does_not() -> None:
     worlds = make_worlds("PegInsert")
     hidden = worlds.observation_layout[-1].stop
     for algorithm in ALGORITHMS:
-        model = make_model(load_settings(algorithm, "PegInsert", "bc"), worlds, seed=0)
+        model = load_algorithm(algorithm).make(load_settings(algorithm, "PegInsert", "bc"), worlds, seed=0)
         with torch.no_grad():  # away from the zero that it starts with
             layer = model.policy.action_net if algorithm == "ppo" else list(model.policy.actor.children())[-1]  # type: ignore[union-attr]
             for parameter in layer.parameters():  # type: ignore[union-attr]

@@ -14,6 +14,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW
 from oc_residual_gym.policies.expert import follow
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.tasks import TASKS
@@ -33,7 +34,6 @@ from robosuite.wrappers import DataCollectionWrapper, GymWrapper
 Poses = Mapping[str, np.ndarray]
 OPEN, CLOSE = -1.0, 1.0
 """The last entry of an action."""
-WXYZ = [3, 0, 1, 2]
 
 
 def make(task: str, **options) -> OCResidual:
@@ -61,7 +61,7 @@ def stay(env: OCResidual, steps: int) -> None:
 
 
 def move_object(env: OCResidual, name: str, pose: np.ndarray) -> None:
-    env.sim.data.set_joint_qpos(f"{name}_joint0", np.concatenate([pose[:3], pose[3:][WXYZ]]))
+    env.sim.data.set_joint_qpos(f"{name}_joint0", np.concatenate([pose[:3], pose[3:][WXYZ_FROM_XYZW]]))
     env.sim.data.set_joint_qvel(f"{name}_joint0", np.zeros(6))
     env.sim.forward()
 

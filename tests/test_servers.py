@@ -16,12 +16,12 @@ from scipy.spatial.transform import Rotation
 
 import oc_residual_gym  # noqa: F401
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.errors import BasePolicyError
 from oc_residual_gym.policies import load_base_policy
-from oc_residual_gym.policies.base import BasePolicyError
 from oc_residual_gym.policies.server import COLUMNS, parse_address, state_columns, targets_from_actions
 from oc_residual_gym.tasks import TASKS
 
-image_tools = pytest.importorskip("openpi_client.image_tools", reason="needs the extra [dev]")
+image_tools = pytest.importorskip("openpi_client.image_tools", reason="needs the extra [openpi], which wants numpy < 2")
 pytest.importorskip("websockets", reason="needs the extra [servers]")
 pytest.importorskip("zmq", reason="needs the extra [servers]")
 
@@ -118,7 +118,7 @@ def test_openpi_server_is_sent_what_its_own_client_library_would_send(serve, tmp
     sent = msgpack_numpy.unpackb((tmp_path / "request").read_bytes())
     assert set(sent) == {"observation/image", "observation/wrist_image", "observation/state", "prompt"}
     for key, camera in {"observation/image": "shoulder", "observation/wrist_image": "wrist"}.items():
-        image = core.render(0, camera, (128, 128))
+        image = core.simulation.render(0, camera, (128, 128))
         assert image.any()
         np.testing.assert_array_equal(sent[key], image_tools.resize_with_pad(image, 224, 224))
     check_state(core, sent["observation/state"])
@@ -133,7 +133,7 @@ def test_gr00t_server_is_sent_what_its_modality_configuration_asks_for(serve, tm
     assert request["endpoint"] == "get_action" and request["data"]["options"] is None
     sent = request["data"]["observation"]
     for camera in ("shoulder", "wrist"):
-        np.testing.assert_array_equal(sent["video"][camera][0, 0], core.render(0, camera, (128, 128)))
+        np.testing.assert_array_equal(sent["video"][camera][0, 0], core.simulation.render(0, camera, (128, 128)))
     check_state(core, np.concatenate([sent["state"][key][0, 0] for key in STATE]))
     assert sent["language"] == {"annotation.human.task_description": [[core.task.instruction]]}
 
@@ -193,7 +193,7 @@ BAD_ANSWERS = {
     "garbage": "cannot be read",
     "objects": "cannot be read",  # arrays of Python objects, which would have to be unpickled
     "hang": "no answer in 1 s",
-    "nan": "no poses",
+    "nan": "not poses",
     "narrow": "wanted are",
     "velocities": "far from unit length",
     "short": "4 targets where 16 are executed",

@@ -8,59 +8,15 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.domains import EpisodePhysics, sample_physics
-from oc_residual_gym.worlds.scene import build_scene
+from oc_residual_gym.worlds.domains import DOMAINS, Domain, EpisodePhysics, domain_of
 from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
 
 
 def hold(worlds: ResidualWorlds, steps: int) -> None:
     for _ in range(steps):
         worlds.step(np.zeros((worlds.num_worlds, 7)))
-
-
-def test_nothing_but_contact_and_friction_holds_objects(task):
-    model = build_scene(TASKS[task]).model
-    # The only constraint between bodies is the one that couples the hand's two fingers.
-    assert model.neq == 1 and model.eq_type[0] == mujoco.mjtEq.mjEQ_JOINT
-    assert "finger" in model.joint(model.eq_obj1id[0]).name and "finger" in model.joint(model.eq_obj2id[0]).name
-    touching = (model.geom_contype | model.geom_conaffinity) > 0
-    assert model.geom_friction[touching, 0].max() <= 1.5
-    # Only the controller's target and what is bolted to the table are kinematic.
-    mocap = {model.body(i).name for i in range(model.nbody) if model.body_mocapid[i] >= 0}
-    assert mocap == {"target"} | {f"{s.name}_main" for s in TASKS[task].specs if s.fixed}
-    movable = [s for s in TASKS[task].specs if not s.fixed]
-    for spec in movable:
-        body = model.body(f"{spec.name}_main")
-        assert body.mass[0] == pytest.approx(spec.mass) and spec.mass > 0
-        assert model.jnt_type[model.body_jntadr[body.id]] == mujoco.mjtJoint.mjJNT_FREE
-
-
-def test_physics_models_are_small(task):
-    """No visual meshes and no textures: a model is copied for every world of a shifted domain."""
-    model = build_scene(TASKS[task]).model
-    assert model.nmeshvert < 1000 and model.ntex == 0
-    assert model.nbuffer < 1_000_000
-
-
-def test_scenes_start_at_rest(task):
-    worlds = ResidualWorlds(task, 20, base_policy="hold", errors="clean", split="val")
-    worlds.reset(np.arange(20), list(range(20)))
-    start = {k: v.copy() for k, v in worlds.world.true.poses.items()}
-    hold(worlds, 20)
-    for name, poses in worlds.world.true.poses.items():
-        np.testing.assert_allclose(poses[:, :3], start[name][:, :3], atol=1e-3, err_msg=name)
-    assert worlds.peak_contact_force.max() == 0.0
-    np.testing.assert_allclose(worlds.world.robot.tcp_pose[:, :3], [[0.42, 0.0, 0.28]] * 20, atol=1e-3)
-
-
-def test_no_contact_with_the_hand_at_any_reset(task):
-    count = 250
-    for split in ("val", "train"):
-        worlds = ResidualWorlds(task, count, base_policy="hold", split=split)
-        worlds.reset(np.arange(count), list(range(count)))
-        hold(worlds, 1)
-        assert worlds.peak_contact_force.max() == 0.0
 
 
 def test_impedance_tracks_a_rate_limited_turn_and_a_move(task):
@@ -96,7 +52,7 @@ def test_wrench_estimate_feels_what_the_hand_presses_on():
         worlds.step(np.array([[0, 0, -1.0, 0, 0, 0, -1.0]]))
     force = worlds.world.robot.wrench[0, :3]
     assert force[2] > 5.0 and abs(force[0]) < 5.0
-    assert worlds.peak_contact_force[0] >= force[2] - 1e-6
+    assert worlds.world.peak_contact_force[0] >= force[2] - 1e-6
 
 
 def test_gripper_moves_at_a_tenth_of_a_metre_a_second():
@@ -111,27 +67,41 @@ def test_gripper_moves_at_a_tenth_of_a_metre_a_second():
     assert widths[-1] < 0.001
 
 
-def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task):
-    world = SimWorld(TASKS[task], 2, shared_physics=False)
-    nominal = world.scene.model
-    start = TASKS[task].reset(np.random.default_rng(0))
-    drawn = sample_physics("twin", np.random.default_rng(1))
-    world.reset(np.arange(2), [start, start], [drawn, EpisodePhysics()])
-    shifted = world.models[0]
-    assert shifted.geom_friction[:, 0].max() <= 1.5
-    assert not np.array_equal(shifted.geom_friction, nominal.geom_friction)
-    assert not np.array_equal(shifted.actuator_biasprm, nominal.actuator_biasprm)
-    world.reset(np.array([0]), [start], [EpisodePhysics()])
-    for model in world.models:
-        for field in ("geom_friction", "body_mass", "body_inertia", "actuator_biasprm", "actuator_forcerange"):
-            np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
-        for field in ("dof_frictionloss", "dof_damping", "body_pos", "site_pos", "body_gravcomp"):
-            np.testing.assert_array_equal(getattr(model, field), getattr(nominal, field), err_msg=field)
+def test_a_domain_of_ones_own_is_drawn_from_its_ranges() -> None:
+    rng = np.random.default_rng(0)
+    domain = Domain(friction=(1.2, 1.4), latency=(0, 3), hand_eye=(0.0, 0.1), inference_pause=(1, 2))
+    assert not domain.is_nominal and not domain.is_calibrated
+    drawn = [domain.sample(rng) for _ in range(200)]
+    assert all(1.2 <= d.friction <= 1.4 and d.stiffness == d.drawer == 1.0 and d.payload == 0.0 for d in drawn)
+    assert {d.latency for d in drawn} == {0, 1, 2, 3} and {d.inference_pause for d in drawn} == {1, 2}
+    assert not np.any([d.hand_eye_position for d in drawn])
+    assert np.std([d.hand_eye_rotation for d in drawn]) == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_domain_without_ranges_is_nominal() -> None:
+    rng = np.random.default_rng(0)
+    assert Domain().is_nominal and Domain().is_calibrated and not DOMAINS["twin"].is_nominal
+    assert domain_of(Domain(latency=(0, 0))) == DOMAINS["nominal"] == domain_of("nominal")
+    assert Domain().sample(rng).friction == 1.0
+    assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"friction": (1.3, 0.7)}, "friction of a domain goes from 1.3 to 0.7: lesser value first"),
+        ({"object_mass": (-1.0, 1.0)}, "object_mass of a domain is .*: it cannot be negative"),
+        ({"camera": (0.1, -0.1)}, "camera of a domain is .*: it cannot be negative"),
+    ],
+)
+def test_a_domain_that_cannot_be_drawn_from_is_refused(wrong: dict, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        Domain(**wrong)
 
 
 def test_twin_ranges_are_those_of_the_design():
     rng = np.random.default_rng(0)
-    drawn = [sample_physics("twin", rng) for _ in range(2000)]
+    drawn = [DOMAINS["twin"].sample(rng) for _ in range(2000)]
     ranges = {
         "friction": (0.7, 1.3),
         "object_mass": (0.7, 1.5),
@@ -154,7 +124,7 @@ def test_twin_ranges_are_those_of_the_design():
 
 def settled(**physics) -> SimWorld:
     """A world of Lift after holding still at home for 1.5 s under these physics."""
-    world = SimWorld(TASKS["Lift"], 1, shared_physics=False)
+    world = SimWorld(TASKS["Lift"], 1, domain=DOMAINS["twin"])
     world.reset(np.array([0]), [TASKS["Lift"].reset(np.random.default_rng(0))], [EpisodePhysics(**physics)])
     for _ in range(30):
         world.step(np.array([[0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0, 1.0]]))
@@ -168,7 +138,7 @@ def test_a_heavier_hand_sags_by_its_weight_over_the_stiffness():
 
 
 def test_table_height_moves_everything_on_it(task):
-    world = SimWorld(TASKS[task], 2, shared_physics=False)
+    world = SimWorld(TASKS[task], 2, domain=DOMAINS["twin"])
     start = TASKS[task].reset(np.random.default_rng(0))
     world.reset(np.arange(2), [start, start], [EpisodePhysics(), EpisodePhysics(table_height=-0.002)])
     for name, poses in world.true.poses.items():
@@ -210,7 +180,7 @@ def test_hand_eye_offset_is_common_to_all_observed_objects():
 
 def test_latency_delays_the_motion():
     def first_motion(latency):
-        world = SimWorld(TASKS["Lift"], 1, shared_physics=False)
+        world = SimWorld(TASKS["Lift"], 1, domain=DOMAINS["twin"])
         start = TASKS["Lift"].reset(np.random.default_rng(0))
         world.reset(np.array([0]), [start], [EpisodePhysics(latency=latency)])
         target = np.concatenate([world.robot.tcp_pose, [[1.0]]], axis=1)

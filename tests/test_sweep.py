@@ -18,9 +18,10 @@ pytest.importorskip("onnx", reason="needs the extra [train]")
 from baselines import sweep as sweep_module
 from baselines.cli import main
 from baselines.residual import settings as settings_module
-from baselines.sweep import Request
-from oc_residual_gym.engines import Engine, WorkerError, WorkerLost, attempt
-from oc_residual_gym.evaluation.results import write_json
+from baselines.sweep import SweepRequest
+from oc_residual_gym.engines import Engine, attempt
+from oc_residual_gym.errors import WorkerError, WorkerLost
+from oc_residual_gym.files import write_json
 
 SETTINGS = """
 [training]
@@ -127,7 +128,7 @@ def test_from_five_seeds_on_the_table_has_the_interquartile_mean() -> None:
 
 
 def test_all_combinations_are_trained_once() -> None:
-    request = Request(("Lift", "all"), "bc", ("sac", "ppo"), (3, 4, 3), None, Path("out"), "")
+    request = SweepRequest(("Lift", "all"), "bc", ("sac", "ppo"), (3, 4, 3), None, Path("out"), "")
     names = [training.name for training in request.trainings]
     assert len(names) == len(set(names)) == 6 * 2 * 2
     assert names[:4] == ["Lift-bc-sac-3", "Lift-bc-sac-4", "Lift-bc-ppo-3", "Lift-bc-ppo-4"]

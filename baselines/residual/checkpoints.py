@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from baselines import BaselineError
-from oc_residual_gym.evaluation import results
+from baselines.residual.algorithms.base import Algorithm
+from oc_residual_gym.files import Record, read_json, write_json
 
 MODEL_FILE, BUFFER_FILE, PROGRESS_FILE = "model.zip", "replay_buffer.pkl", "progress.json"
 
@@ -22,21 +23,21 @@ class Progress:
     """How far a training has come, besides what the model knows."""
 
     commit: str | None = None
-    """Of this package, when the training began."""
+    """Commit of this package when the training began."""
     seconds: float = 0.0
-    curve: list[results.Record] = field(default_factory=list)
-    """One record an evaluation."""
+    curve: list[Record] = field(default_factory=list)
+    """One record per evaluation."""
 
 
-def save(model: BaseAlgorithm, progress: Progress, out: Path) -> None:
+def save(algorithm: Algorithm, model: Any, progress: Progress, out: Path) -> None:
     """Write a checkpoint into ``out``, then remove older ones."""
     temporary = out / ".checkpoint.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     model.save(temporary / MODEL_FILE)
-    if isinstance(model, OffPolicyAlgorithm):
+    if algorithm.replays:
         model.save_replay_buffer(temporary / BUFFER_FILE)
-    results.write_json(temporary / PROGRESS_FILE, asdict(progress))
+    write_json(temporary / PROGRESS_FILE, asdict(progress))
     older = sorted(out.glob("checkpoint-*"))
     folder = out / f"checkpoint-{model.num_timesteps:012d}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -46,7 +47,7 @@ def save(model: BaseAlgorithm, progress: Progress, out: Path) -> None:
             shutil.rmtree(checkpoint)
 
 
-def load(kind: type[BaseAlgorithm], worlds: VecEnv, out: Path) -> tuple[BaseAlgorithm, Progress] | None:
+def load(algorithm: Algorithm, worlds: VecEnv, out: Path) -> tuple[BaseAlgorithm, Progress] | None:
     """The newest checkpoint in ``out``, or ``None`` where there is none.
 
     Raises:
@@ -57,12 +58,11 @@ def load(kind: type[BaseAlgorithm], worlds: VecEnv, out: Path) -> tuple[BaseAlgo
         return None
     folder = checkpoints[-1]
     try:
-        model = kind.load(folder / MODEL_FILE, env=worlds, device="cpu")
-        if isinstance(model, OffPolicyAlgorithm):
+        model: Any = algorithm.model.load(folder / MODEL_FILE, env=worlds, device="cpu")
+        if algorithm.replays:
             model.load_replay_buffer(folder / BUFFER_FILE)
-            assert model.replay_buffer is not None
             _cut(model.replay_buffer)
-        return model, Progress(**results.read_json(folder / PROGRESS_FILE))
+        return model, Progress(**read_json(folder / PROGRESS_FILE))
     except Exception as error:  # whatever a damaged zip file, pickle or JSON file raises
         raise BaselineError(f"{folder} is damaged ({error!r}): remove it to begin this training anew") from error
 

@@ -7,13 +7,13 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from oc_residual_gym.evaluation import results
 from oc_residual_gym.evaluation.report import save_figure
+from oc_residual_gym.files import Record, write_text
 
 TABLE_FILE, PLOT_FILE = "learning_curve.csv", "learning_curve.png"
 
 
-def write_curve(folder: Path, curve: Sequence[results.Record]) -> None:
+def write_curve(folder: Path, curve: Sequence[Record]) -> None:
     """Write learning_curve.csv and learning_curve.png: one record of ``curve`` an evaluation."""
     from matplotlib.figure import Figure
 
@@ -21,7 +21,7 @@ def write_curve(folder: Path, curve: Sequence[results.Record]) -> None:
     writer = csv.DictWriter(text, list(curve[0]))
     writer.writeheader()
     writer.writerows(curve)
-    results.write_text(folder / TABLE_FILE, text.getvalue())
+    write_text(folder / TABLE_FILE, text.getvalue())
     figure = Figure(figsize=(6.0, 3.5), layout="constrained")
     axes = figure.add_subplot()
     steps = [record["steps"] for record in curve]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from baselines import BaselineError
 from baselines.cards import notes_lines, write_sections
-from baselines.data import code_hash
 from baselines.residual import POLICY_FILE, REPORT_FILE
 from oc_residual_gym.evaluation.comparison import TABLE_FILE
+from oc_residual_gym.evaluation.episodes import finished_summary
 from oc_residual_gym.evaluation.report import markdown_table, percent, save_figure
-from oc_residual_gym.evaluation.results import Record, finished_summary, read_json
 from oc_residual_gym.evaluation.statistics import wilson
+from oc_residual_gym.files import Record, read_json, sha256
 from oc_residual_gym.policies.versions import NEWEST
 from oc_residual_gym.tasks import TASKS
 
@@ -91,8 +91,9 @@ def publish(
     return write_sections(out, f"Residual policies on {base}", _ABOUT.format(base=base), sections)
 
 
-def _order(training: Training) -> tuple[int, int]:
-    return list(TASKS).index(training.report["task"]), training.report["seed"]
+def _order(training: Training) -> tuple[int, str, int]:
+    task = training.report["task"]
+    return list(TASKS).index(task) if task in TASKS else len(TASKS), task, training.report["seed"]
 
 
 def _finished(folder: Path) -> Training:
@@ -100,7 +101,7 @@ def _finished(folder: Path) -> Training:
         raise BaselineError(f"{folder} holds no finished training ({REPORT_FILE}): run train-residual --out {folder}")
     report = read_json(folder / REPORT_FILE)
     report["base"] = NEWEST.get(report["base"], report["base"])
-    if not (folder / POLICY_FILE).exists() or code_hash(folder / POLICY_FILE) != report["sha256"]:
+    if not (folder / POLICY_FILE).exists() or sha256(folder / POLICY_FILE) != report["sha256"]:
         raise BaselineError(f"{folder / POLICY_FILE} is not the file that {REPORT_FILE} describes: train again")
     return Training(folder, report)
 

@@ -1,4 +1,4 @@
-"""What a residual training is made with: one TOML file an algorithm, with overrides for tasks and base policies."""
+"""What a residual training is made with: one TOML file per algorithm, with overrides for tasks and base policies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines import BaselineError
+from oc_residual_gym.errors import one_of
 from oc_residual_gym.policies.versions import NEWEST
 from oc_residual_gym.tasks import TASKS
 
@@ -19,7 +20,7 @@ class Settings:
     """Settings of one training."""
 
     algorithm: str
-    """"sac", "td3" or "ppo"."""
+    """Its name, one of ``ALGORITHMS``."""
     steps: int
     """Environment steps, of all worlds together."""
     worlds: int
@@ -40,8 +41,8 @@ def load_settings(algorithm: str, task: str, base: str) -> Settings:
     """The settings of ``algorithm`` for ``task`` on ``base``."""
     content = tomllib.loads((FOLDER / f"{algorithm}.toml").read_text(encoding="utf-8"))
     by_task = content.pop("task", {})
-    for name in set(by_task) - set(TASKS):
-        raise BaselineError(f"{algorithm}.toml: unknown task {name!r}; known are {', '.join(TASKS)}")
+    for name in by_task:
+        one_of(f"task in {algorithm}.toml", name, TASKS, BaselineError)
     for_task = by_task.get(task, {})
     versions = {version: name for name, version in NEWEST.items()}
     for_base = {name: for_task.pop(name) for name in NEWEST if name in for_task}.get(versions.get(base, base), {})
@@ -76,8 +77,7 @@ def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
 def _check(settings: dict[str, Any], overrides: dict[str, Any], where: str) -> None:
     """Raise ``BaselineError`` where ``overrides`` has what ``settings`` has not."""
     for key, value in overrides.items():
-        if key not in settings:
-            raise BaselineError(f"{where}: unknown setting {key!r}; known are {', '.join(settings)}")
+        one_of(f"setting in {where}", key, settings, BaselineError)
         if isinstance(value, dict) != isinstance(settings[key], dict):
             raise BaselineError(f"{where}: {key!r} is a table in one place and a value in the other")
         if isinstance(value, dict):

@@ -17,20 +17,26 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
-from baselines.data import code_hash
-from baselines.residual import POLICY_FILE, REPORT_FILE, algorithms, checkpoints, privileged
-from baselines.residual import worlds as worlds_module
-from baselines.residual.algorithms import CLASSES, gradient_updates, make_model
+import baselines
+from baselines.residual import POLICY_FILE, REPORT_FILE, checkpoints
+from baselines.residual.algorithms import load_algorithm
+from baselines.residual.algorithms.base import Algorithm
 from baselines.residual.checkpoints import Progress
 from baselines.residual.curve import write_curve
 from baselines.residual.export import export_residual
 from baselines.residual.settings import Settings, load_settings
 from baselines.residual.worlds import TrainingWorlds
-from oc_residual_gym.evaluation import SettingsError, results
-from oc_residual_gym.evaluation.evaluator import EvaluationSettings, run_rows
+from oc_residual_gym.errors import RenderError, SettingsError
+from oc_residual_gym.evaluation import provenance
+from oc_residual_gym.evaluation.episodes import cells
+from oc_residual_gym.evaluation.provenance import NOT_SIMULATION, SIMULATION
+from oc_residual_gym.evaluation.rollout import run_rows
+from oc_residual_gym.evaluation.settings import EvaluationSettings
+from oc_residual_gym.files import Record, alone, claim, sha256, write_json
 from oc_residual_gym.policies.versions import NEWEST
-from oc_residual_gym.worlds.render import RenderError
+from oc_residual_gym.syntax import file_hash, imported_files
 
+ROOT = Path(baselines.__file__).parents[1]
 CHECKPOINT_SECONDS = 300.0
 EVALUATIONS = 10
 """Evaluations on val in a training, for looking at: no choice depends on them."""
@@ -40,7 +46,7 @@ IDENTITY_FILE, SNAPSHOT_FILE = "training.json", "snapshot.onnx"
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainResidualRequest:
     """What ``train-residual`` was asked for."""
 
     task: str
@@ -54,7 +60,7 @@ class Request:
     threads: int = 1
 
 
-def train_residual(request: Request) -> Path:
+def train_residual(request: TrainResidualRequest) -> Path:
     """Train as ``request`` says, going on where an interrupted run of it stopped; return the ONNX file.
 
     A training that is finished stays as it is.
@@ -69,49 +75,50 @@ def train_residual(request: Request) -> Path:
     if request.steps is not None:
         settings = replace(settings, steps=request.steps)
     identity = _identity(request, settings, evaluation)
-    with results.alone(request.out):
-        results.claim(request.out, IDENTITY_FILE, identity)
+    with alone(request.out):
+        claim(request.out, IDENTITY_FILE, identity)
         if not (request.out / REPORT_FILE).exists():
             _train(request, settings, evaluation, identity)
     return request.out / POLICY_FILE
 
 
-def _train(request: Request, settings: Settings, evaluation: EvaluationSettings, identity: results.Record) -> None:
+def _train(request: TrainResidualRequest, settings: Settings, evaluation: EvaluationSettings, identity: Record) -> None:
     """Train from the last checkpoint to the end, and write the policy and its report."""
     torch.set_num_threads(request.threads)
+    algorithm = load_algorithm(request.algorithm)
     with _worlds_of(request, settings) as worlds:
-        model, progress = _start(request, settings, worlds)
-        follower = _Follower(request, settings, evaluation, progress)
+        model, progress = _start(request, algorithm, settings, worlds)
+        follower = _Follower(request, algorithm, settings, evaluation, progress)
         if model.num_timesteps < settings.steps:
             model.learn(settings.steps - model.num_timesteps, follower, reset_num_timesteps=False)
             follower.evaluate()
             follower.save()
         path, difference = export_residual(
-            model, worlds.observation_layout, settings.bound, request.out / POLICY_FILE, identity
+            algorithm.actor(model), worlds.observation_layout, settings.bound, request.out / POLICY_FILE, identity
         )
     if model._n_updates <= settings.start["critic_updates"]:
         print(f"{path} is the base policy alone: {settings.steps} steps were over before the actor learned anything")
     report = {
         **identity,
-        "sha256": code_hash(path),
+        "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "onnx_difference": difference,
         "steps": model.num_timesteps,
-        "updates": gradient_updates(model),
+        "updates": algorithm.updates(model),
         "minutes": round(progress.seconds / 60.0, 2),
         "curve": progress.curve,
         "command": request.command,
         "threads": request.threads,
-        "machine": results.machine(),
-        "versions": results.versions(),
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
         "commit": progress.commit,
     }
-    results.write_json(request.out / REPORT_FILE, report)
+    write_json(request.out / REPORT_FILE, report)
     checkpoints.drop_buffer(request.out)
 
 
 @contextmanager
-def _worlds_of(request: Request, settings: Settings) -> Iterator[TrainingWorlds]:
+def _worlds_of(request: TrainResidualRequest, settings: Settings) -> Iterator[TrainingWorlds]:
     """The worlds to train in. Raises ``SettingsError`` where the base policy cannot act in them."""
     try:
         worlds = TrainingWorlds(
@@ -133,9 +140,9 @@ def _worlds_of(request: Request, settings: Settings) -> Iterator[TrainingWorlds]
         worlds.close()
 
 
-def _identity(request: Request, settings: Settings, evaluation: EvaluationSettings) -> results.Record:
+def _identity(request: TrainResidualRequest, settings: Settings, evaluation: EvaluationSettings) -> Record:
     """What the training depends on."""
-    hashes = evaluation.hashes  # reads and hashes files each time
+    hashes = evaluation.hashes
     return {
         "task": request.task,
         "base": NEWEST.get(request.base, request.base),
@@ -144,18 +151,28 @@ def _identity(request: Request, settings: Settings, evaluation: EvaluationSettin
         "seed": request.seed,
         "settings": {key: value for key, value in asdict(settings).items() if key != "algorithm"},
         "simulation": hashes["simulation"],
-        "code": {m.__name__: code_hash(Path(str(m.__file__))) for m in (algorithms, privileged, worlds_module)},
+        "code": _code(request.algorithm),
         "stable_baselines3": metadata.version("stable-baselines3"),
         "torch": torch.__version__,
     }
 
 
-def _start(request: Request, settings: Settings, worlds: TrainingWorlds) -> tuple[BaseAlgorithm, Progress]:
+def _code(algorithm: str) -> dict[str, str]:
+    """Hashes of what a training imports beside the simulation, which has a hash of its own, and its settings."""
+    modules = (f"baselines.residual.algorithms.{algorithm}", "baselines.residual.worlds")
+    files = imported_files(ROOT, modules, (*NOT_SIMULATION, "baselines.residual.settings"))
+    simulation = imported_files(ROOT, SIMULATION, NOT_SIMULATION)
+    return {file.relative_to(ROOT).as_posix(): file_hash(file) for file in files if file not in simulation}
+
+
+def _start(
+    request: TrainResidualRequest, algorithm: Algorithm, settings: Settings, worlds: TrainingWorlds
+) -> tuple[BaseAlgorithm, Progress]:
     """The model as the last checkpoint left it, or a new one."""
     monitored = VecMonitor(worlds)
-    model, progress = checkpoints.load(CLASSES[settings.algorithm], monitored, request.out) or (
-        make_model(settings, monitored, request.seed),
-        Progress(results.commit()),
+    model, progress = checkpoints.load(algorithm, monitored, request.out) or (
+        algorithm.make(settings, monitored, request.seed),
+        Progress(provenance.commit()),
     )
     # The worlds are not in the checkpoint: a training that goes on starts new episodes.
     worlds.seed(int(np.random.SeedSequence([request.seed, model.num_timesteps]).generate_state(1)[0] >> 1))
@@ -166,9 +183,17 @@ def _start(request: Request, settings: Settings, worlds: TrainingWorlds) -> tupl
 class _Follower(BaseCallback):
     """Checkpoints, evaluations and the progress bar of a training."""
 
-    def __init__(self, request: Request, settings: Settings, evaluation: EvaluationSettings, progress: Progress):
+    def __init__(
+        self,
+        request: TrainResidualRequest,
+        algorithm: Algorithm,
+        settings: Settings,
+        evaluation: EvaluationSettings,
+        progress: Progress,
+    ):
         super().__init__()
-        self._request, self._settings, self._evaluation, self._progress = request, settings, evaluation, progress
+        self._request, self._algorithm, self._settings = request, algorithm, settings
+        self._evaluation, self._progress = evaluation, progress
         self._before = progress.seconds
         self._began = self._saved = time.monotonic()
         self._bar = tqdm(total=settings.steps, unit="step", desc=f"{request.task} on {request.base}", disable=None)
@@ -191,13 +216,15 @@ class _Follower(BaseCallback):
     def evaluate(self) -> None:
         """Note the success of the policy as it is on the first episodes of val."""
         path = self._request.out / SNAPSHOT_FILE
-        export_residual(self.model, self.training_env.get_attr("observation_layout")[0], self._settings.bound, path, {})
+        layout = self.training_env.get_attr("observation_layout")[0]
+        export_residual(self._algorithm.actor(self.model), layout, self._settings.bound, path, {})
         settings = replace(self._evaluation, residual=str(path))
         episodes = list(run_rows(settings, settings.rows, EVALUATION_EPISODES, self._request.threads))
-        cell = results.cells(episodes)[0]
+        cell = cells(episodes)[0]
         measured = {k: cell[k] for k in ("success_rate", "mean_steps", "mean_return", "mean_correction_mm")}
         minutes = round(self._seconds() / 60.0, 2)
-        record = {"steps": self.num_timesteps, "updates": gradient_updates(self.model), "minutes": minutes, **measured}
+        updates = self._algorithm.updates(self.model)
+        record = {"steps": self.num_timesteps, "updates": updates, "minutes": minutes, **measured}
         self._progress.curve.append(record)
         for key, value in measured.items():
             if value is not None:
@@ -209,7 +236,7 @@ class _Follower(BaseCallback):
     def save(self) -> None:
         """Write a checkpoint."""
         self._progress.seconds = self._seconds()
-        checkpoints.save(self.model, self._progress, self._request.out)
+        checkpoints.save(self._algorithm, self.model, self._progress, self._request.out)
         self._saved = time.monotonic()
 
     def _seconds(self) -> float:

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from baselines.residual.privileged import privileged, privileged_size
 from oc_residual_gym.envs.observation import BOUND
 from oc_residual_gym.envs.sb3 import ResidualVecEnv
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.policies.server import ServerPolicy
 
 

@@ -1,7 +1,7 @@
-"""LIBERO's demonstrations.
+"""Reader of LIBERO's demonstrations.
 
-Their states row j was measured before action j, their observations row j after it: observations are used only where
-there are no states, and then against the next action.
+Row j of the states was measured before action j, row j of the observations after it. Observations are used only if
+there are no states, and are then paired with the next action.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import h5py
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from demos_replay.log import Log, LogError
-from demos_replay.readers.content import natural_order, numbers, settings, subgroup, text
-from demos_replay.readers.observations import read_observations
+from demos_replay.log import Log
+from demos_replay.readers.content import demo_groups, numbers, settings, subgroup, text
+from demos_replay.readers.observations import observed, read_observations
 from demos_replay.readers.robosuite import arm_controller, find_model, read_states
 
 NAME = "libero"
 LOOKED_FOR = "a group data with an attribute bddl_file_name or problem_info"
 
 _RATE = 20.0
-"""Hz at which all of LIBERO was recorded."""
+"""Recording rate of all LIBERO data, Hz."""
 
 
 def matches(file: h5py.File) -> bool:
@@ -28,7 +28,7 @@ def matches(file: h5py.File) -> bool:
 
 
 def demos(file: h5py.File) -> list[str]:
-    return natural_order(name for name, item in subgroup(file, "data").items() if isinstance(item, h5py.Group))
+    return demo_groups(subgroup(file, "data"))
 
 
 def read(file: h5py.File, name: str) -> Log:
@@ -51,11 +51,7 @@ def read(file: h5py.File, name: str) -> Log:
             instruction=str(instruction),
             facts=facts,
         )
-    obs = demo.get("obs")
-    if not isinstance(obs, h5py.Group):
-        raise LogError(
-            f"{demo.name} has neither states with their model nor a group obs: nothing says where the arm was"
-        )
+    obs = observed(demo)
     actions = numbers(demo, "actions", (None,))
     rows = len(actions)
     positions, turns = numbers(obs, "ee_pos", (3,), rows), numbers(obs, "ee_ori", (3,), rows)

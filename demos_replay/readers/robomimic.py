@@ -1,4 +1,4 @@
-"""Files that robomimic made of robosuite's, MimicGen's among them: states where they are kept, else observations."""
+"""Reader of robomimic's files, MimicGen's included: uses simulation states if there are any, else observations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from demos_replay.log import Log, LogError
-from demos_replay.readers.content import natural_order, numbers, settings, subgroup
-from demos_replay.readers.observations import read_observations
+from demos_replay.readers.content import demo_groups, numbers, settings, subgroup
+from demos_replay.readers.observations import observed, read_observations
 from demos_replay.readers.robosuite import Controller, arm_controller, find_model, read_states
 from oc_residual_gym.geometry import quat_normalize
 
@@ -17,9 +17,9 @@ NAME = "robomimic"
 LOOKED_FOR = "a group data with an attribute env_args"
 
 _ROBOSUITE = 1
-"""Number of robosuite among the kinds of environments in robomimic's env_args."""
+"""Environment type of robosuite in robomimic's env_args."""
 _DEFAULT_RATE = 20.0
-"""Hz of robosuite's environments and all of robomimic's published data."""
+"""Control rate of robosuite's environments and of all data published by robomimic, Hz."""
 
 
 def matches(file: h5py.File) -> bool:
@@ -28,7 +28,7 @@ def matches(file: h5py.File) -> bool:
 
 
 def demos(file: h5py.File) -> list[str]:
-    return natural_order(name for name, item in subgroup(file, "data").items() if isinstance(item, h5py.Group))
+    return demo_groups(subgroup(file, "data"))
 
 
 def read(file: h5py.File, name: str) -> Log:
@@ -66,18 +66,14 @@ def _read_observations(
     instruction: str,
     facts: tuple[str, ...],
 ) -> Log:
-    obs = demo.get("obs")
-    if not isinstance(obs, h5py.Group):
-        raise LogError(
-            f"{demo.name} has neither states with their model nor a group obs: nothing says where the arm was"
-        )
+    obs = observed(demo)
     if "robot1_eef_pos" in obs:
         raise LogError("it has two arms; only robots with one arm can be replayed")
     actions = numbers(demo, "actions", (None,))
     rows = len(actions)
     quaternions = numbers(obs, "robot0_eef_quat", (4,), rows)
     if (np.abs(np.linalg.norm(quaternions, axis=1) - 1.0) > 0.01).any():
-        raise LogError("obs/robot0_eef_quat has quaternions that are no rotations")
+        raise LogError("obs/robot0_eef_quat has quaternions that are not rotations")
     told = kwargs.get("control_freq")
     rate = float(told) if isinstance(told, int | float) and 1.0 <= told <= 1000.0 else _DEFAULT_RATE
     joints = numbers(obs, "robot0_joint_pos", (None,), rows) if "robot0_joint_pos" in obs else None

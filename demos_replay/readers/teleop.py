@@ -1,4 +1,4 @@
-"""Our own log schema, as :mod:`oc_residual_gym.log_schema` describes it."""
+"""Reader of this package's own log schema; see :mod:`oc_residual_gym.log_schema`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import numpy as np
 
 from demos_replay.log import Log, LogError, LogObject
 from demos_replay.readers.arms import check_reach, find_lag
-from demos_replay.readers.content import natural_order, number, numbers, poses, subgroup, text
-from oc_residual_gym.geometry import Array
+from demos_replay.readers.content import demo_groups, natural_order, number, numbers, poses, subgroup, text
 from oc_residual_gym.log_schema import SCHEMA, VERSION
-from oc_residual_gym.registration import MAX_EPISODE_STEPS
-from oc_residual_gym.worlds.base import BoolArray
+from oc_residual_gym.states import Array, BoolArray
+from oc_residual_gym.tasks import TASKS
 
 NAME = "teleop"
 LOOKED_FOR = f'an attribute schema of the file that is "{SCHEMA}"'
 
 CLOSES_BELOW, OPENS_ABOVE = 0.45, 0.55
-"""Opening in the target; in between the command stays what it was."""
+"""Thresholds on the target's opening; between them the command stays as it was."""
 
 
 def matches(file: h5py.File) -> bool:
@@ -25,7 +24,7 @@ def matches(file: h5py.File) -> bool:
 
 
 def demos(file: h5py.File) -> list[str]:
-    return natural_order(name for name, item in subgroup(file, "demos").items() if isinstance(item, h5py.Group))
+    return demo_groups(subgroup(file, "demos"))
 
 
 def read(file: h5py.File, name: str) -> Log:
@@ -57,7 +56,7 @@ def read(file: h5py.File, name: str) -> Log:
     if unseen:
         facts.append(f"Never seen, and left out: {', '.join(unseen)}.")
     assumptions = [] if height is not None else ["The table's top is at the height of the robot's base."]
-    if task not in MAX_EPISODE_STEPS:
+    if task not in TASKS:
         assumptions.append(f"The task is {'not named' if task is None else f'unknown ({task})'}: it must be given.")
     return Log(
         file=file.filename,
@@ -73,7 +72,7 @@ def read(file: h5py.File, name: str) -> Log:
         objects=objects,
         table_height=height or 0.0,
         lag=lag,
-        task=task if task in MAX_EPISODE_STEPS else None,
+        task=task if task in TASKS else None,
         instruction=text(demo, "instruction") or "",
         synthetic=bool(number(file, "synthetic")),
         facts=tuple(facts),
@@ -82,7 +81,7 @@ def read(file: h5py.File, name: str) -> Log:
 
 
 def latch(opening: Array) -> BoolArray:
-    """Does a command (T,) in [0, 1] ask for closed fingers?"""
+    """(T,) True where the opening command (T,) in [0, 1] asks for closed fingers, with hysteresis."""
     closed = np.zeros(len(opening), dtype=bool)
     state = False
     for t, value in enumerate(opening):
@@ -94,12 +93,12 @@ def latch(opening: Array) -> BoolArray:
 def _target_poses(target: Array) -> Array:
     lengths = np.linalg.norm(target[:, 3:7], axis=1)
     if (np.abs(lengths - 1.0) > 0.01).any():
-        raise LogError(f"target has quaternions that are no rotations, first in row {np.abs(lengths - 1).argmax()}")
+        raise LogError(f"target has quaternions that are not rotations, first in row {np.abs(lengths - 1).argmax()}")
     return np.concatenate([target[:, :3], target[:, 3:7] / lengths[:, None]], axis=1)
 
 
 def _objects(demo: h5py.Group, rows: int) -> tuple[dict[str, LogObject], list[str]]:
-    """Objects with their poses, where they were not seen those of the row before; and the names of those never seen."""
+    """Objects by name, and the names of those never seen. In a row without a valid pose, the last valid one is kept."""
     objects, unseen = {}, []
     group = subgroup(demo, "objects") if "objects" in demo else {}
     validity = subgroup(demo, "objects_valid") if "objects_valid" in demo else {}
@@ -112,7 +111,7 @@ def _objects(demo: h5py.Group, rows: int) -> tuple[dict[str, LogObject], list[st
             unseen.append(name)
             continue
         values = poses(group, name, rows, gaps=not valid.all())
-        # Before it was first seen, where it was seen first.
+        # Before the first valid pose, use that pose.
         last = np.maximum.accumulate(np.where(valid, np.arange(rows), seen[0]))
         objects[name] = LogObject(values[last])
     return objects, unseen

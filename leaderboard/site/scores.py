@@ -1,4 +1,4 @@
-"""What the rows of entries show in a track: success rates, their mean, paired differences, and ranks."""
+"""Scores of entries in a track: success rates, their mean, paired differences, and ranks."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaderboard.entry import Entry
-from leaderboard.tracks import TRACKS, Cell
-from oc_residual_gym.evaluation.results import Record, cells
+from leaderboard.tracks import TRACKS, BoardCell
+from oc_residual_gym.evaluation.episodes import cells
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
+from oc_residual_gym.files import Record
 
 
 @dataclass(frozen=True)
 class Score:
-    """How one entry did in one track in simulation."""
+    """Results of one entry in one track in simulation."""
 
-    cells: dict[Cell, Record]
+    cells: dict[BoardCell, Record]
     """The evaluator's summary of each cell, in the order of the track."""
-    successes: dict[Cell, NDArray[np.float64]]
-    """(episodes,) of 0 or 1 by seed."""
+    successes: dict[BoardCell, NDArray[np.float64]]
+    """Cell to (episodes,) of 0 or 1, in the order of seeds."""
     mean: Estimate
-    """Mean over the cells of their success rates."""
+    """Mean of the success rates of all cells."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Success rate of a second entry minus that of a first, on the same rows."""
+    """Success rate of a second entry minus that of a first one, on the same rows."""
 
-    cells: dict[Cell, Estimate]
+    cells: dict[BoardCell, Estimate]
     mean: Estimate
 
     @property
@@ -43,13 +44,13 @@ class Difference:
 
 
 Differences = Mapping[tuple[str, str], Difference]
-"""By the ids of the first entry and the second, in the order of the alphabet."""
+"""Ids of the first and the second entry, in alphabetical order, to their difference."""
 
 
 def score(entry: Entry, track: str) -> Score:
-    """Read the rows of an entry in ``track`` and sum them up."""
+    """Read the rows of an entry in ``track`` and compute its score."""
     rows = entry.rows(track)
-    summaries = {Cell(summary["task"], summary["domain"]): summary for summary in cells(rows)}
+    summaries = {BoardCell(summary["task"], summary["domain"]): summary for summary in cells(rows)}
     successes = {cell: _successes(rows, cell) for cell in TRACKS[track].cells}
     return Score(
         {cell: summaries[cell] for cell in TRACKS[track].cells},
@@ -59,7 +60,7 @@ def score(entry: Entry, track: str) -> Score:
 
 
 def difference(first: Score, second: Score) -> Difference:
-    """Compare two entries as ``oc_residual_gym.evaluation.pairing.paired_rates`` does, cell by cell and in the mean."""
+    """Compare two entries as ``oc_residual_gym.evaluation.pairing.paired_rates`` does, per cell and in the mean."""
     by_cell = {cell: second.successes[cell] - values for cell, values in first.successes.items()}
     return Difference(
         {cell: stratified_bootstrap({"": values}, (-1.0, 1.0)) for cell, values in by_cell.items()},
@@ -68,9 +69,11 @@ def difference(first: Score, second: Score) -> Difference:
 
 
 def ranks(ids: Sequence[str], differences: Differences) -> dict[str, int]:
-    """Rank of each entry: one more than the number of those in ``ids`` that are better with an interval without zero.
+    """Rank of each entry: one plus the number of entries in ``ids`` that are better with an interval that excludes
+    zero.
 
-    Two with the same rank are beaten by as many; the rows may still tell them apart, or fail to for neighbours in rank.
+    Entries of the same rank are beaten by the same number of others; one of them may still be better than the other.
+    Entries of neighbouring ranks need not differ significantly.
     """
 
     def is_better(one: str, other: str) -> bool:
@@ -81,6 +84,6 @@ def ranks(ids: Sequence[str], differences: Differences) -> dict[str, int]:
     return {mine: 1 + sum(is_better(other, mine) for other in ids if other != mine) for mine in ids}
 
 
-def _successes(rows: Sequence[Record], cell: Cell) -> NDArray[np.float64]:
+def _successes(rows: Sequence[Record], cell: BoardCell) -> NDArray[np.float64]:
     values = [(row["seed"], row["success"]) for row in rows if (row["task"], row["domain"]) == (cell.task, cell.domain)]
     return np.array([success for _, success in sorted(values)], dtype=np.float64)

@@ -16,10 +16,12 @@ from robosuite.utils.observables import Observable, sensor
 
 from oc_residual_gym.bridge.scene import compose_around
 from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, start_of
+from oc_residual_gym.errors import one_of
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW, XYZW_FROM_WXYZ
 from oc_residual_gym.robots.constants import MAX_OPENING
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.states import Array, BoolArray, TrueState
+from oc_residual_gym.tasks import resolve_task
 from oc_residual_gym.tasks.base import InitialState
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 from oc_residual_gym.worlds.scene import GRIPPER, HAND, PHYSICS_TIMESTEP, TCP_SITE, body_names
 
 CONTROLLER_CONFIG = Path(__file__).parent / "fr3_controller.json"
@@ -29,7 +31,6 @@ CONTROLLER_CONFIG = Path(__file__).parent / "fr3_controller.json"
 # digits, because MuJoCo saves six digits of a number.
 _EPISODE = "episode"
 _SEED_UNITS = 10 ** (5 * np.arange(4))
-_WXYZ, _XYZW = [3, 0, 1, 2], [1, 2, 3, 0]
 
 
 class OCResidual(ManipulationEnv):
@@ -51,7 +52,7 @@ class OCResidual(ManipulationEnv):
 
     Args:
         robots: "FR3".
-        task: name of the task.
+        task: its name, "module:Class", a subclass of ``Task`` or an instance.
         split: seed stream of the start states, "train", "val" or "test".
         controller_configs: as robosuite has it; by default :data:`CONTROLLER_CONFIG`.
         gripper_types: "default" or "FR3Hand", which is the same.
@@ -71,7 +72,7 @@ class OCResidual(ManipulationEnv):
     def __init__(
         self,
         robots: str | Sequence[str],
-        task: str,
+        task: Any,
         split: str = "train",
         controller_configs: Any = None,
         gripper_types: str | Sequence[str] = "default",
@@ -82,11 +83,10 @@ class OCResidual(ManipulationEnv):
         camera_names: str | Sequence[str] = "shoulder",
         **options: Any,
     ):
-        _check("task", task, TASKS)
-        _check("split", split, SPLITS)
+        one_of("split", split, SPLITS)
         for gripper in [gripper_types] if isinstance(gripper_types, str) else gripper_types:
-            _check("gripper", gripper, ("default", "FR3Hand"))
-        self.task, self.split = TASKS[task], split
+            one_of("gripper", gripper, ("default", "FR3Hand"))
+        self.task, self.split = resolve_task(task), split
         self.use_object_obs = use_object_obs
         self.reward_scale, self.reward_shaping = reward_scale, reward_shaping
         if controller_configs is None:
@@ -120,7 +120,7 @@ class OCResidual(ManipulationEnv):
         for name, body in self._bodies.items():
             mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, body, velocity, 0)
             velocities[name] = velocity[None, [3, 4, 5, 0, 1, 2]]
-        poses = np.concatenate([data.xpos, data.xquat[:, _XYZW]], axis=1)
+        poses = np.concatenate([data.xpos, data.xquat[:, XYZW_FROM_WXYZ]], axis=1)
         pairs = model.geom_bodyid[data.contact.geom]
         members = self._members
         contacts = {
@@ -141,7 +141,7 @@ class OCResidual(ManipulationEnv):
             },
             parameters={name: np.array([value]) for name, value in self._start.parameters.items()},
             table_height=np.zeros(1),
-            tcp_pose=np.concatenate([tcp.xpos, rotation[_XYZW]])[None],
+            tcp_pose=np.concatenate([tcp.xpos, rotation[XYZW_FROM_WXYZ]])[None],
             gripper_width=fingers[0] - fingers[1],
         )
 
@@ -229,7 +229,7 @@ class OCResidual(ManipulationEnv):
         if meta.get("task", self.task.name) != self.task.name:
             raise ValueError(f"the episode is one of task {meta['task']!r}, this environment is {self.task.name!r}")
         split = meta.get("split", self.split)
-        _check("split", split, SPLITS)
+        one_of("split", split, SPLITS)
         return split, check_seed(split, meta["seed"]) if "seed" in meta else draw_seed(split, self.rng)
 
     def _write_episode(self, split: str, seed: int) -> None:
@@ -253,7 +253,7 @@ class OCResidual(ManipulationEnv):
             opening = 0.0 if start.gripper_closed else sign * MAX_OPENING / 2
             data.set_joint_qpos(f"{GRIPPER}finger_joint{i}", opening)
         for spec in self.task.specs:
-            position, quat = start.poses[spec.name][:3], start.poses[spec.name][3:][_WXYZ]
+            position, quat = start.poses[spec.name][:3], start.poses[spec.name][3:][WXYZ_FROM_XYZW]
             if spec.fixed:
                 body = self._bodies[spec.name]
                 model.body_pos[body], model.body_quat[body] = position, quat
@@ -261,11 +261,6 @@ class OCResidual(ManipulationEnv):
                 data.set_joint_qpos(f"{spec.name}_joint0", np.concatenate([position, quat]))
         for name, opening in start.slides.items():
             data.set_joint_qpos(self._slides[name], opening)
-
-
-def _check(kind: str, name: Any, valid: Any) -> None:
-    if name not in valid:
-        raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(valid)}")
 
 
 def _slice_sensor(source: str, part: tuple[int, slice], name: str, modality: str) -> Any:

@@ -10,9 +10,10 @@ from robosuite.models.robots import Panda
 from robosuite.robots import register_robot_class
 
 from oc_residual_gym.bridge.elements import drop_meshes, find, replace_visuals
-from oc_residual_gym.robots.constants import ARM_JOINTS, ARM_LINKS, HOME_JOINT_POSITIONS, JOINT_TORQUE_LIMIT, Array
+from oc_residual_gym.robots.constants import ARM_JOINTS, ARM_LINKS, HOME_JOINT_POSITIONS, JOINT_TORQUE_LIMIT
 from oc_residual_gym.robots.fr3 import JOINT_DAMPING, add_mounted_arm
 from oc_residual_gym.robots.mjcf import body_element, text
+from oc_residual_gym.states import Array
 
 
 @register_robot_class("FixedBaseRobot")

@@ -12,25 +12,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import EngineError, SettingsError, WorkerLost
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
 """Times that a job is begun before it is given up because its worker was lost."""
-
-
-class EngineError(SettingsError):
-    """The engine is not there, or a job keeps losing its worker; the message says what to do."""
-
-
-class WorkerError(SettingsError):
-    """A worker would not do what its driver would: it has other versions or files; the message names both."""
-
-
-class WorkerLost(Exception):
-    """A worker ended before its job did; the message says how."""
 
 
 @dataclass

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from oc_residual_gym.engines import Engine, EngineError, Job, Result, WorkerLost, attempt
+from oc_residual_gym.engines import Engine, Job, Result, attempt
+from oc_residual_gym.errors import EngineError, WorkerLost
 
 CONNECT_SECONDS = 5.0
 """For which an address may be silent. Ray itself tries for two minutes, then ends the program."""

@@ -14,7 +14,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from oc_residual_gym.engines import Engine, Job, WorkerLost, attempt
+from oc_residual_gym.engines import Engine, Job, attempt
+from oc_residual_gym.errors import WorkerLost
 
 
 @dataclass(eq=False)

@@ -18,7 +18,7 @@ from oc_residual_gym.geometry import (
     rotation_between,
     towards_one,
 )
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
+from oc_residual_gym.states import Array, BoolArray, IntArray
 
 ACTION_NAMES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper")
 
@@ -62,6 +62,20 @@ class Latch(NamedTuple):
     """(N,)."""
     steps: IntArray
     """(N,) control steps since it last switched."""
+
+
+def checked(actions: Array, num_worlds: int) -> Array:
+    """``actions`` as float64, if they are finite and (N, 7). Raises ``ValueError`` otherwise."""
+    actions = np.asarray(actions, np.float64)
+    if actions.shape != (num_worlds, 7):
+        raise ValueError(f"actions have shape {actions.shape}; expected {(num_worlds, 7)}: {ACTION_NAMES}")
+    if not np.isfinite(actions).all():
+        world, entry = np.argwhere(~np.isfinite(actions))[0]
+        raise ValueError(
+            f"action entry {entry} ({ACTION_NAMES[entry]}) of world {world} is {actions[world, entry]}; "
+            "give finite numbers"
+        )
+    return actions
 
 
 def compose(base_target: Array, residual: Array, scales: ResidualScales) -> Array:

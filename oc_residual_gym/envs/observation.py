@@ -1,7 +1,8 @@
-"""The flat observation: what each entry is, in which frame and unit, and by which fixed scale it is divided."""
+"""The flat observation as one table: what each entry is, its frame and unit, and the fixed scale that divides it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import multiply_one, rot6d_one, rotate_inverse_one, rotvec_one
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, RobotState
+from oc_residual_gym.states import Array, BoolArray, IntArray, RobotState
 
 BASE_TARGET_STEPS = (1, 4, 8)
 """Control steps ahead at which the base policy's targets are shown, besides the end of its chunk."""
@@ -35,50 +36,116 @@ class Field:
         return slice(self.start, self.stop)
 
 
-def make_layout(object_names: tuple[str, ...]) -> tuple[Field, ...]:
-    """Fields of the observation of a task with these objects, in order."""
-    entries: list[tuple[str, int, str, str, float]] = [
-        ("tcp_position", 3, "m", "base", 0.5),
-        ("tcp_rotation", 6, "rot6d", "base", 1.0),
-        ("tcp_linear_velocity", 3, "m/s", "base", 0.2),
-        ("tcp_angular_velocity", 3, "rad/s", "base", 0.5),
-        ("gripper_width", 1, "m", "-", 0.08),
-        ("gripper_closed", 1, "bool", "-", 1.0),
-        ("wrench_force", 3, "N", "base", 20.0),
-        ("wrench_torque", 3, "Nm", "base", 2.0),
-        ("chunk_phase", 1, "fraction", "-", 1.0),
-        ("previous_target_position", 3, "m", "tcp", 0.04),
-    ]
-    steps = [*(f"plus{s}" for s in BASE_TARGET_STEPS), "end"]
-    entries += [(f"base_target_{s}_position", 3, "m", "tcp", 0.05) for s in steps]
-    entries += [("previous_target_rotation", 3, "rotvec, rad", "tcp", 0.2)]
-    entries += [(f"base_target_{s}_rotation", 3, "rotvec, rad", "tcp", 0.2) for s in steps]
-    entries += [(f"base_target_{s}_opening", 1, "fraction", "-", 1.0) for s in steps]
-    for frame, scale in (("tcp", 0.2), ("base", 0.5)):
-        entries += [(f"{o}_position_in_{frame}", 3, "m", frame, scale) for o in object_names]
-        entries += [(f"{o}_rotation_in_{frame}", 6, "rot6d", frame, 1.0) for o in object_names]
-    entries += [(f"{o}_valid", 1, "bool", "-", 1.0) for o in object_names]
-    entries += [(f"{o}_age", 1, "control steps", "-", 20.0) for o in object_names]
-    fields, start = [], 0
-    for name, size, unit, frame, scale in entries:
-        fields.append(Field(name, start, start + size, unit, frame, scale))
-        start += size
-    return tuple(fields)
+@dataclass(frozen=True)
+class Seen:
+    """What observations are made of, for N worlds with K observed objects."""
+
+    robot: RobotState
+    """What is measured."""
+    wrench: Array
+    """(N, 6) with noise, N and Nm."""
+    closed: BoolArray
+    """(N,) gripper latch."""
+    targets: Array
+    """(N, 5, 8) previous executed target, then the base targets."""
+    phase: Array
+    """(N,) executed part of the base policy's chunk, 0 to 1."""
+    objects: Array
+    """(N, K, 7) filtered poses."""
+    valid: BoolArray
+    """(N, K) of those poses."""
+    age: IntArray
+    """(N, K) of those poses, in control steps."""
 
 
-@njit("void(float64[:],float64[:],float64[:])")
-def _relative_position(tcp: Array, pose: Array, out: Array) -> None:
-    """Into ``out`` (3,) the position of ``pose`` (7,) in the frame of ``tcp`` (7,)."""
-    x, y, z = pose[0] - tcp[0], pose[1] - tcp[1], pose[2] - tcp[2]
-    out[0], out[1], out[2] = rotate_inverse_one(tcp[3:7], x, y, z)
+class _Relative:
+    """Rotations as the observation has them, and poses relative to the TCP."""
+
+    def __init__(self, seen: Seen):
+        n, count, objects = len(seen.phase), seen.targets.shape[1], seen.objects.shape[1]
+        self.tcp_rotation = np.empty((n, 6))
+        self.targets = np.empty((n, count, 6))
+        """Position and rotation vector in the TCP frame."""
+        self.objects_in_tcp = np.empty((n, objects, 9))
+        """Position and six-dimensional rotation."""
+        self.objects_in_base = np.empty((n, objects, 9))
+        _relate(
+            seen.robot.tcp_pose,
+            seen.targets,
+            seen.objects,
+            self.tcp_rotation,
+            self.targets,
+            self.objects_in_tcp,
+            self.objects_in_base,
+        )
+
+
+Values = Callable[[Seen, _Relative], NDArray]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One row of the table: one field, or one field for each target or object."""
+
+    name: str
+    """``{}`` stands for the target's or the object's name."""
+    size: int
+    unit: str
+    frame: str
+    scale: float
+    values: Values
+    """(N, ...) the quantity in ``unit``; several targets or objects one after the other."""
+
+
+# To add an observation, add a row. Its name, slice and scale go into `observation_layout` and into trained files.
+_ROBOT = (
+    _Entry("tcp_position", 3, "m", "base", 0.5, lambda s, r: s.robot.tcp_pose[:, :3]),
+    _Entry("tcp_rotation", 6, "rot6d", "base", 1.0, lambda s, r: r.tcp_rotation),
+    _Entry("tcp_linear_velocity", 3, "m/s", "base", 0.2, lambda s, r: s.robot.tcp_velocity[:, :3]),
+    _Entry("tcp_angular_velocity", 3, "rad/s", "base", 0.5, lambda s, r: s.robot.tcp_velocity[:, 3:]),
+    _Entry("gripper_width", 1, "m", "-", 0.08, lambda s, r: s.robot.gripper_width),
+    _Entry("gripper_closed", 1, "bool", "-", 1.0, lambda s, r: s.closed),
+    _Entry("wrench_force", 3, "N", "base", 20.0, lambda s, r: s.wrench[:, :3]),
+    _Entry("wrench_torque", 3, "Nm", "base", 2.0, lambda s, r: s.wrench[:, 3:]),
+    _Entry("chunk_phase", 1, "fraction", "-", 1.0, lambda s, r: s.phase),
+)
+_PREVIOUS = ("previous_target",)
+_AHEAD = tuple(f"base_target_{step}" for step in (*(f"plus{s}" for s in BASE_TARGET_STEPS), "end"))
+_TARGETS = (
+    (_PREVIOUS, _Entry("{}_position", 3, "m", "tcp", 0.04, lambda s, r: r.targets[:, :1, :3])),
+    (_AHEAD, _Entry("{}_position", 3, "m", "tcp", 0.05, lambda s, r: r.targets[:, 1:, :3])),
+    (_PREVIOUS, _Entry("{}_rotation", 3, "rotvec, rad", "tcp", 0.2, lambda s, r: r.targets[:, :1, 3:])),
+    (_AHEAD, _Entry("{}_rotation", 3, "rotvec, rad", "tcp", 0.2, lambda s, r: r.targets[:, 1:, 3:])),
+    (_AHEAD, _Entry("{}_opening", 1, "fraction", "-", 1.0, lambda s, r: s.targets[:, 1:, 7])),
+)
+_OBJECTS = (
+    _Entry("{}_position_in_tcp", 3, "m", "tcp", 0.2, lambda s, r: r.objects_in_tcp[..., :3]),
+    _Entry("{}_rotation_in_tcp", 6, "rot6d", "tcp", 1.0, lambda s, r: r.objects_in_tcp[..., 3:]),
+    _Entry("{}_position_in_base", 3, "m", "base", 0.5, lambda s, r: r.objects_in_base[..., :3]),
+    _Entry("{}_rotation_in_base", 6, "rot6d", "base", 1.0, lambda s, r: r.objects_in_base[..., 3:]),
+    _Entry("{}_valid", 1, "bool", "-", 1.0, lambda s, r: s.valid),
+    _Entry("{}_age", 1, "control steps", "-", 20.0, lambda s, r: s.age),
+)
 
 
 class ObservationBuilder:
-    """Fills the flat observation of N worlds; one batch of operations serves all poses."""
+    """Fills the flat observation of N worlds.
+
+    Args:
+        object_names: the observed objects, in order.
+    """
 
     def __init__(self, object_names: tuple[str, ...]):
-        self.layout = make_layout(object_names)
+        table = [(("",), entry) for entry in _ROBOT] + list(_TARGETS) + [(object_names, entry) for entry in _OBJECTS]
+        fields: list[Field] = []
+        for members, entry in table:
+            for member in members:
+                start = fields[-1].stop if fields else 0
+                name = entry.name.format(member)
+                fields.append(Field(name, start, start + entry.size, entry.unit, entry.frame, entry.scale))
+        self.layout = tuple(fields)
         self.size = self.layout[-1].stop
+        self._values = [entry.values for _, entry in table]
         self._gain = 1.0 / np.concatenate([np.full(f.stop - f.start, f.scale) for f in self.layout])
 
     def space(self) -> spaces.Box:
@@ -93,91 +160,42 @@ class ObservationBuilder:
         """The named parts (..., n) of flat observations (..., D)."""
         return {f.name: observation[..., f.slice] for f in self.layout}
 
-    def build(
-        self,
-        robot: RobotState,
-        wrench: Array,
-        closed: BoolArray,
-        targets: Array,
-        phase: Array,
-        objects: Array,
-        valid: BoolArray,
-        age: IntArray,
-    ) -> NDArray[np.float32]:
-        """Observations (N, D).
-
-        Args:
-            robot: what is measured.
-            wrench: (N, 6) with noise.
-            closed: (N,) gripper latch.
-            targets: (N, 5, 8) previous executed target, then the base targets.
-            phase: (N,) executed part of the base policy's chunk, 0 to 1.
-            objects: (N, K, 7) filtered poses.
-            valid, age: (N, K) of those poses.
-        """
-        flat = np.empty((len(phase), self.size))
-        _fill(
-            robot.tcp_pose,
-            robot.tcp_velocity,
-            robot.gripper_width,
-            closed,
-            wrench,
-            phase,
-            targets,
-            objects,
-            valid,
-            age,
-            flat,
-        )
+    def build(self, seen: Seen) -> NDArray[np.float32]:
+        """Observations (N, D)."""
+        relative, n = _Relative(seen), len(seen.phase)
+        flat = np.concatenate([values(seen, relative).reshape(n, -1) for values in self._values], axis=1)
         flat *= self._gain
         return np.minimum(np.maximum(flat, -BOUND), BOUND).astype(np.float32)
 
 
+@njit("void(float64[:],float64[:],float64[:])")
+def _relative_position(tcp: Array, pose: Array, out: Array) -> None:
+    """Into ``out`` (3,) the position of ``pose`` (7,) in the frame of ``tcp`` (7,)."""
+    x, y, z = pose[0] - tcp[0], pose[1] - tcp[1], pose[2] - tcp[2]
+    out[0], out[1], out[2] = rotate_inverse_one(tcp[3:7], x, y, z)
+
+
 @njit(
-    "void(float64[:,:],float64[:,:],float64[:],boolean[:],float64[:,:],float64[:],float64[:,:,:],float64[:,:,:],"
-    "boolean[:,:],int64[:,:],float64[:,:])"
+    "void(float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:])",
 )
-def _fill(
-    tcp: Array,
-    velocity: Array,
-    width: Array,
-    closed: BoolArray,
-    wrench: Array,
-    phase: Array,
-    targets: Array,
-    objects: Array,
-    valid: BoolArray,
-    age: IntArray,
-    flat: Array,
+def _relate(
+    tcp: Array, targets: Array, objects: Array, tool: Array, in_tool: Array, in_tcp: Array, in_base: Array
 ) -> None:
-    """Write unscaled observations (N, D), field by field in the order of ``make_layout``."""
+    """Write the last four arguments, as :class:`_Relative` has them."""
     inverse, relative = np.empty(4), np.empty(4)
-    count, seen = targets.shape[1], objects.shape[1]
     for n in range(len(tcp)):
-        out = flat[n]
         inverse[0], inverse[1], inverse[2], inverse[3] = -tcp[n, 3], -tcp[n, 4], -tcp[n, 5], tcp[n, 6]
-        out[:3] = tcp[n, :3]
-        rot6d_one(tcp[n, 3:7], out[3:9])
-        out[9:15] = velocity[n]
-        out[15], out[16] = width[n], 1.0 if closed[n] else 0.0
-        out[17:23] = wrench[n]
-        out[23] = phase[n]
-        position, rotation, opening = 24, 24 + 3 * count, 24 + 6 * count
-        for t in range(count):
-            _relative_position(tcp[n], targets[n, t], out[position + 3 * t :])
+        rot6d_one(tcp[n, 3:7], tool[n])
+        # Targets: rotation vectors, which are small.
+        for t in range(targets.shape[1]):
+            _relative_position(tcp[n], targets[n, t], in_tool[n, t])
             relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, targets[n, t, 3:7])
             turn = rotvec_one((relative[0], relative[1], relative[2], relative[3]))
-            at = rotation + 3 * t
-            out[at], out[at + 1], out[at + 2] = turn
-            if t > 0:
-                out[opening + t - 1] = targets[n, t, 7]
-        in_tcp = opening + count - 1
-        in_base = in_tcp + 9 * seen
-        for k in range(seen):
-            _relative_position(tcp[n], objects[n, k], out[in_tcp + 3 * k :])
+            in_tool[n, t, 3], in_tool[n, t, 4], in_tool[n, t, 5] = turn
+        # Objects: any rotation, so six numbers without a jump.
+        for k in range(objects.shape[1]):
+            _relative_position(tcp[n], objects[n, k], in_tcp[n, k])
             relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, objects[n, k, 3:7])
-            rot6d_one(relative, out[in_tcp + 3 * seen + 6 * k :])
-            out[in_base + 3 * k : in_base + 3 * k + 3] = objects[n, k, :3]
-            rot6d_one(objects[n, k, 3:7], out[in_base + 3 * seen + 6 * k :])
-            out[in_base + 9 * seen + k] = 1.0 if valid[n, k] else 0.0
-            out[in_base + 10 * seen + k] = age[n, k]
+            rot6d_one(relative, in_tcp[n, k, 3:])
+            in_base[n, k, :3] = objects[n, k, :3]
+            rot6d_one(objects[n, k, 3:7], in_base[n, k, 3:])

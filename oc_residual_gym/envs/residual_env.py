@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import EzPickle
 
-from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.envs.episodes import check_seed, draw_seed
 from oc_residual_gym.envs.observation import Field
-from oc_residual_gym.policies.base import BasePolicyError
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, World
-from oc_residual_gym.worlds.render import CAMERAS
-
-OBS_MODES = ("flat", "dict")
-RENDER_MODES = ("rgb_array", "human")
+from oc_residual_gym.envs.options import RENDER_MODES, EnvOptions
+from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.states import CONTROL_FREQUENCY
+from oc_residual_gym.worlds.base import Simulation
 
 
 class ResidualEnv(gym.Env, EzPickle):
@@ -59,63 +56,36 @@ class ResidualEnv(gym.Env, EzPickle):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | `base_policy` | `"bc"` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
-    | `domain` | `"nominal"` | physics: "nominal", or "twin", a shifted world for zero-shot tests |
-    | `errors` | `"paper"` | object pose errors: "clean", "paper", "tracker" |
+    | `base_policy` | `None` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
+    | `domain` | `"nominal"` | physics: "nominal", "twin" (held-out test physics), or your own `Domain` |
+    | `errors` | `"paper"` | pose noise: "clean", "paper", "tracker", or your own `PoseErrorModel` |
     | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
     | `reward` | `"dense"` | "dense" or "sparse" |
     | `obs_mode` | `"flat"` | "flat" or "dict" |
     | `position_scale`, `rotation_scale`, `gripper_scale` | 0.02, 0.1, 0.6 | what an action of 1 means |
     | `render_mode` | `None` | "rgb_array" or "human" |
     | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) of "rgb_array" |
-    | `world` | `None` | a real robot, `oc_residual_gym.worlds.fr3.FR3World`, in place of the simulation |
+    | `world` | `None` | another world in place of MuJoCo's: your simulation, or a cell (`real.world.FR3World`) |
+
+    Without a `base_policy`, the tasks that come with the package have "bc"; one of your own has "hold", with a warning.
 
     Raises:
-        ValueError: an argument is unknown; the message lists the valid ones.
+        ValueError: an argument's value does not exist; the message lists the valid ones.
+        TypeError: there is no such argument.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": int(CONTROL_FREQUENCY)}
 
-    def __init__(
-        self,
-        task: str,
-        base_policy: Any = "bc",
-        domain: str = "nominal",
-        errors: str = "paper",
-        split: str = "train",
-        reward: str = "dense",
-        obs_mode: str = "flat",
-        position_scale: float = ResidualScales.position,
-        rotation_scale: float = ResidualScales.rotation,
-        gripper_scale: float = ResidualScales.gripper,
-        render_mode: str | None = None,
-        camera: str = "person",
-        render_size: tuple[int, int] = (480, 640),
-        world: World | None = None,
-        **unknown: Any,
-    ):
-        check_arguments(type(self), unknown, obs_mode, render_mode, camera, render_size)
-        options = {k: v for k, v in locals().items() if k not in ("self", "__class__", "unknown")}
-        if world is not None and render_mode is not None:
-            raise ValueError(f"render_mode {render_mode!r} draws simulated worlds: leave it out with a real robot")
-        EzPickle.__init__(self, **options)
-        self.core = ResidualWorlds(
-            task,
-            1,
-            base_policy=base_policy,
-            domain=domain,
-            errors=errors,
-            split=split,
-            reward=reward,
-            scales=ResidualScales(position_scale, rotation_scale, gripper_scale),
-            world=world,
-        )
+    def __init__(self, task: Any, **options: Any):
+        EzPickle.__init__(self, task, **options)
+        self.options = EnvOptions.of(type(self).__name__, options)
+        self.core = ResidualWorlds(task, 1, self.options)
         self.__doc__ = f"{inspect.getdoc(type(self.core.task))}\n\n{inspect.getdoc(type(self))}"
-        self.render_mode = render_mode
-        self._camera, self._render_size = camera, (int(render_size[0]), int(render_size[1]))
-        self._as_dict = obs_mode == "dict"
+        self.render_mode = self.options.render_mode
+        self._as_dict = self.options.obs_mode == "dict"
         self._viewer: Any = None
         self._world = np.zeros(1, np.int64)
+        self._simulated = isinstance(self.core.world, Simulation)
         builder = self.core.observation_builder
         self.observation_space = builder.dict_space() if self._as_dict else builder.space()
         self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
@@ -134,9 +104,9 @@ class ResidualEnv(gym.Env, EzPickle):
         """
         check_options(options)
         if seed is not None:
-            self.core.check_seed(seed)
+            check_seed(self.core.split, seed)
         super().reset(seed=seed)
-        episode = self.core.draw_seed(self.np_random) if seed is None else seed
+        episode = draw_seed(self.core.split, self.np_random) if seed is None else seed
         self.core.reset(self._world, [episode])
         if self.core.base_policy_failed[0]:
             raise BasePolicyError(self.core.base_policy_problem)
@@ -166,7 +136,7 @@ class ResidualEnv(gym.Env, EzPickle):
             gym.logger.warn("render() needs a render_mode: gym.make(..., render_mode='rgb_array')")
         if self.render_mode != "rgb_array":
             return None
-        return self.core.render(0, self._camera, self._render_size, "full")
+        return self.core.simulation.render(0, self.options.camera, self.options.render_size, "full")
 
     def close(self) -> None:
         """Free threads and the window."""
@@ -181,7 +151,7 @@ class ResidualEnv(gym.Env, EzPickle):
                 from oc_residual_gym.worlds.render import HumanViewer
 
                 self._viewer = HumanViewer(self.core.task)
-            self._viewer.show(self.core.simulation, 0)
+            self._viewer.show(self.core.mujoco, 0)
 
     def _observation(self) -> Any:
         flat = self.core.observation[0].copy()
@@ -197,26 +167,8 @@ class ResidualEnv(gym.Env, EzPickle):
             "base_target": core.base_target[0].copy(),
             "reward_terms": {name: float(value[0]) for name, value in core.reward_terms.items()},
             "seed": int(core.seeds[0]),
-            **({} if core.world.true is None else {"critic_state": core.simulation.critic_state[0]}),
+            **({"critic_state": core.simulation.critic_state[0]} if self._simulated else {}),
         }
-
-
-def check_arguments(
-    env_class: type, unknown: dict[str, Any], obs_mode: str, render_mode: str | None, camera: str, size: Sequence[int]
-) -> None:
-    """Raises ``ValueError`` for unknown arguments, modes and cameras, listing the valid ones, and for a bad size."""
-    valid = [name for name in inspect.signature(env_class).parameters if name != "unknown"]
-    if unknown:
-        names = ", ".join(map(repr, unknown))
-        raise ValueError(f"unknown option {names}: {env_class.__name__} has {', '.join(valid)}")
-    if obs_mode not in OBS_MODES:
-        raise ValueError(f"unknown obs_mode {obs_mode!r}: choose one of {', '.join(OBS_MODES)}")
-    if render_mode is not None and render_mode not in RENDER_MODES:
-        raise ValueError(f"unknown render_mode {render_mode!r}: choose one of {', '.join(RENDER_MODES)} or None")
-    if camera not in CAMERAS:
-        raise ValueError(f"unknown camera {camera!r}: choose one of {', '.join(CAMERAS)}")
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"render_size is {size!r}: give height and width in pixels")
 
 
 def check_options(options: dict[str, Any] | None) -> None:

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from oc_residual_gym.envs.vector_env import ResidualVectorEnv
+from oc_residual_gym.tasks import resolve_task
 
 
 class ResidualVecEnv(VecEnv):
@@ -19,16 +20,13 @@ class ResidualVecEnv(VecEnv):
     time limits and faults but not from success.
 
     Args:
-        task: name of the task.
+        task: its name, "module:Class", a subclass of ``Task`` or an instance.
         num_envs: N.
         options: as for :class:`ResidualVectorEnv`; ``max_episode_steps`` defaults to the task's.
     """
 
-    def __init__(self, task: str, num_envs: int, **options: Any):
-        from oc_residual_gym.tasks import TASKS
-
-        if task in TASKS:
-            options.setdefault("max_episode_steps", TASKS[task].max_episode_steps)
+    def __init__(self, task: Any, num_envs: int, **options: Any):
+        options.setdefault("max_episode_steps", resolve_task(task).max_episode_steps)
         self.envs = ResidualVectorEnv(num_envs, task, autoreset_mode=AutoresetMode.SAME_STEP, **options)
         self.render_mode = self.envs.render_mode
         self._actions = np.zeros((num_envs, 7))

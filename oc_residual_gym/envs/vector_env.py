@@ -11,11 +11,14 @@ from gymnasium.utils import EzPickle
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from oc_residual_gym.envs.actions import ResidualScales
+from oc_residual_gym.envs.actions import checked
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.envs.episodes import check_seed, draw_seed
 from oc_residual_gym.envs.observation import Field
-from oc_residual_gym.envs.residual_env import check_arguments, check_options
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray
+from oc_residual_gym.envs.options import EnvOptions
+from oc_residual_gym.envs.residual_env import check_options
+from oc_residual_gym.errors import SettingsError, one_of
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray
 
 AUTORESET_MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 
@@ -25,65 +28,37 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
 
     Args:
         num_envs: N.
-        max_episode_steps: control steps after which an episode is truncated (``gym.make_vec`` gives that of the id).
         autoreset_mode: ``AutoresetMode.NEXT_STEP`` (a finished world is reset by the next step, which advances
             nothing there) or ``SAME_STEP`` (reset at once; the last observation is in ``infos["final_obs"]``, its
             info in ``infos["final_info"]``).
-        threads: threads that step worlds; by default one a core.
-        others: as in :class:`ResidualEnv`.
+        options: as for :class:`ResidualEnv`.
 
     Raises:
-        ValueError: an argument is unknown; the message lists the valid ones.
+        ValueError: an option's value does not exist; the message lists the valid ones.
+        TypeError: there is no such option.
     """
 
     def __init__(
         self,
         num_envs: int,
-        task: str,
-        base_policy: Any = "bc",
-        domain: str = "nominal",
-        errors: str = "paper",
-        split: str = "train",
-        reward: str = "dense",
-        obs_mode: str = "flat",
-        position_scale: float = ResidualScales.position,
-        rotation_scale: float = ResidualScales.rotation,
-        gripper_scale: float = ResidualScales.gripper,
-        render_mode: str | None = None,
-        camera: str = "person",
-        render_size: tuple[int, int] = (480, 640),
-        max_episode_steps: int | None = None,
+        task: Any,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        threads: int | None = None,
-        **unknown: Any,
+        **options: Any,
     ):
-        check_arguments(type(self), unknown, obs_mode, render_mode, camera, render_size)
-        options = {k: v for k, v in locals().items() if k not in ("self", "__class__", "unknown")}
-        EzPickle.__init__(self, **options)
-        if render_mode == "human":
-            raise ValueError("the vector environment has no render_mode 'human': use 'rgb_array'")
+        EzPickle.__init__(self, num_envs, task, autoreset_mode, **options)
+        self.options = EnvOptions.of(type(self).__name__, options)
+        if self.options.render_mode == "human":
+            raise SettingsError("the vector environment has no render_mode 'human': use 'rgb_array'")
         self._same_step = _autoreset_mode(autoreset_mode) is AutoresetMode.SAME_STEP
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": int(CONTROL_FREQUENCY),
             "autoreset_mode": _autoreset_mode(autoreset_mode),
         }
-        self.core = ResidualWorlds(
-            task,
-            num_envs,
-            base_policy=base_policy,
-            domain=domain,
-            errors=errors,
-            split=split,
-            reward=reward,
-            scales=ResidualScales(position_scale, rotation_scale, gripper_scale),
-            max_episode_steps=max_episode_steps,
-            threads=threads,
-        )
+        self.core = ResidualWorlds(task, num_envs, self.options)
         self.num_envs = num_envs
-        self.render_mode = render_mode
-        self._camera, self._render_size = camera, (int(render_size[0]), int(render_size[1]))
-        self._as_dict = obs_mode == "dict"
+        self.render_mode = self.options.render_mode
+        self._as_dict = self.options.obs_mode == "dict"
         builder = self.core.observation_builder
         self.single_observation_space = builder.dict_space() if self._as_dict else builder.space()
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
@@ -112,7 +87,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
             raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} worlds")
         for i, s in enumerate(seeds):
             if s is not None:
-                self.core.check_seed(s)
+                check_seed(self.core.split, s)
                 self._rngs[i] = np.random.default_rng(s)
         self._start(np.arange(self.num_envs), seeds)
         self._finished[:] = False
@@ -125,7 +100,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
             ValueError: the actions have another shape or an entry that is not finite; nothing has moved.
         """
         core = self.core
-        actions = core.checked(actions)
+        actions = checked(actions, self.num_envs)
         waiting = np.flatnonzero(self._finished)
         if len(waiting):
             running = np.flatnonzero(~self._finished)
@@ -148,7 +123,8 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         """One image (height, width, 3) uint8 a world with ``render_mode="rgb_array"``."""
         if self.render_mode is None:
             return None
-        return tuple(self.core.render(i, self._camera, self._render_size, "full") for i in range(self.num_envs))
+        options, simulation = self.options, self.core.simulation
+        return tuple(simulation.render(i, options.camera, options.render_size, "full") for i in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free threads."""
@@ -156,7 +132,9 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
 
     def _start(self, worlds: IntArray, seeds: Sequence[int | None] | None = None) -> None:
         given = seeds if seeds is not None else [None] * len(worlds)
-        drawn = [self.core.draw_seed(self._rngs[w]) if s is None else s for w, s in zip(worlds, given, strict=True)]
+        drawn = [
+            draw_seed(self.core.split, self._rngs[w]) if s is None else s for w, s in zip(worlds, given, strict=True)
+        ]
         self.core.reset(worlds, drawn)
 
     def _restart(self, done: np.ndarray, final_infos: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +175,5 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    for valid in AUTORESET_MODES:
-        if mode in (valid, valid.value):
-            return valid
-    raise ValueError(f"unknown autoreset_mode {mode!r}: choose one of {', '.join(m.value for m in AUTORESET_MODES)}")
+    value = mode.value if isinstance(mode, AutoresetMode) else mode
+    return AutoresetMode(one_of("autoreset_mode", value, [m.value for m in AUTORESET_MODES]))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.pairing import paired_rates, rows_of
-from oc_residual_gym.evaluation.report import markdown_table, percent, plot_rates
-from oc_residual_gym.evaluation.results import (
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.episodes import (
     CELL_KEYS,
     EPISODES_FILE,
     SUMMARY_FILE,
-    Record,
     cells,
     finished_summary,
     read_episodes,
-    write_json,
-    write_text,
 )
+from oc_residual_gym.evaluation.pairing import paired_rates, rows_of
+from oc_residual_gym.evaluation.report import markdown_table, percent, plot_rates
+from oc_residual_gym.files import Record, write_json, write_text
 
 TABLE_FILE = "compare.md"
 PLOT_FILE = "compare.png"

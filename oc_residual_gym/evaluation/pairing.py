@@ -8,9 +8,9 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from oc_residual_gym.evaluation.results import Record
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
-from oc_residual_gym.tasks import PAPER_TASKS, TASKS
+from oc_residual_gym.files import Record
+from oc_residual_gym.tasks import PAPER_TASKS, SHIPPED_TASKS, in_order
 
 PAPER_MEAN, ALL_MEAN = "paper's five tasks", "all tasks"
 
@@ -26,7 +26,7 @@ def means_of(tasks: Sequence[str]) -> dict[str, Sequence[str]]:
     if set(PAPER_TASKS) <= set(tasks):
         means[PAPER_MEAN] = PAPER_TASKS
     if len(tasks) > 1 and set(tasks) != set(PAPER_TASKS):
-        means[ALL_MEAN if len(tasks) == len(TASKS) else f"these {len(tasks)} tasks"] = tasks
+        means[ALL_MEAN if set(tasks) == set(SHIPPED_TASKS) else f"these {len(tasks)} tasks"] = tasks
     return means
 
 
@@ -42,12 +42,12 @@ def paired_rates(sides: Mapping[str, Sequence[Record]]) -> list[Record]:
     """
     successes = {side: _successes(episodes) for side, episodes in sides.items()}
     first, second = list(sides)[:2]
-    tasks = [task for task in TASKS if task in successes[first]]
+    tasks = in_order(successes[first])
     records = []
     for name, members in ({task: [task] for task in tasks} | means_of(tasks)).items():
         record: Record = {"task": name}
         for side, values in successes.items():
-            if name in TASKS:
+            if name in tasks:
                 rate = wilson(int(values[name].sum()), len(values[name]))
             else:
                 rate = stratified_bootstrap({task: values[task] for task in members}, (0.0, 1.0))

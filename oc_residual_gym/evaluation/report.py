@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oc_residual_gym.evaluation.results import Record, write_bytes
+from oc_residual_gym.files import Record, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

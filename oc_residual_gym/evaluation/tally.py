@@ -6,7 +6,7 @@ import numpy as np
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.geometry import norm
-from oc_residual_gym.worlds.base import Array, IntArray
+from oc_residual_gym.states import Array, IntArray
 
 
 class Tally:
@@ -34,7 +34,7 @@ class Tally:
         self.change[worlds] += _sizes(np.nan_to_num(correction - self._last[worlds]))
         self._last[worlds] = correction
         self.episode_return[worlds] += core.reward[worlds]
-        self.peak_contact_force[worlds] = np.maximum(self.peak_contact_force, core.peak_contact_force)[worlds]
+        self.peak_contact_force[worlds] = np.maximum(self.peak_contact_force, core.world.peak_contact_force)[worlds]
 
 
 def _sizes(correction: Array) -> Array:

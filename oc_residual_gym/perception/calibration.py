@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import MessageError, SettingsError
 from oc_residual_gym.geometry import pose_multiply
-from oc_residual_gym.perception.messages import MessageError, checked_pose, is_finite_number
+from oc_residual_gym.perception.messages import checked_pose, is_finite_number
 from oc_residual_gym.perception.sources import missing_package
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 REQUIRED = ("id", "created", "method", "base_from_camera", "rms_error_mm")
 

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oc_residual_gym.compiled import njit
-from oc_residual_gym.geometry import Array, multiply_one, quat_from_rotvec
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
+from oc_residual_gym.errors import one_of
+from oc_residual_gym.geometry import multiply_one, quat_from_rotvec
+from oc_residual_gym.states import Array, BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,16 @@ MODELS = {
     ),
 }
 
+
+def error_model_of(errors: str | PoseErrorModel) -> PoseErrorModel:
+    """The pose error model that ``errors`` names or is.
+
+    Raises:
+        SettingsError: there is none of that name; the message lists those there are.
+    """
+    return errors if isinstance(errors, PoseErrorModel) else MODELS[one_of("pose error model", errors, MODELS)]
+
+
 _BLOCK = 128  # control steps drawn ahead at once: a reset stays cheap, and a step only looks its noise up
 
 
@@ -117,19 +125,16 @@ class PoseErrors:
     change. Only where objects are lost depends on the episode: on whether closed fingers were near.
 
     Args:
-        name: "clean", "paper" or "tracker".
+        model: "clean", "paper" or "tracker", or a model of your own.
         num_worlds: number of worlds N.
         num_objects: number of observed objects K.
 
     Raises:
-        ValueError: if there is no model of that name.
+        SettingsError: if there is no model of that name.
     """
 
-    def __init__(self, name: str, num_worlds: int, num_objects: int) -> None:
-        if name not in MODELS:
-            names = ", ".join(map(repr, MODELS))
-            raise ValueError(f"unknown pose error model {name!r}; choose one of {names}")
-        self.model = MODELS[name]
+    def __init__(self, model: str | PoseErrorModel, num_worlds: int, num_objects: int) -> None:
+        self.model = error_model_of(model)
         self.num_worlds = num_worlds
         self.num_objects = num_objects
         self._generators: list[np.random.Generator | None] = [None] * num_worlds

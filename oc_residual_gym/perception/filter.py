@@ -26,13 +26,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oc_residual_gym.compiled import njit
-from oc_residual_gym.geometry import IDENTITY_QUATERNION, Array, multiply_one, quat_from_rotvec_one, rotvec_one
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
+from oc_residual_gym.errors import one_of
+from oc_residual_gym.geometry import IDENTITY_QUATERNION, multiply_one, quat_from_rotvec_one, rotvec_one
+from oc_residual_gym.states import Array, BoolArray, IntArray
 
 # Angle in rad between the poses that look alike. They are turned about the object's own z axis only: a cube
 # that was tipped over onto another face is another pose.
@@ -61,14 +59,12 @@ class PoseFilter:
         age: control steps since the object was last seen ``(N, K)``; at least ``NEVER`` if not since reset.
 
     Raises:
-        ValueError: if a symmetry is unknown.
+        SettingsError: if a symmetry is unknown.
     """
 
     def __init__(self, symmetries: Sequence[str], num_worlds: int, control_frequency: float = 20.0) -> None:
         for symmetry in symmetries:
-            if symmetry not in SYMMETRIES:
-                names = ", ".join(map(repr, SYMMETRIES))
-                raise ValueError(f"unknown object symmetry {symmetry!r}; choose one of {names}")
+            one_of("object symmetry", symmetry, SYMMETRIES)
         self._period = 1.0 / control_frequency
         self._half_steps = np.array([0.5 * SYMMETRIES[symmetry] for symmetry in symmetries])
         shape = (num_worlds, len(symmetries))

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.errors import MessageError
+from oc_residual_gym.states import Array
 
 SCHEMA, VERSION = "oc-residual-poses", 1
 FRAMES = ("base", "camera")
@@ -34,10 +35,6 @@ class TrackedPose:
     """When its image was taken, in seconds of this machine's ``time.monotonic()``."""
     status: str
     """"tracking"; "fixed" for an object that cannot move and was measured once; "lost"."""
-
-
-class MessageError(ValueError):
-    """A message that is not as documented; the text says where."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.perception.messages import OLDEST, MessageError, PoseMessage, TrackedPose, checked_pose
-from oc_residual_gym.perception.sources import Listener
+from oc_residual_gym.errors import MessageError, SettingsError
+from oc_residual_gym.perception.listener import Listener
+from oc_residual_gym.perception.messages import OLDEST, PoseMessage, TrackedPose, checked_pose
 
 BASE_FRAMES = ("base", "fr3_link0", "panda_link0")
 """``header.frame_id`` of poses in the robot's base frame; any other one is the camera's."""

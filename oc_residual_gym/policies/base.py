@@ -10,15 +10,11 @@ from typing import Protocol
 import numpy as np
 
 from oc_residual_gym.compiled import njit
+from oc_residual_gym.states import Array, BoolArray, IntArray
 from oc_residual_gym.tasks.base import Snapshot
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 HORIZON = 16
 """Targets in a chunk of the base policies we ship, as in the paper."""
-
-
-class BasePolicyError(RuntimeError):
-    """A base policy could not give targets (server lost, bad output). The episode ends as truncated."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from oc_residual_gym.geometry import quat_normalize, rotation_between, towards
 from oc_residual_gym.policies.base import HORIZON, PolicyView
+from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks.base import Snapshot, Task, Waypoint
-from oc_residual_gym.worlds.base import Array, IntArray
 
 OFFSET = 0.010
 """Metres, of the expert that is off."""

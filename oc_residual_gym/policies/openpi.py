@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oc_residual_gym.policies.base import BasePolicyError, PolicyView
+from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.policies.server import (
     LARGEST_REPLY,
     Address,
@@ -32,7 +33,7 @@ from oc_residual_gym.policies.server import (
     parse_address,
     state_columns,
 )
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection

@@ -17,10 +17,11 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.errors import BasePolicyError
 from oc_residual_gym.geometry import matrix_from_quat
-from oc_residual_gym.policies.base import BasePolicyError, PolicyView
+from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, MAX_OPENING
-from oc_residual_gym.worlds.base import Array, IntArray
+from oc_residual_gym.states import Array, IntArray
 
 COLUMNS = {
     "eef_9d": slice(0, 9),

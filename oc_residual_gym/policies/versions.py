@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from oc_residual_gym.tasks import SHIPPED_TASKS
+
 SHIPPED = Path(__file__).parent / "shipped"
 """A base policy is ``<version>.onnx``, or a folder ``<version>`` with a file for each task; a residual policy is
 ``<version>/<version of its base policy>/<Task>.onnx``. A card lies beside each."""
@@ -20,6 +22,10 @@ def base_file(name: str, task: str) -> Path:
         ValueError: it has none.
     """
     version = NEWEST.get(name, name)
+    if task not in SHIPPED_TASKS:
+        raise ValueError(
+            f"base policy {version!r} was not trained for {task}: give 'hold', 'expert', or a policy of your own"
+        )
     for path in (SHIPPED / version / f"{task}.onnx", SHIPPED / f"{version}.onnx"):
         if path.is_file():
             return path

@@ -14,13 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION, WORKSPACE_HIGH, WORKSPACE_LOW
-from oc_residual_gym.real.arm_state import ArmSettings, ArmState, Stop
+from oc_residual_gym.errors import RobotStopped, Stop, StopReason
+from oc_residual_gym.real.arm_state import ArmSettings, ArmState
 from oc_residual_gym.real.cell import Cell
-from oc_residual_gym.real.homing import ALIVE_PERIOD, homing_limit
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.homing import homing_limit
+from oc_residual_gym.real.parent import ALIVE_PERIOD
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, JOINT_LOWER, JOINT_UPPER
 from oc_residual_gym.robots.kinematics import forward_kinematics
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.worlds.impedance import (
     POSTURE_DAMPING,
     POSTURE_STIFFNESS,
@@ -145,11 +146,6 @@ class FR3Arm:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def process_id(self) -> int:
-        """Of the arm's process."""
-        return self._process.pid
 
     def home(self, should_stop: Callable[[], bool] | None = None) -> ArmState:
         def go_on() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from oc_residual_gym.real.stops import StopReason
-from oc_residual_gym.robots.constants import Array
+from oc_residual_gym.errors import Stop, StopReason
+from oc_residual_gym.states import Array
 
 HAND_MASS = 0.73
 """Kilograms of the Franka Hand (product manual)."""
@@ -47,16 +47,15 @@ class ArmSettings:
     force_thresholds: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Stop:
-    """A stop by itself, or on request. Times are ``time.monotonic()`` seconds."""
-
-    reason: StopReason
-    detail: str
-    seen_at: float
-    """When the fault was noticed."""
-    stopped_at: float | None = None
-    """When the arm had come to rest; ``None`` while it is coming to rest, or where nothing can be measured any more."""
+def with_fault(before: Stop | None, fault: Stop) -> Stop:
+    """The stop to report once ``fault`` has come on top of the one ``before``: the first cause stays, as a rule."""
+    if before is None:
+        return fault
+    if before.reason is StopReason.LINK_LATE and fault.reason is StopReason.LINK_LOST:
+        return replace(before, reason=fault.reason, detail=fault.detail)  # late because it never came again
+    if before.reason is StopReason.TARGETS_STALE:  # which alone is no fault between episodes
+        return replace(before, reason=fault.reason, detail=f"{fault.detail}; before that: {before.detail}")
+    return before
 
 
 @dataclass(frozen=True)
@@ -78,5 +77,5 @@ class ArmState:
     mass: float
     """kg on the flange, as the robot was told."""
     success_rate: float
-    """Of the last 100 commands, those that reached the robot in time."""
+    """Share of the last 100 commands that reached the robot in time."""
     stop: Stop | None

@@ -6,56 +6,56 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record, commit, versions
-from oc_residual_gym.policies.base import BasePolicyError
-from oc_residual_gym.policies.residual import ResidualPolicy, ZeroResidual
+from oc_residual_gym.errors import BasePolicyError, RobotStopped, SettingsError, StopReason
+from oc_residual_gym.evaluation.provenance import commit, versions
+from oc_residual_gym.files import Record
 from oc_residual_gym.real.operator import Operator
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.trials import (
-    ARMS,
+    CONDITIONS,
     INTERRUPTED,
     TrialRecorder,
     Verdict,
     executed,
     measured,
     now,
-    periods_of,
     read_trials,
     trial_name,
 )
+from oc_residual_gym.residuals import ResidualPolicy, ZeroResidual
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array
-
-if TYPE_CHECKING:
-    from oc_residual_gym.real.run import TrialSettings
+from oc_residual_gym.worlds.base import RealCell
 
 ATTEMPTS = 3
-"""Of an invalid trial in a row; it stays open then, and the next run goes on with it."""
+"""Attempts in a row at a trial that stays invalid; it is left open then, and the next run goes on with it."""
 PLACEMENT_LIMIT = 0.02
 """Metres that an object may stand from its planned place before the operator is asked whether to start."""
 QUIT = Verdict("invalid", "the operator quit")
 
 
-class Session:
-    """The trials of one run.
+class TrialRunner:
+    """The trials of one run, on a real cell.
 
     Raises:
-        SettingsError: the environment is not that of ``settings``.
+        SettingsError: the environment is not that of ``settings``, or is simulated.
     """
 
     def __init__(self, settings: TrialSettings, env: gym.Env, operator: Operator, folder: Path):
         self._settings, self._env, self._operator, self._folder = settings, env, operator, folder
         self._core: ResidualWorlds = env.get_wrapper_attr("core")
+        if not isinstance(self._core.world, RealCell):
+            raise SettingsError("trials run on a real cell, and the environment's world is simulated")
+        self._world = self._core.world
         self._check_environment()
         policies: tuple[ResidualPolicy, ...] = (ZeroResidual(), settings.residual_policy)
-        self._residuals = dict(zip(ARMS, policies, strict=True))
+        self._residuals = dict(zip(CONDITIONS, policies, strict=True))
         self._common: Record = {
             "task": settings.task,
             "instruction": TASKS[settings.task].instruction,
@@ -83,7 +83,7 @@ class Session:
             if there != asked:
                 raise SettingsError(f"the environment's {what} is {there!r}, and the trials' is {asked!r}")
 
-    def attempt(self, trial: Mapping[str, Any], arm: str, count: int, out: Path) -> bool:
+    def attempt(self, trial: Mapping[str, Any], condition: str, count: int, out: Path) -> bool:
         """Attempt a trial until it has a verdict, if it has none. ``False``: the operator quits."""
         number = trial["trial"]
         before = [t for t in read_trials(self._folder) if t["trial"] == number]
@@ -92,7 +92,7 @@ class Session:
         for attempt in range(len(before) + 1, len(before) + 1 + ATTEMPTS):
             if not self._prepare(trial, attempt, count, out):
                 return False
-            verdict, quits = self._run(trial, arm, attempt)
+            verdict, quits = self._run(trial, condition, attempt)
             if quits:
                 return False
             if verdict is not None and verdict.result != "invalid":
@@ -105,7 +105,7 @@ class Session:
     def _prepare(self, trial: Mapping[str, Any], attempt: int, count: int, out: Path) -> bool:
         """Get the arm home, and then the objects to their places; ``False``: the operator quits."""
         title = f"Trial {trial['trial']} of {count}" + (f", attempt {attempt}" if attempt > 1 else "")
-        if self._core.world.true is None and not self._home(title):
+        if not self._home(title):
             return False
         lines = [f"{title}: the arm is at rest. Put", *(f"  {line}" for line in trial["place"])]
         if trial["picture"]:
@@ -115,7 +115,7 @@ class Session:
 
     def _home(self, title: str) -> bool:
         """Open the hand and move the arm home, before anything is placed below it; ``False``: the operator quits."""
-        operator, world = self._operator, cast(Any, self._core.world)
+        operator, world = self._operator, self._world
         while True:
             while world.stopped[0]:
                 stopped = f"{title}: the arm is stopped ({world.stop_reason(0)})"
@@ -139,18 +139,18 @@ class Session:
         """Whether the operator wants to quit, of all that he wanted since he was last asked."""
         return "quit" in list(iter(self._operator.command, ""))
 
-    def _run(self, trial: Mapping[str, Any], arm: str, attempt: int) -> tuple[Verdict | None, bool]:
+    def _run(self, trial: Mapping[str, Any], condition: str, attempt: int) -> tuple[Verdict | None, bool]:
         """One attempt, to its file. Returns its verdict, ``None`` if it waits, and whether the operator quits."""
-        residual = self._residuals[arm]
+        residual = self._residuals[condition]
         attributes = self._common | {
             "trial": trial["trial"],
             "attempt": attempt,
-            "arm": arm,
+            "condition": condition,
             "seed": trial["seed"],
             "residual": residual.name,
             "residual_sha256": residual.hash or "",
-            "operator": self._settings.base + (f" + {residual.name}" if arm == "residual" else ""),
-            "calibration": getattr(self._core.tracker, "calibration_label", ""),
+            "operator": self._settings.base + (f" + {residual.name}" if condition == "residual" else ""),
+            "calibration": self._world.tracker.calibration_label,
             "started": now(),
             "started_monotonic": time.monotonic(),
         }
@@ -164,10 +164,10 @@ class Session:
                 recorder.close()
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
-            if not self._core.world.stopped[0]:
-                self._core.world.stop(0, StopReason.OPERATOR_STOP if interrupted else StopReason.PROGRAM_ERROR)
+            if not self._world.stopped[0]:
+                self._world.stop(0, StopReason.OPERATOR_STOP if interrupted else StopReason.PROGRAM_ERROR)
             words = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
-            end |= self._end(str(self._core.world.stop_reason(0)))
+            end |= self._end(self._world.stop_reason(0))
             recorder.finish(Verdict("invalid", words), **end)
             raise
         if verdict is None:
@@ -193,7 +193,7 @@ class Session:
             end |= self._end("")
             return QUIT, True
         proposed, quits = self._drive(residual, recorder)
-        # A robot is brought to rest, or it would stop by itself, for want of targets, until it is judged.
+        # The arm is brought to rest, or it would stop by itself, for want of targets, until the trial is judged.
         stop_reason, detail = self._why_it_stopped()
         self._rest()
         end |= self._end(stop_reason, detail)
@@ -225,8 +225,7 @@ class Session:
             end["placement_error"] = [round(float(offset), 4) for offset in offsets]
             end["placement_accepted"] = bool(lines)
             if accepted or not lines:
-                if hasattr(self._core.world, "wrench_bias"):
-                    end["wrench_bias"] = self._core.world.wrench_bias.tolist()
+                end["wrench_bias"] = self._world.wrench_bias.tolist()
                 end |= {"started": now(), "started_monotonic": time.monotonic()}
                 self._operator.trial_begins()
                 return True
@@ -237,18 +236,16 @@ class Session:
             accepted = answer == "start"
 
     def _why_it_stopped(self) -> tuple[str, str]:
-        core = self._core
-        if core.base_policy_failed[0]:
-            return str(StopReason.BASE_POLICY_FAILED), core.base_policy_problem
-        return str(core.world.stop_reason(0)), ""
+        if self._core.base_policy_failed[0]:
+            return str(StopReason.BASE_POLICY_FAILED), self._core.base_policy_problem
+        return self._world.stop_reason(0), ""
 
     def _rest(self) -> None:
-        """Bring a robot to rest after a trial; what goes wrong then does not change how the trial was."""
-        world = cast(Any, self._core.world)
-        if world.true is None and not world.stopped[0]:
-            world.rest()
-            if world.stopped[0]:
-                self._operator.say(f"After the trial the arm stopped: {world.stop_reason(0)}")
+        """Bring the arm to rest after a trial; what goes wrong then does not change how the trial was."""
+        if not self._world.stopped[0]:
+            self._world.rest()
+            if self._world.stopped[0]:
+                self._operator.say(f"After the trial the arm stopped: {self._world.stop_reason(0)}")
 
     def _end(self, stop_reason: str, detail: str = "") -> Record:
         """Attributes of a trial that ended with ``stop_reason``, if with one."""
@@ -257,9 +254,8 @@ class Session:
         return facts | {"stop_reason": stop_reason, "stop_detail": detail, "ended_monotonic": time.monotonic()}
 
     def _stop_facts(self) -> Record:
-        """What a robot measured of its stop, if it did: why, when the fault was seen, and when it stood still."""
-        report = getattr(self._core.world, "stop_report", None)
-        stop = report() if report is not None and self._core.world.stopped[0] else None
+        """What the arm measured of its stop, if it did: why, when the fault was seen, and when it stood still."""
+        stop = self._world.stop_report() if self._world.stopped[0] else None
         if stop is None:
             return {}
         stood = np.nan if stop.stopped_at is None else stop.stopped_at
@@ -267,26 +263,23 @@ class Session:
 
     def _drive(self, residual: ResidualPolicy, recorder: TrialRecorder) -> tuple[Verdict | None, bool]:
         """Run the policies to the trial's end. Returns the verdict that it proposes, and whether the operator quits."""
-        operator, core = self._operator, self._core
-        real = core.world.true is None
+        core, world = self._core, self._world
         began = time.monotonic()
         while True:
-            command = operator.command()
+            command = self._operator.command()
             if command:
-                core.world.stop(0, StopReason.OPERATOR_STOP)
+                world.stop(0, StopReason.OPERATOR_STOP)
                 return Verdict("invalid") if command == "invalid" else None, command == "quit"
-            row = measured(core, time.monotonic() - began if real else core.steps[0] / CONTROL_FREQUENCY)
-            action, measured_before = residual.act(core)[0], len(periods_of(core))
+            row = measured(core, self._world.tracker.readings, time.monotonic() - began)
+            action, steps_before = residual.act(core)[0], len(world.periods)
             _, _, terminated, truncated, _ = self._env.step(action)
-            recorder.add(row | executed(core, action, measured_before))
-            # A real world has asked the operator already, and the judge of a rehearsal must not be asked twice.
-            called = None if real else operator.verdict()
-            if terminated or truncated or called is not None:
+            period = world.periods[-1] if len(world.periods) > steps_before else np.nan  # a step that failed has none
+            recorder.add(row | executed(core, action, period))
+            if terminated or truncated:  # the world has asked the operator for his verdict
                 break
-        if core.world.stopped[0] or core.base_policy_failed[0]:
+        if world.stopped[0] or core.base_policy_failed[0]:
             return None, False
-        succeeded = terminated if called is None else called
-        return Verdict("success" if succeeded else "fail"), False
+        return Verdict("success" if terminated else "fail"), False
 
 
 def _millimetres(move: Array) -> str:

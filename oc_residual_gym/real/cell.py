@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.robots.constants import JOINT_TORQUE_LIMIT
 
 BOUNDS: dict[str, tuple[float, float]] = {

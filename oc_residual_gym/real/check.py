@@ -9,15 +9,14 @@ from contextlib import suppress
 import numpy as np
 
 from oc_residual_gym.check import Finding
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.perception.tracking import TrackedObjects
+from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.real.arm_state import HAND_MASS
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.session import open_tracker
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.tracking import TrackedObjects
+from oc_residual_gym.real.world import FR3World
+from oc_residual_gym.states import Array, BoolArray, IntArray, Readings
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
-from oc_residual_gym.worlds.fr3 import FR3World
 
 MASS_TOLERANCE = 0.05
 """Kilograms; 0.15 kg more pull the TCP down by 1.8 mm at 800 N/m."""
@@ -40,9 +39,12 @@ class NoPoses:
     """Tracker of a world that only has to hold its arm where it is: it sees nothing, and minds nothing."""
 
     newest_stamp = np.inf
+    calibration_label = ""
 
     def __init__(self, count: int):
         self._count = count
+        nothing = np.full((count, 7), np.nan), np.full(count, np.nan), np.zeros(count, bool)
+        self.readings = Readings(*nothing, ("missing",) * count)
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: object = None) -> None:
         """Nothing to start."""
@@ -52,6 +54,9 @@ class NoPoses:
     ) -> tuple[Array, BoolArray]:
         """No object."""
         return np.full((1, self._count, 7), np.nan), np.zeros((1, self._count), bool)
+
+    def fault(self) -> None:
+        """None: it minds nothing."""
 
     def wrench_noise(self) -> Array:
         """(1, 6) zeros."""

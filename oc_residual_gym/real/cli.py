@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 
 CommandMaker = Callable[[Any, str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
 REPORT = "oc-residual real report"
@@ -51,20 +51,20 @@ def add_commands(commands: Any, command: CommandMaker) -> None:
 
 def _add_cell_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the cell, as examples/cell.yaml")
-    parser.add_argument("--task", required=True, help="name of a task")
+    parser.add_argument("--task", required=True, help='name of a task, or "mypackage.module:MyTask"')
 
 
 def _needed(options: argparse.Namespace) -> None:
     """Raise ``SettingsError`` where what a robot needs is not installed, or the task does not exist."""
-    from oc_residual_gym.tasks import TASKS
+    from oc_residual_gym.registration import task_name
 
     for module, name in (("franky", "franky-control"), ("yaml", "pyyaml"), ("zmq", "pyzmq")):
         try:
             __import__(module)
         except ImportError as error:
             raise SettingsError(f"a robot needs {name} ({error}): {INSTALL}") from error
-    if options.task not in TASKS and not (options.command == "rehearse" and options.task == "all"):
-        raise SettingsError(f"unknown task {options.task!r}: choose one of {', '.join(TASKS)}")
+    if not (options.command == "rehearse" and options.task == "all"):
+        options.task = task_name(options.task)
 
 
 def _check(options: argparse.Namespace) -> tuple[int, Any]:
@@ -78,11 +78,12 @@ def _check(options: argparse.Namespace) -> tuple[int, Any]:
 
 def _run(options: argparse.Namespace) -> tuple[int, Any]:
     _needed(options)
+    from oc_residual_gym.errors import RobotStopped
     from oc_residual_gym.real.cell import load_cell
     from oc_residual_gym.real.operator import TerminalOperator
-    from oc_residual_gym.real.run import TrialSettings, run_trials
+    from oc_residual_gym.real.run import run_trials
     from oc_residual_gym.real.session import make_env, open_cell
-    from oc_residual_gym.real.stops import RobotStopped
+    from oc_residual_gym.real.settings import TrialSettings
 
     cell = load_cell(options.config)
     settings = TrialSettings(
@@ -129,12 +130,12 @@ def _report(options: argparse.Namespace) -> tuple[int, Any]:
 
 def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
     _needed(options)
-    from oc_residual_gym.evaluation.evaluator import resolve_tasks
+    from oc_residual_gym.errors import RobotStopped
+    from oc_residual_gym.evaluation.settings import resolve_tasks
     from oc_residual_gym.real.rehearse import Rehearsal, rehearse
     from oc_residual_gym.real.rig import RigError
-    from oc_residual_gym.real.stops import RobotStopped
 
-    tasks, summaries = resolve_tasks(options.task), {}
+    tasks, summaries = resolve_tasks(options.task, options.base), {}
     for task in tasks:
         settings = Rehearsal(
             task,
@@ -153,7 +154,7 @@ def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
         for trial in summaries[task]["trials"]:
             period, distance = trial["period_ms"], trial["tracking_error_mm"]
             print(
-                f"{task:12} {trial['arm']:9} {trial['steps']:4} steps, period {period['mean']} ms (99 % below "
+                f"{task:12} {trial['condition']:9} {trial['steps']:4} steps, period {period['mean']} ms (99 % below "
                 f"{period['p99']}), TCP {distance['mean']} mm from its target (at most {distance['max']}): "
                 f"{trial['stop_reason'] or trial['verdict']}"
             )

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Protocol
 
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.errors import RobotStopped, StopReason
 from oc_residual_gym.robots.constants import FINGER_SPEED, GRASP_FORCE, MAX_OPENING
 
 COMMAND_LIMIT = 2.0 + MAX_OPENING / FINGER_SPEED

@@ -14,8 +14,9 @@ import franky
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.real.stops import RobotStopped, StopReason
-from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER, Array
+from oc_residual_gym.errors import RobotStopped, StopReason
+from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER
+from oc_residual_gym.states import Array
 
 RETREAT = 0.04
 """Metres that the hand draws back before it is raised."""
@@ -35,8 +36,6 @@ PEAK = 1.5
 """The blend along the way is as many times as fast in its middle as on average."""
 SETTLE = 0.5
 """Seconds at the home posture before the arm is let go."""
-ALIVE_PERIOD = 0.1
-"""Seconds between the parent's signs of life on the way."""
 TICK = 0.005
 """Seconds from one reference to the next."""
 

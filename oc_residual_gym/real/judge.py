@@ -9,11 +9,10 @@ import numpy as np
 import zmq
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW
 from oc_residual_gym.tasks.base import SUCCESS_STEPS, InitialState, Task
 from oc_residual_gym.worlds.domains import EpisodePhysics
 from oc_residual_gym.worlds.sim import SimWorld
-
-_WXYZ = [3, 0, 1, 2]
 
 
 class SceneJudge:
@@ -67,7 +66,7 @@ class SceneJudge:
                 np.array(truth["qvel"][name]),
                 scene.free_qpos[name],
             )
-            qpos[address : address + 7] = np.concatenate([pose[:3], pose[3:][_WXYZ]])
+            qpos[address : address + 7] = np.concatenate([pose[:3], pose[3:][WXYZ_FROM_XYZW]])
             # A free joint's angular velocity is in the body's own frame.
             qvel[dof : dof + 3] = velocity[:3]
             qvel[dof + 3 : dof + 6] = Rotation.from_quat(pose[3:]).inv().apply(velocity[3:])

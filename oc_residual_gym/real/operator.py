@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Literal, Protocol
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.real.trials import Verdict
 
 Command = Literal["", "stop", "invalid", "quit"]

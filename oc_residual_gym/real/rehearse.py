@@ -12,18 +12,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from oc_residual_gym.envs.episodes import start_of
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.evaluation.provenance import machine, versions
 from oc_residual_gym.evaluation.report import save_figure
-from oc_residual_gym.evaluation.results import Record, machine, versions, write_json
+from oc_residual_gym.files import Record, write_json
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.judge import SceneJudge
 from oc_residual_gym.real.operator import ScriptedOperator
 from oc_residual_gym.real.rig import Rig
-from oc_residual_gym.real.run import TRIALS, TrialSettings, run_trials
+from oc_residual_gym.real.run import TRIALS, run_trials
 from oc_residual_gym.real.session import make_env, open_cell
+from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.trials import read_trials
-from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY
+from oc_residual_gym.states import CONTROL_FREQUENCY
+from oc_residual_gym.tasks import resolve_task
 
 FILE, FIGURE = "rehearsal.json", "rehearsal.png"
 
@@ -54,9 +55,7 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
         RigError: the rig cannot be made or started.
         RobotStopped: the simulated robot does not take our settings.
     """
-    if settings.task not in TASKS:
-        raise SettingsError(f"unknown task {settings.task!r}: choose one of {', '.join(TASKS)}")
-    task = TASKS[settings.task]
+    task = resolve_task(settings.task)
     start = start_of(task, settings.split, 0)
     with Rig(task, start, settings.full_scene) as rig:
         cell = rig_cell(rig, settings.speed_cap)
@@ -118,7 +117,7 @@ def measure(path: Path) -> Record:
         errors = tracking_errors(demo) if began else np.zeros(0)
         periods = 1e3 * demo["trial/period"][1:] if began else np.zeros(0)
     return {
-        "arm": attributes["arm"],
+        "condition": attributes["condition"],
         "steps": len(periods) + began,
         "verdict": attributes["verdict"],
         "stop_reason": attributes["stop_reason"],
@@ -148,7 +147,7 @@ def _plot(summary: Record, paths: list[Path], file: Path) -> None:
             demo = content["demos"][path.stem]
             if "target" not in demo:
                 continue
-            label = f"{trial['arm']}: {trial['stop_reason'] or trial['verdict']}"
+            label = f"{trial['condition']}: {trial['stop_reason'] or trial['verdict']}"
             periods.plot(np.arange(1, trial["steps"]) / CONTROL_FREQUENCY, 1e3 * demo["trial/period"][1:], label=label)
             errors.plot(np.arange(1, trial["steps"]) / CONTROL_FREQUENCY, 1e3 * tracking_errors(demo), label=label)
     periods.set(xlabel="seconds", ylabel="control period, ms", title=f"{summary['task']} on the rig")

@@ -17,13 +17,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.report import markdown_table, percent
-from oc_residual_gym.evaluation.results import Record, read_json, write_json, write_text
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
+from oc_residual_gym.files import Record, read_json, write_json, write_text
 from oc_residual_gym.real.attempts import PLACEMENT_LIMIT
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
-from oc_residual_gym.real.trials import ARMS, read_trials
+from oc_residual_gym.real.trials import CONDITIONS, read_trials
 
 REPORT_FILE, TABLE_FILE = "report.json", "report.md"
 ALPHA = 0.05
@@ -59,7 +59,7 @@ def report(folder: Path, unblind: bool = False) -> Record:
     if not trials:
         raise SettingsError(f"{folder} holds no trials yet")
     settings = read_json(folder / SETTINGS_FILE)
-    planned = len(ARMS) * settings["starts"]
+    planned = len(CONDITIONS) * settings["starts"]
     still_open = planned - len({trial["trial"] for trial in trials if trial["verdict"] != "invalid"})
     if still_open and not unblind:
         raise SettingsError(
@@ -72,7 +72,10 @@ def report(folder: Path, unblind: bool = False) -> Record:
         "cell": settings["cell"]["name"],
         "calibrations": sorted({trial["calibration"] for trial in trials if trial.get("calibration")}),
         "versions": json.loads(trials[-1].get("versions", "{}")),
-        "arms": {arm: _arm([trial for trial in trials if trial["arm"] == arm]) for arm in ARMS},
+        "conditions": {
+            condition: _counts([trial for trial in trials if trial["condition"] == condition])
+            for condition in CONDITIONS
+        },
         "open": still_open,
         "pairs": len(pairs),
         "difference": _difference(pairs),
@@ -126,13 +129,13 @@ def _pairs(trials: Sequence[Record]) -> list[tuple[bool, bool]]:
     judged: dict[int, dict[str, Record]] = {}
     for trial in trials:
         if trial["verdict"] != "invalid":
-            judged.setdefault(trial["seed"], {})[trial["arm"]] = trial
-    pairs = [pair for pair in judged.values() if len(pair) == len(ARMS)]
+            judged.setdefault(trial["seed"], {})[trial["condition"]] = trial
+    pairs = [pair for pair in judged.values() if len(pair) == len(CONDITIONS)]
     pairs.sort(key=lambda pair: max((t.get("judged") or t["started"], t["trial"]) for t in pair.values()))
     return [(pair["base"]["verdict"] == "success", pair["residual"]["verdict"] == "success") for pair in pairs]
 
 
-def _arm(trials: Sequence[Record]) -> Record:
+def _counts(trials: Sequence[Record]) -> Record:
     judged = [trial for trial in trials if trial["verdict"] != "invalid"]
     failed = [trial for trial in judged if trial["verdict"] == "fail"]
     successes = len(judged) - len(failed)
@@ -153,7 +156,7 @@ def _difference(pairs: Sequence[tuple[bool, bool]]) -> Record | None:
 
 
 def _invalid(trial: Record) -> Record:
-    return {key: trial.get(key, "") for key in ("trial", "attempt", "arm", "reason", "stop_reason")}
+    return {key: trial.get(key, "") for key in ("trial", "attempt", "condition", "reason", "stop_reason")}
 
 
 def _periods(trials: Sequence[Record]) -> Record | None:
@@ -188,11 +191,11 @@ def markdown(summary: Record) -> str:
     """A summary for people."""
     names = {"base": summary["base"], "residual": f"{summary['base']} + {summary['residual']}"}
     rows = []
-    for arm, values in summary["arms"].items():
+    for condition, values in summary["conditions"].items():
         rate = percent(values["success_rate"]) if values["success_rate"] else "-"
         counts = [str(values[key]) for key in ("judged", "successes", "invalid")]
         failures = ", ".join(f"{kind} {count}" for kind, count in values["failures"].items()) or "-"
-        rows.append([names[arm], *counts, rate, failures])
+        rows.append([names[condition], *counts, rate, failures])
     head = ["policy", "judged", "successes", "invalid", "success in %", "failures"]
     where = "a rehearsal, with a simulated robot" if summary["rehearsal"] else f"cell {summary['cell']}"
     parts = [f"# {summary['task']}: {names['residual']} against {names['base']}\n", f"In {where}.\n"]

@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import zmq
 
-from oc_residual_gym.real.rig_install import RigError, ensure_rig, python_of, rig_available
+from oc_residual_gym.errors import RigError
+from oc_residual_gym.real.rig_install import ensure_rig, python_of, rig_available
 from oc_residual_gym.tasks.base import InitialState, Task
 
 __all__ = ["Rig", "RigError", "ensure_rig", "rig_available"]
@@ -152,13 +153,6 @@ class Rig:
         how = "ended" if self._process.poll() is not None else f"was not ready within {_START_SECONDS:.0f} s"
         said = "\n".join(self.log_path.read_text(errors="replace").splitlines()[-8:])
         raise RigError(f"the rig's server {how}; its log {self.log_path} ends:\n{said}")
-
-    @property
-    def pid(self) -> int:
-        """Of the server."""
-        if self._process is None:
-            raise RigError("the rig is not open")
-        return self._process.pid
 
     def kill(self) -> None:
         """End the server at once, as a power cut would; its log stays."""

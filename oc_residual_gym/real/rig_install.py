@@ -10,16 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from oc_residual_gym.errors import RigError
+
 FRANKA_SIM = "1.1.7"
 REQUIREMENTS = (f"franka-sim=={FRANKA_SIM}", "mujoco==3.2.7", "numpy==1.26.4", "pyzmq==27.1.0")
 ENVIRONMENT = "OC_RESIDUAL_RIG"
 """Environment variable with the folder for the rig's Python environment."""
 
 _SECONDS = 600.0
-
-
-class RigError(RuntimeError):
-    """The rig cannot be installed, started or reached."""
 
 
 def ensure_rig() -> Path:

@@ -13,25 +13,25 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from oc_residual_gym.geometry import pose_multiply
-from oc_residual_gym.perception.errors import MODELS
-from oc_residual_gym.perception.simulated import NEAR_FINGERS
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW, pose_multiply
+from oc_residual_gym.perception.errors import error_model_of
 from oc_residual_gym.robots.constants import ARM_LINKS, FINGER_SPEED, GRASP_FORCE, HAND_OFFSET, MAX_OPENING, TCP_OFFSET
 from oc_residual_gym.robots.fr3 import add_bare_arm, add_motors, empty_arm_model
 from oc_residual_gym.robots.hand import add_hand
 from oc_residual_gym.robots.mjcf import write_mjcf
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.arena import add_arena
 from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.worlds.scene import body_names, empty_scene
 from oc_residual_gym.worlds.scene_objects import add_object
+from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 
 SELF_COLLISION_MARGIN = 0.05
 """Metres: where franka-sim's self-collision reflex stops the arm; the robot's own margin is not published."""
 WATCHED_APART = 3
 """Links that are so many joints apart can meet; nearer ones are kept apart by joint limits."""
 
-_WXYZ = [3, 0, 1, 2]
 _LINK_BIT = 8
 _ARM_PREFIX = "fr3_"
 
@@ -60,12 +60,10 @@ def scene_data(task: Task | None, start: InitialState | None, full_scene: bool, 
     true state is told, and the name of each in the model. ``slides``: openings by drawer.
 
     Raises:
-        ValueError: there is no error model of that name.
+        SettingsError: there is no error model of that name.
     """
-    if pose_errors not in MODELS:
-        raise ValueError(f"unknown pose error model {pose_errors!r}; choose one of {', '.join(MODELS)}")
     data: dict[str, Any] = {
-        "errors": asdict(MODELS[pose_errors]),
+        "errors": asdict(error_model_of(pose_errors)),
         "control_frequency": CONTROL_FREQUENCY,
         "hand": {"speed": FINGER_SPEED, "force": GRASP_FORCE, "opening": MAX_OPENING, "tcp": TCP_OFFSET},
         "near_fingers": NEAR_FINGERS,
@@ -91,7 +89,7 @@ def _poses(task: Task, start: InitialState) -> dict[str, Array]:
         poses[spec.name] = np.asarray(start.poses[spec.name], float)
         for drawer in spec.drawers:
             offset = np.array([*drawer.pos, 0.0, 0.0, 0.0, 1.0])
-            offset[0] += start.slides.get(drawer.name, 0.0)
+            offset[:3] += start.slides.get(drawer.name, 0.0) * np.array(drawer.axis)
             poses[drawer.name] = pose_multiply(poses[spec.name], offset)
     return poses
 
@@ -186,7 +184,7 @@ def _scene(task: Task, start: InitialState) -> mujoco.MjSpec:
     poses = _poses(task, start)
     for item in task.specs:
         body = add_object(spec, item, f"{item.name}_")
-        body.pos, body.quat = poses[item.name][:3], poses[item.name][3:][_WXYZ]
+        body.pos, body.quat = poses[item.name][:3], poses[item.name][3:][WXYZ_FROM_XYZW]
     _drop_visuals(spec)
     return spec
 

@@ -17,90 +17,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 
-from oc_residual_gym.envs.episodes import SPLITS
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record, claim, read_json, simulation_hash, versions, write_json
-from oc_residual_gym.policies import load_base_policy
-from oc_residual_gym.policies.base import BasePolicy
-from oc_residual_gym.policies.residual import ResidualPolicy, load_residual
-from oc_residual_gym.real.attempts import Session
-from oc_residual_gym.real.cell import Cell
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.files import Record, claim, read_json, write_json
+from oc_residual_gym.real.attempts import TrialRunner
 from oc_residual_gym.real.operator import Operator
+from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.starts import write_starts
-from oc_residual_gym.real.trials import ARMS, judge_later, now, read_trials, recover, unjudged
+from oc_residual_gym.real.trials import CONDITIONS, judge_later, now, read_trials, recover, unjudged
 from oc_residual_gym.tasks import TASKS
 
 SETTINGS_FILE, PLAN_FILE, BLIND_FILE, TRIALS = "settings.json", "plan.json", "blind.json", "trials"
-MAY_CHANGE: dict[str, tuple[str, ...]] = {"robot": ("host",), "poses": ("source", "calibration")}
-"""Entries of a cell that may change within a comparison; each trial has the id of its calibration."""
-
-
-@dataclass(frozen=True)
-class TrialSettings:
-    """What is compared, where.
-
-    Raises:
-        SettingsError: something does not exist; the message lists what does.
-    """
-
-    task: str
-    cell: Cell
-    base: str = "bc"
-    residual: str = "trained"
-    split: str = "test"
-    starts: int = 20
-    """Start poses: seeds 0 to ``starts`` - 1 of the split. Each is one trial of the base alone and one of both."""
-    rehearsal: bool = False
-    """Whether the robot is simulated."""
-
-    def __post_init__(self) -> None:
-        for kind, name, valid in (("task", self.task, TASKS), ("split", self.split, SPLITS)):
-            if name not in valid:
-                raise SettingsError(f"unknown {kind} {name!r}: choose one of {', '.join(valid)}")
-        most = SPLITS[self.split]
-        if self.starts < 1 or (most is not None and self.starts > most):
-            raise SettingsError(f"starts is {self.starts}; it must be 1 to {most or 'any number'}")
-        try:
-            _ = self.base_policy, self.residual_policy
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
-
-    @cached_property
-    def base_policy(self) -> BasePolicy:
-        """The policy that ``base`` names, loaded once."""
-        return load_base_policy(self.base, TASKS[self.task])
-
-    @cached_property
-    def residual_policy(self) -> ResidualPolicy:
-        """The policy that ``residual`` names, loaded once."""
-        return load_residual(self.residual, self.task, self.base)
-
-    @cached_property
-    def hashes(self) -> Record:
-        """SHA-256 of the policies' files (``None`` where there is none) and of the code that results depend on."""
-        return {
-            "base": self.base_policy.hash,
-            "residual": self.residual_policy.hash,
-            "simulation": simulation_hash(),
-        }
-
-    @property
-    def identity(self) -> Record:
-        """All that must stay the same from the first trial to the last."""
-        identity = asdict(self) | {"hashes": self.hashes, "versions": versions()}
-        for name in ("path", "operator"):
-            del identity["cell"][name]
-        for part, names in MAY_CHANGE.items():
-            for name in names:
-                del identity["cell"][part][name]
-        return identity
 
 
 def prepare(settings: TrialSettings, out: Path, pictures: bool = True) -> list[Record]:
@@ -113,11 +44,11 @@ def prepare(settings: TrialSettings, out: Path, pictures: bool = True) -> list[R
     if not (out / PLAN_FILE).exists():
         order_seed = secrets.randbits(64)
         rng = np.random.default_rng(order_seed)
-        orders = [rng.permutation(ARMS).tolist() for _ in range(settings.starts)]
-        arms = [arm for order in orders for arm in order]
-        write_json(out / BLIND_FILE, {"order_seed": order_seed, "arms": arms})
+        orders = [rng.permutation(CONDITIONS).tolist() for _ in range(settings.starts)]
+        conditions = [condition for order in orders for condition in order]
+        write_json(out / BLIND_FILE, {"order_seed": order_seed, "conditions": conditions})
         starts = write_starts(TASKS[settings.task], settings.split, range(settings.starts), out, pictures)
-        trials = [{"trial": i + 1, **starts[i // len(ARMS)]} for i in range(len(arms))]
+        trials = [{"trial": i + 1, **starts[i // len(CONDITIONS)]} for i in range(len(conditions))]
         write_json(out / PLAN_FILE, {"planned": now(), "task": settings.task, "trials": trials})
     return read_json(out / PLAN_FILE)["trials"]
 
@@ -149,15 +80,15 @@ def run_trials(
             waits for its verdict, and the next run asks for it.
     """
     plan = prepare(settings, out, pictures)
-    arms, folder = read_arms(out), out / TRIALS
+    conditions, folder = read_conditions(out), out / TRIALS
     for path in recover(folder):
         operator.say(f"{path.name} was interrupted: it is kept as invalid")
     if _judge_waiting(folder, operator):
         env = env_factory()
         try:
-            session = Session(settings, env, operator, folder)
-            for trial, arm in zip(plan, arms, strict=True):
-                if not session.attempt(trial, arm, len(plan), out):
+            runner = TrialRunner(settings, env, operator, folder)
+            for trial, condition in zip(plan, conditions, strict=True):
+                if not runner.attempt(trial, condition, len(plan), out):
                     break
         finally:
             env.close()
@@ -179,8 +110,8 @@ def _judge_waiting(folder: Path, operator: Operator) -> bool:
     return True
 
 
-def read_arms(out: Path) -> list[str]:
+def read_conditions(out: Path) -> list[str]:
     """Which policy each trial is, in their order. Raises ``SettingsError`` where the key is missing."""
     if not (out / BLIND_FILE).exists():
         raise SettingsError(f"{out} has no {BLIND_FILE}: without this key its trials cannot go on; put it back")
-    return read_json(out / BLIND_FILE)["arms"]
+    return read_json(out / BLIND_FILE)["conditions"]

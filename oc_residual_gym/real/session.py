@@ -8,16 +8,16 @@ from pathlib import Path
 
 import gymnasium as gym
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.perception.calibration import load_calibration
 from oc_residual_gym.perception.sources import open_source
-from oc_residual_gym.perception.tracking import TrackedObjects
 from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.base import BasePolicy
 from oc_residual_gym.real.cell import Cell
+from oc_residual_gym.real.tracking import TrackedObjects
+from oc_residual_gym.real.world import FR3World
 from oc_residual_gym.registration import env_id
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.fr3 import FR3World
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import numpy as np
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.envs.episodes import start_of
-from oc_residual_gym.evaluation.results import Record, write_bytes
+from oc_residual_gym.errors import RenderError
+from oc_residual_gym.files import Record, write_bytes
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import InitialState, Task, axis_z, heading
-from oc_residual_gym.worlds.base import Array
-from oc_residual_gym.worlds.render import RenderError
 
 LYING = 0.5
 """An object whose own z axis rises less than this, of 1, lies on its side."""
@@ -43,7 +43,7 @@ def write_starts(task: Task, split: str, seeds: Iterable[int], out: Path, pictur
             picture = f"starts/start_{seed:04}.png"
             if pictures:
                 try:
-                    drawn = core.render(0, "person", PICTURE_SIZE, "full")
+                    drawn = core.simulation.render(0, "person", PICTURE_SIZE, "full")
                     write_bytes(out / picture, imageio.imwrite("<bytes>", drawn, extension=".png"))
                 except RenderError:
                     pictures = False

@@ -19,8 +19,8 @@ demonstration has these datasets of T rows, NaN where there was nothing:
 | ``trial/readings/<object>/age`` | (T,) | its seconds from image to use |
 | ``trial/readings/<object>/state`` | (T,) | what became of it: its place in :data:`READING_STATES` |
 
-and these attributes: ``trial`` (number), ``attempt``, ``arm`` ("base" or "residual"), ``verdict`` ("success", "fail" or
-"invalid"), ``reason`` (the operator's words), ``stop_reason`` (where the trial ended by itself), ``base``,
+and these attributes: ``trial`` (number), ``attempt``, ``condition`` ("base" or "residual"), ``verdict`` ("success",
+"fail" or "invalid"), ``reason`` (the operator's words), ``stop_reason`` (where the trial ended by itself), ``base``,
 ``residual`` and the SHA-256 of their files, ``cell``, ``calibration`` (id), ``supervisor``, ``versions`` (JSON),
 ``commit``, ``placement_error`` (metres, of each object from its planned start), ``placement_accepted`` (the operator
 started with an object out of its place), ``wrench_bias`` (N and Nm that the robot's estimate read in free space at the
@@ -32,7 +32,7 @@ start, and that were subtracted), ``started`` and ``judged`` (UTC), and in monot
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,21 +43,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import Record, write_text
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.files import Record, write_text
 from oc_residual_gym.log_schema import Recording, add
 from oc_residual_gym.perception.filter import NEVER
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 if TYPE_CHECKING:
-    from oc_residual_gym.perception.tracking import Readings
+    from oc_residual_gym.states import Readings
 
-ARMS = ("base", "residual")
+CONDITIONS = ("base", "residual")
 """What is compared: the base policy alone, and under the residual."""
 SUFFIX, JOURNAL_SUFFIX = ".hdf5", ".journal"
 INTERRUPTED = "interrupted"
 READING_STATES = ("used", "jumped", "old", "lost", "missing")
-"""As :class:`oc_residual_gym.perception.tracking.Readings` names them."""
+"""As :class:`oc_residual_gym.real.tracking.Readings` names them."""
 Rows = dict[str, ArrayLike]
 """Dataset name to its value in one row."""
 
@@ -172,7 +172,7 @@ def read_trials(folder: Path) -> list[Record]:
     return sorted(trials, key=lambda trial: (trial["trial"], trial["attempt"]))
 
 
-def measured(core: ResidualWorlds, time: float) -> Rows:
+def measured(core: ResidualWorlds, readings: Readings, time: float) -> Rows:
     """What is recorded of the one world of ``core`` before a control step; ``time`` in seconds from the start."""
     robot, seen = core.world.robot, core.filter
     row: Rows = {
@@ -190,31 +190,21 @@ def measured(core: ResidualWorlds, time: float) -> Rows:
         row[f"objects/{item.name}"] = seen.poses[0, i]
         row[f"objects_valid/{item.name}"] = seen.valid[0, i]
         row[f"trial/age/{item.name}"] = seen.age[0, i] if seen.age[0, i] < NEVER else np.nan
-    readings: Readings | None = getattr(core.tracker, "readings", None)
-    if readings is not None:
-        for i, item in enumerate(core.task.objects):
-            row[f"trial/readings/{item.name}/pose"] = readings.poses[i]
-            row[f"trial/readings/{item.name}/age"] = readings.ages[i]
-            row[f"trial/readings/{item.name}/state"] = READING_STATES.index(readings.states[i])
+        row[f"trial/readings/{item.name}/pose"] = readings.poses[i]
+        row[f"trial/readings/{item.name}/age"] = readings.ages[i]
+        row[f"trial/readings/{item.name}/state"] = READING_STATES.index(readings.states[i])
     # The worlds go on in the same arrays.
     return {name: np.array(value) for name, value in row.items()}
 
 
-def periods_of(core: ResidualWorlds) -> Sequence[float]:
-    """Seconds of the control steps that were measured in this episode: not of every step, and of none in simulation."""
-    return getattr(core.world, "periods", ())
-
-
-def executed(core: ResidualWorlds, action: Array, measured_before: int) -> Rows:
+def executed(core: ResidualWorlds, action: Array, period: float) -> Rows:
     """What is recorded after the control step that ``action`` (7,) made, in the same row.
 
     Args:
         core: which made it.
         action: of the residual policy.
-        measured_before: the number of :func:`periods_of` ``core`` before the step.
+        period: measured seconds of the step, NaN where it failed.
     """
-    periods = periods_of(core)
-    period = periods[-1] if len(periods) > measured_before else np.nan  # a step that failed has none
     return {"target": core.executed_target[0], "trial/action": action, "trial/period": period}
 
 
@@ -293,7 +283,7 @@ def trial_name(number: int, attempt: int) -> str:
 
 def _identify(name: str) -> Record:
     _, number, *attempt = name.split("_")
-    return {"trial": int(number), "attempt": int(attempt[0]) if attempt else 1, "arm": ""}
+    return {"trial": int(number), "attempt": int(attempt[0]) if attempt else 1, "condition": ""}
 
 
 def _stacked(rows: list[Record]) -> dict[str, np.ndarray]:

@@ -12,12 +12,14 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from oc_residual_gym.states import Array
+
+DATA_FILES = ("fr3.json",)
+"""Results depend on them, as on code: see :mod:`oc_residual_gym.syntax`."""
 
 FR3_DESCRIPTION: dict[str, Any] = json.loads(
-    resources.files(__package__).joinpath("fr3.json").read_text(encoding="utf-8")
+    resources.files(__package__).joinpath(*DATA_FILES).read_text(encoding="utf-8")
 )
 """``links`` (``link0`` ..): mass, com, inertia about the com; ``joints`` (``joint1`` ..): origin, limits."""
 

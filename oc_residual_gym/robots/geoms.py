@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.robots.constants import Array
 from oc_residual_gym.robots.shapes import Color, Shape
+from oc_residual_gym.states import Array
 
 CONTACT: dict[str, Any] = {"solref": (0.004, 1.0), "solimp": (0.95, 0.99, 0.001, 0.5, 2.0)}
 """The stiffest that 2 ms steps allow: a time constant of two steps. The last two of ``solimp`` are MuJoCo's own."""

@@ -9,14 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.robots.constants import (
-    ARM_JOINTS,
-    FR3_DESCRIPTION,
-    HAND_OFFSET,
-    HAND_ROTATION,
-    TCP_OFFSET,
-    Array,
-)
+from oc_residual_gym.robots.constants import ARM_JOINTS, FR3_DESCRIPTION, HAND_OFFSET, HAND_ROTATION, TCP_OFFSET
+from oc_residual_gym.states import Array
 
 
 def _origin(joint: str) -> tuple[Array, Rotation]:

@@ -98,7 +98,7 @@ def _append_contents(element: Element, body: mujoco.MjsBody) -> None:
 def geom_element(geom: mujoco.MjsGeom) -> Element:
     """A primitive, or a mesh of the same model."""
     kind = _name(geom.type)
-    element = Element("geom", name=geom.name, type=kind, **_placed(geom))
+    element = Element("geom", {"name": geom.name, "type": kind, **_placed(geom)})
     if kind == "mesh":
         element.set("mesh", geom.meshname)
     else:
@@ -168,6 +168,9 @@ def _joint(joint: mujoco.MjsJoint) -> Element:
     element.set("damping", text(joint.damping[:1]))
     for key in ("armature", "frictionloss"):
         element.set(key, text([getattr(joint, key)]))
+    if joint.stiffness[0]:
+        element.set("stiffness", text(joint.stiffness[:1]))
+        element.set("springref", text([joint.springref]))
     element.set("solreflimit", text(joint.solref_limit))
     element.set("solimplimit", text(joint.solimp_limit))
     if joint.actfrcrange[0] < joint.actfrcrange[1]:
@@ -178,7 +181,7 @@ def _joint(joint: mujoco.MjsJoint) -> Element:
 
 
 def _site(site: mujoco.MjsSite) -> Element:
-    element = Element("site", name=site.name, type=_name(site.type), **_placed(site))
+    element = Element("site", {"name": site.name, "type": _name(site.type), **_placed(site)})
     element.set("size", text(site.size))
     element.set("rgba", text(site.rgba))
     element.set("group", str(site.group))

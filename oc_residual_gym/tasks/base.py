@@ -11,8 +11,8 @@ import numpy as np
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import matrix_from_quat
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.objects import ObjectSpec
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 STILL_SPEED = 0.05
 """An object slower than this is still, m/s (the paper's threshold for PickPlace, used for every task)."""
@@ -80,8 +80,36 @@ class Snapshot:
     """(8,) last executed target."""
 
 
+@dataclass(frozen=True)
+class Grasped:
+    """The object that the hand takes, and what logs and the scripted operator need to know of it."""
+
+    name: str
+    spread: tuple[float, float, float]
+    """Metres, standard deviations along the object's axes between the grasps of one person and the next."""
+    lies_under_hand: bool = True
+    """Does its start pose follow from where the hand closes on it? A log without poses of objects needs that."""
+    half_size: tuple[float, float, float] | None = None
+    """Metres along its axes, which a log of another scene needs to be brought into this one; ``None`` keeps such logs
+    out."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the grasped object is brought to."""
+
+    name: str
+    top: float
+    """Height of its upper side in metres."""
+    distance: float
+    """Metres from the grasped object at the start, below which the two would touch."""
+
+
 class Task(ABC):
-    """A task's specification. Subclasses define the data below, then the methods in the order given here."""
+    """A task's specification. Subclasses define the data below, then the methods in the order given here.
+
+    From ``grasped`` on, the data have defaults: a task without them runs, and other modules do less with it.
+    """
 
     name: str
     instruction: str
@@ -98,6 +126,15 @@ class Task(ABC):
     weights: Mapping[str, float]
     """Names of the milestones of :meth:`progress` in order, and their shares of the dense reward; below 1 in sum. The
     first one that never came to ``REACHED`` names the failure of an episode that ran out of time."""
+    grasped: Grasped | None = None
+    """What the hand takes. ``None``: nothing, so that a log of the task need not close the gripper."""
+    goal: Goal | None = None
+    """Where that is brought, if anywhere."""
+    robosuite: str | None = None
+    """The environments of robosuite whose logs show something like this task, as a pattern of their names ("Pick*")."""
+    picture_step: int = 100
+    """Control step of the scripted expert that the picture of the task shows: the moment that tells what it is about.
+    """
 
     @abstractmethod
     def reset(self, rng: np.random.Generator) -> InitialState:

@@ -16,6 +16,7 @@ from oc_residual_gym.geometry import (
     rotate_inverse_one,
     rotation_between,
 )
+from oc_residual_gym.states import Array, BoolArray, IntArray, TrueState
 from oc_residual_gym.tasks.base import (
     STILL_SPEED,
     InitialState,
@@ -30,7 +31,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import FAST, PRESS, SETTLE, STEADY, above, tool_down
 from oc_residual_gym.tasks.objects import DARK_WOOD, WOOD, Drawer, Geom, ObjectSpec
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, TrueState
 
 DEPTH, WIDTH, HEIGHT = 0.27, 0.35, 0.282
 """Metres: the outside of the paper's five-drawer desk cabinet."""
@@ -149,6 +149,7 @@ class CloseDrawer(Task):
     objects = (ObservedObject("cabinet"), ObservedObject("drawer"))
     contacts = {f"touch{i}": (DRAWERS[i], "hand") for i in ACTIVE}
     weights = {"reach": 0.3, "close": 0.6}
+    picture_step = 46
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         x, y, yaw, opening = rng.uniform(*np.transpose([FACE_X, FACE_Y, FACE_YAW, OPENING]))

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from oc_residual_gym.compiled import njit
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
+    Grasped,
     InitialState,
     ObservedObject,
     Snapshot,
@@ -21,7 +23,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import STEADY, is_holding, pick, top_grasp
 from oc_residual_gym.tasks.objects import WOOD, solid_box
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 HALF_SIZE = (0.06, 0.02, 0.02)
 """Metres: 12 x 4 x 4 cm, as in the paper."""
@@ -69,6 +70,9 @@ class Lift(Task):
     objects = (ObservedObject("block", "yaw_180"),)
     contacts = {"left": ("block", "left_finger"), "right": ("block", "right_finger")}
     weights = {"reach": 0.3, "grasp": 0.2, "lift": 0.4}
+    grasped = Grasped("block", spread=(0.012, 0.0, 0.003), half_size=HALF_SIZE)
+    robosuite = "Lift"
+    picture_step = 92
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         x, y, yaw = rng.uniform(*np.transpose([X_RANGE, Y_RANGE, YAW_RANGE]))

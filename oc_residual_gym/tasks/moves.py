@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from oc_residual_gym.geometry import clip_norm, rotate, rotate_inverse, rotation_between
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import Snapshot, Waypoint, heading
-from oc_residual_gym.worlds.base import Array
 
 FAST, STEADY, SLOW = 0.009, 0.006, 0.003
 """Metres a control step: through free space (10 mm are allowed), near objects, and into contact."""

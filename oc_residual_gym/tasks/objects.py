@@ -45,7 +45,7 @@ class Geom:
 
 @dataclass(frozen=True)
 class Drawer:
-    """A part that slides along the +x axis of the object's frame, out from its closed position at 0."""
+    """A part that slides straight out of its object, from its closed position at 0: a drawer, or a button."""
 
     name: str
     geoms: tuple[Geom, ...]
@@ -59,6 +59,12 @@ class Drawer:
     """N s/m."""
     frictionloss: float
     """Newtons."""
+    axis: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    """Direction in which it opens, of unit length, in the object's frame."""
+    stiffness: float = 0.0
+    """N/m of a spring between it and its object."""
+    spring_rest: float = 0.0
+    """Opening at which that spring is relaxed, in metres; beyond ``travel``, it always pushes outwards."""
 
 
 @dataclass(frozen=True)

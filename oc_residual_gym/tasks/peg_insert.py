@@ -18,7 +18,10 @@ from oc_residual_gym.geometry import (
     quat_multiply,
     rotation_between,
 )
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
+    Goal,
+    Grasped,
     InitialState,
     ObservedObject,
     Snapshot,
@@ -34,7 +37,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import FAST, SETTLE, SLOW, STEADY, above, is_holding, move, pick, tool_pose
 from oc_residual_gym.tasks.objects import BLUE, RED, STEEL, Color, Geom, ObjectSpec, cylinder_inertia
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 PEG_RADIUS, PEG_LENGTH = 0.008, 0.080
 """Metres: a 16 mm peg with flat ends and sharp edges."""
@@ -200,6 +202,9 @@ class PegInsert(Task):
     objects = (ObservedObject("peg", "axis_z"), ObservedObject("hole", "axis_z"))
     contacts = {"left": ("peg", "left_finger"), "right": ("peg", "right_finger")}
     weights = {"reach": 0.15, "grasp": 0.1, "raise": 0.1, "align": 0.25, "lower": 0.1, "insert": 0.25}
+    grasped = Grasped("peg", spread=(0.0, 0.0, 0.003))
+    goal = Goal("hole", top=BLOCK_HEIGHT, distance=0.08)
+    picture_step = 118
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         while True:

@@ -8,7 +8,10 @@ import numpy as np
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import norm
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
+    Goal,
+    Grasped,
     InitialState,
     ObservedObject,
     Snapshot,
@@ -23,7 +26,6 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import PRESS, is_holding, pick, place, release, top_grasp
 from oc_residual_gym.tasks.objects import RED, WHITE, Geom, ObjectSpec, solid_box
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 HALF_SIZE = (0.04, 0.02, 0.02)
 """Metres: 8 x 4 x 4 cm, as in the paper."""
@@ -102,6 +104,10 @@ class PickPlace(Task):
         "plate": ("block", "plate"),
     }
     weights = {"reach": 0.2, "grasp": 0.15, "lift": 0.1, "transport": 0.25, "place": 0.1, "release": 0.1}
+    grasped = Grasped("block", spread=(0.008, 0.0, 0.003), half_size=HALF_SIZE)
+    goal = Goal("plate", top=PLATE_HEIGHT, distance=0.12)
+    robosuite = "PickPlace*"
+    picture_step = 112
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         while True:

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from oc_residual_gym.compiled import njit
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
+    Goal,
+    Grasped,
     InitialState,
     ObservedObject,
     Snapshot,
@@ -30,7 +33,6 @@ from oc_residual_gym.tasks.moves import (
     top_grasp,
 )
 from oc_residual_gym.tasks.objects import GREEN, WHITE, solid_box
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 HALF = 0.02
 """Metres: 4 cm cubes, as in the paper."""
@@ -105,6 +107,10 @@ class Stack(Task):
         "green_hand": ("green", "hand"),
     }
     weights = {"reach": 0.2, "grasp": 0.15, "lift": 0.1, "transport": 0.25, "place": 0.1, "release": 0.1}
+    grasped = Grasped("white", spread=(0.002, 0.0, 0.002), half_size=(HALF, HALF, HALF))
+    goal = Goal("green", top=2 * HALF, distance=0.05)
+    robosuite = "Stack"
+    picture_step = 128
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         while True:

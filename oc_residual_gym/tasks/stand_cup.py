@@ -10,7 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import quat_from_rotvec, quat_multiply
+from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.base import (
+    Grasped,
     InitialState,
     ObservedObject,
     Snapshot,
@@ -35,7 +37,6 @@ from oc_residual_gym.tasks.moves import (
     tool_down,
 )
 from oc_residual_gym.tasks.objects import RED, Geom, ObjectSpec, ring_quat
-from oc_residual_gym.worlds.base import Array, BoolArray, TrueState
 
 HEIGHT, MOUTH_RADIUS, BASE_RADIUS = 0.10, 0.0375, 0.025
 """Metres, outside, as in the paper."""
@@ -170,6 +171,8 @@ class StandCup(Task):
         "table": ("cup", "table"),
     }
     weights = {"reach": 0.2, "grasp": 0.15, "turn": 0.3, "lower": 0.15, "release": 0.1}
+    grasped = Grasped("cup", spread=(0.0, 0.0, 0.002), lies_under_hand=False)
+    picture_step = 128
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         x, y, azimuth = rng.uniform(*np.transpose([X_RANGE, Y_RANGE, AZIMUTH_RANGE]))

@@ -2,72 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from oc_residual_gym.tasks.base import InitialState, Task
-    from oc_residual_gym.worlds.domains import EpisodePhysics
-
-Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
-
-CONTROL_FREQUENCY = 20.0
-"""Control steps per second."""
-
-
-@dataclass
-class RobotState:
-    """What a real FR3 cell measures, for N robots; base frame, SI units."""
-
-    joint_positions: Array
-    """(N, 7) rad."""
-    joint_velocities: Array
-    """(N, 7) rad/s."""
-    tcp_pose: Array
-    """(N, 7) position and quaternion xyzw of the tool centre point."""
-    tcp_velocity: Array
-    """(N, 6) linear (m/s) and angular (rad/s) velocity of the tool centre point."""
-    gripper_width: Array
-    """(N,) distance between the fingers in metres, 0 to 0.08."""
-    wrench: Array
-    """(N, 6) estimate of the external force (N) and torque (Nm) on the tool, about the TCP, axes of the base frame,
-    averaged over the control step."""
-
-
-@dataclass
-class TrueState:
-    """What only a simulation knows, for N worlds; base frame, SI units. Privileged: never shown to a policy."""
-
-    poses: Mapping[str, Array]
-    """Body name to (N, 7) position and quaternion xyzw."""
-    velocities: Mapping[str, Array]
-    """Body name to (N, 6) linear and angular velocity."""
-    contacts: Mapping[str, BoolArray]
-    """Contact name (``Task.contacts``) to (N,): do the two touch?"""
-    slides: Mapping[str, Array]
-    """Drawer name to (N, 2): opening in metres and its speed in m/s."""
-    parameters: Mapping[str, Array]
-    """What ``Task.reset`` chose for the episode, (N,) each."""
-    table_height: Array
-    """(N,) height of the table top in metres; 0 but in shifted domains."""
-    tcp_pose: Array
-    """(N, 7) as in :class:`RobotState`."""
-    gripper_width: Array
-    """(N,) as in :class:`RobotState`."""
+from oc_residual_gym.errors import Stop, StopReason
+from oc_residual_gym.states import Array, BoolArray, IntArray, Readings, RobotState, TrueState
+from oc_residual_gym.tasks.base import InitialState, Task
+from oc_residual_gym.worlds.domains import EpisodePhysics
+from oc_residual_gym.worlds.visuals import Visuals
 
 
 class Tracker(Protocol):
     """Where the observed object poses of N worlds come from."""
-
-    @property
-    def newest_stamp(self) -> float:
-        """``time.monotonic()`` of the newest reading, of the object that was heard of least recently."""
 
     def reset(
         self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: Sequence[EpisodePhysics]
@@ -91,8 +40,26 @@ class Tracker(Protocol):
         """(N, 6) what is added to the wrench estimate to make it as bad as a real one; zeros in reality."""
 
 
+class CellTracker(Tracker, Protocol):
+    """Tracker of the objects of a real cell."""
+
+    readings: Readings
+    """What the source said at the last observation."""
+
+    @property
+    def calibration_label(self) -> str:
+        """Name and hash of the hand-eye calibration in use; "" without one."""
+
+    @property
+    def newest_stamp(self) -> float:
+        """``time.monotonic()`` of the newest reading, of the object that was heard of least recently."""
+
+    def fault(self) -> tuple[StopReason, str] | None:
+        """Why the episode cannot go on, and what was seen; ``None`` while the source is healthy."""
+
+
 class World(Protocol):
-    """N worlds that track end-effector targets, in simulation or in reality."""
+    """N robots that track end-effector targets; what simulations and real cells have in common."""
 
     task: Task
     """What is in them."""
@@ -106,14 +73,6 @@ class World(Protocol):
     peak_contact_force: Array
     """(N,) largest force on the hand within the last step, N."""
 
-    @property
-    def true(self) -> TrueState | None:
-        """What a simulation knows besides; ``None`` in reality, where the operator judges."""
-
-    @property
-    def tracker(self) -> Tracker | None:
-        """Where object poses come from; ``None`` in a simulation, whose poses are true."""
-
     def reset(self, worlds: IntArray, starts: Sequence[InitialState], physics: Sequence[EpisodePhysics]) -> None:
         """Start an episode in each of ``worlds``."""
 
@@ -123,14 +82,68 @@ class World(Protocol):
     def stop_reason(self, world: int) -> str:
         """Why ``world`` stopped; "" if it did not."""
 
+    def image(self, world: int, camera: str) -> NDArray[np.uint8]:
+        """(height, width, 3) what a policy camera sees.
+
+        Raises:
+            BasePolicyError: a real cell has no such camera.
+            RenderError: a simulation cannot be drawn on this machine.
+        """
+
+    def close(self) -> None:
+        """Free threads, connections and rendering contexts."""
+
+
+@runtime_checkable
+class Simulation(World, Protocol):
+    """N simulated worlds: they know the true state, from which success follows."""
+
+    @property
+    def true(self) -> TrueState:
+        """Poses, velocities and contacts as they are; privileged."""
+
+    @property
+    def critic_state(self) -> Array:
+        """(N, C) the true state as one row per world, for critics in training."""
+
+    def render(self, world: int, camera: str, size: tuple[int, int], visuals: Visuals = "light") -> NDArray[np.uint8]:
+        """(height, width, 3) picture of one world for people ("full") or as policies see it ("light").
+
+        Raises:
+            RenderError: no picture can be made on this machine.
+        """
+
+
+@runtime_checkable
+class RealCell(World, Protocol):
+    """One real robot (N = 1): poses are tracked, the operator judges, and a fault waits for him."""
+
+    tracker: CellTracker
+    """Where the objects' poses come from."""
+    periods: list[float]
+    """Seconds of each control step of the episode, as measured."""
+    wrench_bias: Array
+    """(6,) zero of the wrench estimate, N and Nm, taken at the home posture."""
+
+    def reset(
+        self,
+        worlds: IntArray | None = None,
+        starts: Sequence[InitialState] | None = None,
+        physics: Sequence[EpisodePhysics] | None = None,
+    ) -> None:
+        """Move the arm home, and open or close the hand as the task starts. Raises ``RobotStopped`` after a fault."""
+
     def stop(self, world: int, reason: str) -> None:
-        """Leave the arm of ``world`` stopped: its episode ended for ``reason``."""
+        """Stop the arm: the episode has ended for ``reason``."""
 
     def verdict(self, world: int) -> bool | None:
         """Whether the operator calls the episode a success or a failure; ``None`` while he has not said."""
 
-    def image(self, world: int, camera: str) -> NDArray[np.uint8]:
-        """(height, width, 3) what a policy camera sees; of real worlds only, simulated ones are rendered."""
+    def rest(self) -> None:
+        """Let the arm come to rest at the end of an episode."""
 
-    def close(self) -> None:
-        """Free threads, connections and rendering contexts."""
+    def stop_report(self) -> Stop | None:
+        """Why and when the arm stopped, if it did."""
+
+    def recover(self) -> None:
+        """Clear the fault, on the operator's word only. Raises ``RobotStopped`` where it stays."""

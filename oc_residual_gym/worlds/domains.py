@@ -1,18 +1,19 @@
 """Physics domains: "nominal", and "twin", a shifted world that stands in for reality in tests of zero-shot transfer.
 
-Values are drawn once an episode from the episode's own generator. Frozen in v0.
+Values are drawn once per episode from the episode's own generator. These two are frozen in v0; a training may have a
+``Domain`` of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 import mujoco
 import numpy as np
 
-from oc_residual_gym.worlds.base import Array
-
-DOMAINS = ("nominal", "twin")
+from oc_residual_gym.errors import SettingsError, one_of
+from oc_residual_gym.states import Array
 
 
 @dataclass(frozen=True)
@@ -52,31 +53,125 @@ class EpisodePhysics:
     """Factor on the friction and damping of drawers."""
 
 
-def sample_physics(domain: str, rng: np.random.Generator) -> EpisodePhysics:
-    """Draw one episode's physics. Raises ``ValueError`` for an unknown domain."""
-    if domain == "nominal":
-        return EpisodePhysics()
-    if domain != "twin":
-        raise ValueError(f"unknown domain {domain!r}: choose one of {', '.join(DOMAINS)}")
-    return EpisodePhysics(
-        friction=rng.uniform(0.7, 1.3),
-        object_mass=rng.uniform(0.7, 1.5),
-        stiffness=rng.uniform(0.8, 1.2),
-        gripper_force=rng.uniform(0.7, 1.2),
-        gripper_speed=rng.uniform(0.7, 1.2),
-        joint_friction=rng.uniform(0.1, 0.6, size=7),
-        payload=rng.uniform(-0.15, 0.15),
-        wrench_bias=rng.normal(scale=[1.0] * 3 + [0.1] * 3),
-        latency=int(rng.integers(1, 3)),
-        table_height=rng.uniform(-0.002, 0.002),
-        tcp_offset=rng.normal(scale=0.001, size=3),
-        hand_eye_position=rng.normal(scale=0.003, size=3),
-        hand_eye_rotation=rng.normal(scale=np.radians(0.5), size=3),
-        camera_position=rng.uniform(-0.005, 0.005, size=(2, 3)),
-        camera_rotation=rng.uniform(-np.radians(1), np.radians(1), size=(2, 3)),
-        inference_pause=3,
-        drawer=rng.uniform(0.6, 1.6),
-    )
+Range = tuple[float, float]
+"""Least and greatest value; all between them are as likely."""
+
+
+_SPREADS = ("wrench_bias", "tcp_offset", "hand_eye", "camera")  # about zero; the others are ranges
+_SIGNED = ("payload", "table_height")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the physics of an episode are drawn from; by default every episode is nominal.
+
+    Raises:
+        SettingsError: a range ends below its beginning, or something is negative that cannot be.
+    """
+
+    friction: Range = (1.0, 1.0)
+    """Factor on every sliding friction."""
+    object_mass: Range = (1.0, 1.0)
+    """Factor on the mass and inertia of the task's objects and drawers."""
+    stiffness: Range = (1.0, 1.0)
+    """Factor on the impedance's stiffness."""
+    gripper_force: Range = (1.0, 1.0)
+    gripper_speed: Range = (1.0, 1.0)
+    """Factors on the hand's grasp force and speed."""
+    joint_friction: Range = (0.0, 0.0)
+    """Nm, of each joint."""
+    payload: Range = (0.0, 0.0)
+    """Kilograms that the hand weighs more than the robot's gravity compensation believes."""
+    wrench_bias: tuple[float, float] = (0.0, 0.0)
+    """Standard deviations of the wrench estimate's bias on each axis, N and Nm."""
+    latency: tuple[int, int] = (0, 0)
+    """Least and most control steps from a target to its execution."""
+    table_height: Range = (0.0, 0.0)
+    """Metres."""
+    tcp_offset: float = 0.0
+    """Standard deviation on each axis, metres."""
+    hand_eye: tuple[float, float] = (0.0, 0.0)
+    """Standard deviations on each axis of the calibration error common to all observed poses, metres and radians."""
+    camera: tuple[float, float] = (0.0, 0.0)
+    """Most by which the cameras' poses are off on each axis, metres and radians."""
+    inference_pause: tuple[int, int] = (0, 0)
+    """Least and most control steps that the base policy takes to compute a chunk."""
+    drawer: Range = (1.0, 1.0)
+    """Factor on the friction and damping of drawers."""
+
+    def __post_init__(self) -> None:
+        for name in (entry.name for entry in fields(self)):
+            value = getattr(self, name)
+            if name not in _SPREADS and value[0] > value[1]:
+                raise SettingsError(f"{name} of a domain goes from {value[0]} to {value[1]}: lesser value first")
+            if name not in _SIGNED and np.min(value) < 0:
+                raise SettingsError(f"{name} of a domain is {value}: it cannot be negative")
+
+    @property
+    def is_nominal(self) -> bool:
+        """Whether every episode is nominal."""
+        return self == DOMAINS["nominal"]
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether no episode has an error of the hand-eye calibration."""
+        return not any(self.hand_eye)
+
+    def sample(self, rng: np.random.Generator) -> EpisodePhysics:
+        """Draw the physics of one episode."""
+        if self.is_nominal:
+            return EpisodePhysics()
+        # In this order, whatever the ranges are: results of "twin" depend on it.
+        return EpisodePhysics(
+            friction=rng.uniform(*self.friction),
+            object_mass=rng.uniform(*self.object_mass),
+            stiffness=rng.uniform(*self.stiffness),
+            gripper_force=rng.uniform(*self.gripper_force),
+            gripper_speed=rng.uniform(*self.gripper_speed),
+            joint_friction=rng.uniform(*self.joint_friction, size=7),
+            payload=rng.uniform(*self.payload),
+            wrench_bias=rng.normal(scale=np.repeat(self.wrench_bias, 3)),
+            latency=int(rng.integers(*self.latency, endpoint=True)),
+            table_height=rng.uniform(*self.table_height),
+            tcp_offset=rng.normal(scale=self.tcp_offset, size=3),
+            hand_eye_position=rng.normal(scale=self.hand_eye[0], size=3),
+            hand_eye_rotation=rng.normal(scale=self.hand_eye[1], size=3),
+            camera_position=rng.uniform(-self.camera[0], self.camera[0], size=(2, 3)),
+            camera_rotation=rng.uniform(-self.camera[1], self.camera[1], size=(2, 3)),
+            inference_pause=int(rng.integers(*self.inference_pause, endpoint=True)),
+            drawer=rng.uniform(*self.drawer),
+        )
+
+
+DOMAINS = {
+    "nominal": Domain(),
+    "twin": Domain(
+        friction=(0.7, 1.3),
+        object_mass=(0.7, 1.5),
+        stiffness=(0.8, 1.2),
+        gripper_force=(0.7, 1.2),
+        gripper_speed=(0.7, 1.2),
+        joint_friction=(0.1, 0.6),
+        payload=(-0.15, 0.15),
+        wrench_bias=(1.0, 0.1),
+        latency=(1, 2),
+        table_height=(-0.002, 0.002),
+        tcp_offset=0.001,
+        hand_eye=(0.003, math.radians(0.5)),
+        camera=(0.005, math.radians(1.0)),
+        inference_pause=(3, 3),
+        drawer=(0.6, 1.6),
+    ),
+}
+
+
+def domain_of(domain: str | Domain) -> Domain:
+    """The domain that ``domain`` names or is.
+
+    Raises:
+        SettingsError: there is none of that name; the message lists those there are.
+    """
+    return domain if isinstance(domain, Domain) else DOMAINS[one_of("domain", domain, DOMAINS)]
 
 
 @dataclass(frozen=True)

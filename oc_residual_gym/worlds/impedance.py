@@ -10,7 +10,7 @@ import numpy as np
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
-from oc_residual_gym.worlds.base import Array
+from oc_residual_gym.states import Array
 
 TRANSLATIONAL_STIFFNESS = 800.0
 """N/m."""

@@ -9,15 +9,17 @@ import os
 import sys
 import threading
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from oc_residual_gym.errors import RenderError
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import Task
+from oc_residual_gym.worlds.domains import EpisodePhysics
 from oc_residual_gym.worlds.scene import build_scene
-from oc_residual_gym.worlds.sim import SimWorld
 from oc_residual_gym.worlds.visuals import Visuals
 
 POLICY_CAMERAS = ("shoulder", "wrist")
@@ -31,10 +33,6 @@ _GL_HELP = {
     "osmesa": "on Debian or Ubuntu: apt-get install libosmesa6",
     "glfw": "a window needs a display; to render without one set MUJOCO_GL=egl",
 }
-
-
-class RenderError(RuntimeError):
-    """No picture can be made on this machine; the message says what to install."""
 
 
 def gl_context(width: int, height: int) -> Any:
@@ -62,6 +60,16 @@ def gl_context(width: int, height: int) -> Any:
             for module in [m for m in sys.modules if m == "OpenGL" or m.startswith("OpenGL.")]:
                 del sys.modules[module]
     raise RenderError("cannot render, no OpenGL library works. Install one of these. " + "; ".join(problems))
+
+
+class Posed(Protocol):
+    """MuJoCo worlds that can be drawn, such as :class:`oc_residual_gym.worlds.sim.SimWorld`."""
+
+    physics: list[EpisodePhysics]
+    """What differs from the nominal simulation, per world."""
+
+    def physics_state(self, world: int) -> tuple[Array, Array, Array]:
+        """(nq,) joint positions, (M, 3) and (M, 4) poses (wxyz) of mocap bodies."""
 
 
 class SceneRenderer:
@@ -105,7 +113,7 @@ class SceneRenderer:
         self._ids = {name: model.camera(camera).id for name, camera in CAMERAS.items()}
         self._rectangle = mujoco.MjrRect(0, 0, self._width, self._height)
 
-    def image(self, world: SimWorld, index: int, camera: str) -> np.ndarray:
+    def image(self, world: Posed, index: int, camera: str) -> np.ndarray:
         """(height, width, 3) uint8 of world ``index`` from "shoulder", "wrist" or "person"."""
         if camera not in self._ids:
             raise ValueError(f"unknown camera {camera!r}: choose one of {', '.join(self._ids)}")
@@ -126,7 +134,7 @@ class SceneRenderer:
         mujoco.mjr_readPixels(pixels, None, self._rectangle, self._context)
         return pixels[::-1].copy()
 
-    def _place(self, world: SimWorld, index: int) -> None:
+    def _place(self, world: Posed, index: int) -> None:
         qpos, mocap_positions, mocap_quats = world.physics_state(index)
         model, data, physics = self._model, self._data, world.physics[index]
         data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = qpos, mocap_positions, mocap_quats
@@ -171,7 +179,7 @@ class HumanViewer:
         self._threads = set(threading.enumerate()) - before
         atexit.register(self.close)
 
-    def show(self, world: SimWorld, index: int) -> None:
+    def show(self, world: Posed, index: int) -> None:
         """Draw the present state of world ``index``."""
         self._data.qpos[:], self._data.mocap_pos[:], self._data.mocap_quat[:] = world.physics_state(index)
         mujoco.mj_forward(self._model, self._data)

@@ -102,10 +102,12 @@ def _add_drawer(parent: mujoco.MjsBody, prefix: str, drawer: Drawer, item: Objec
     body.add_joint(
         name=f"{name}_slide",
         type=mujoco.mjtJoint.mjJNT_SLIDE,
-        axis=(1.0, 0.0, 0.0),
+        axis=drawer.axis,
         range=(0.0, drawer.travel),
         damping=(drawer.damping, 0.0, 0.0),
         frictionloss=drawer.frictionloss,
+        stiffness=(drawer.stiffness, 0.0, 0.0),
+        springref=drawer.spring_rest,
         **DRAWER_STOP,
     )
     _set_inertial(body, drawer.mass, box_inertia(drawer.mass, DRAWER_INERTIA_SIZE))

@@ -12,17 +12,16 @@ from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
 from oc_residual_gym.robots.constants import FINGER_SPEED, MAX_OPENING
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
-from oc_residual_gym.worlds.domains import EpisodePhysics, ModelIndex, apply_physics
+from oc_residual_gym.worlds.domains import DOMAINS, Domain, EpisodePhysics, ModelIndex, apply_physics
 from oc_residual_gym.worlds.impedance import posture_torque
 from oc_residual_gym.worlds.scene import HAND_MASS, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene
 from oc_residual_gym.worlds.stepping import fill_controls, take_readings
+from oc_residual_gym.worlds.visuals import Visuals
 
 SUBSTEPS = round(1.0 / (CONTROL_FREQUENCY * PHYSICS_TIMESTEP))
 """Physics steps a control step."""
-MAX_LATENCY = 2
-"""Control steps of latency that a domain may ask for."""
 
 _CONTROL = (
     mujoco.mjtState.mjSTATE_CTRL.value
@@ -42,20 +41,19 @@ class SimWorld:
     Args:
         task: what is in the scene.
         num_worlds: N.
-        shared_physics: whether every episode has the nominal physics; then one model serves all worlds.
+        domain: what the physics of episodes are drawn from; where all are nominal, one model serves all worlds.
         threads: threads that step worlds; by default one a core, at most one a world.
     """
 
-    tracker: None = None
     speed = 1.0
 
-    def __init__(self, task: Task, num_worlds: int, *, shared_physics: bool = True, threads: int | None = None):
+    def __init__(self, task: Task, num_worlds: int, *, domain: Domain = DOMAINS["nominal"], threads: int | None = None):
         self.task = task
         self.num_worlds = num_worlds
         self.scene = build_scene(task)
         model = self.scene.model
-        self._shared_physics = shared_physics
-        self.models = [model if shared_physics else copy.copy(model) for _ in range(num_worlds)]
+        self._shared_physics = domain.is_nominal
+        self.models = [model if self._shared_physics else copy.copy(model) for _ in range(num_worlds)]
         self.physics = [EpisodePhysics()] * num_worlds
         self._index = _model_index(self.scene)
         cores = os.cpu_count() or 1 if threads is None else threads
@@ -63,9 +61,9 @@ class SimWorld:
         self._rollout = Rollout(nthread=self._threads)
         self._data = [mujoco.MjData(model) for _ in range(max(1, self._threads))]
         self._state_size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-        self._allocate(model)
+        self._allocate(model, domain.latency[1])
 
-    def _allocate(self, model: mujoco.MjModel) -> None:
+    def _allocate(self, model: mujoco.MjModel, max_latency: int) -> None:
         n, scene = self.num_worlds, self.scene
         self.stopped: BoolArray = np.zeros(n, bool)
         """(N,): did physics diverge? The world then stays in its last good state."""
@@ -77,7 +75,7 @@ class SimWorld:
         self._sensors_out = np.zeros((n, _STEPS, model.nsensordata))
         self._everyone = np.arange(n)
         self._target = np.zeros((n, 7))  # position, quaternion wxyz
-        self._pending = np.zeros((n, MAX_LATENCY + 1, 8))
+        self._pending = np.zeros((n, max_latency + 1, 8))
         self._latency = np.zeros(n, np.int64)
         self._wrench_bias = np.zeros((n, 6))
         self._finger_travel = np.zeros(n)
@@ -295,15 +293,17 @@ class SimWorld:
         """ "diverged" where physics failed."""
         return "diverged" if self.stopped[world] else ""
 
-    def stop(self, world: int, reason: str) -> None:
-        """Nothing: a simulated arm stands still while nobody steps it."""
-
-    def verdict(self, world: int) -> None:
-        """Nothing: success follows from true state."""
-
     def image(self, world: int, camera: str) -> NDArray[np.uint8]:
-        """Simulated worlds are drawn by :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
-        raise NotImplementedError("render simulated worlds with oc_residual_gym.worlds.render")
+        """(128, 128, 3) what a policy camera sees, "shoulder" or "wrist"."""
+        from oc_residual_gym.worlds.render import POLICY_IMAGE_SIZE
+
+        return self.render(world, camera, POLICY_IMAGE_SIZE)
+
+    def render(self, world: int, camera: str, size: tuple[int, int], visuals: Visuals = "light") -> NDArray[np.uint8]:
+        """(height, width, 3) picture of one world; see :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
+        from oc_residual_gym.worlds.render import shared_renderer
+
+        return shared_renderer(self.task, visuals, size).image(self, world, camera)
 
     def close(self) -> None:
         """Stop the threads."""

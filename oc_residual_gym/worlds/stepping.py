@@ -8,7 +8,7 @@ import numpy as np
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.robots.constants import MAX_OPENING
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
+from oc_residual_gym.states import Array, BoolArray, IntArray
 
 
 @njit(

@@ -15,11 +15,12 @@ import log_files
 import numpy as np
 import pytest
 from log_files import HALF_SIZES, WRITERS, motion
+from logs import read_logs
 from scipy.spatial.transform import Rotation
 
 from demos_replay.inspect import describe, validate
 from demos_replay.log import Log, LogError
-from demos_replay.readers import READERS, Skipped, open_log, probe, probe_worker, read_logs
+from demos_replay.readers import READERS, Skipped, open_log, probe, probe_worker
 from oc_residual_gym.geometry import norm, pose_multiply, rotation_between
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "robosuite" / "panda_lift.hdf5"
@@ -38,7 +39,7 @@ def read(path: Path) -> Log:
 
 
 def reason(path: Path) -> str:
-    """Why the first demonstration is skipped."""
+    """The reason for which the first demonstration is skipped."""
     skipped = next(iter(read_logs(path)))
     assert isinstance(skipped, Skipped)
     return skipped.reason
@@ -72,7 +73,7 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_named(path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"Lift, Stack\n1, 2\n", None])
-def test_a_file_that_is_not_or_half_hdf5_is_refused(content: bytes | None, path: Path) -> None:
+def test_a_file_that_is_not_hdf5_or_only_in_part_is_refused(content: bytes | None, path: Path) -> None:
     log_files.write_robosuite(path)
     path.write_bytes(content or path.read_bytes()[:-500])
     with pytest.raises(LogError, match="is not HDF5, or cut off or damaged"), open_log(path):
@@ -351,7 +352,7 @@ def test_the_task_is_taken_from_the_environment(env: str, expected: str | None, 
     assert read(path).task == expected
 
 
-def test_a_controller_of_joints_has_no_lag_that_could_be_known(path: Path) -> None:
+def test_the_lag_of_a_joint_controller_is_unknown(path: Path) -> None:
     log_files.write_robosuite(path, config={"type": "JOINT_VELOCITY"})
     log = read(path)
     assert log.target is None and log.lag == 0.0 and any("JOINT_VELOCITY" in fact for fact in log.facts)
@@ -434,7 +435,7 @@ def test_other_arms_are_read_by_their_grip_site(robot: str, operator: ModuleType
 def test_objects_of_meshes_and_bins_that_robosuite_recorded(operator: ModuleType, path: Path) -> None:
     truths = operator.record(path, "PickPlaceCan", script=operator.wander)
     log = read(path)
-    assert set(log.objects) == {"Can", "bin1", "bin2"}  # the others are parked far away
+    assert set(log.objects) == {"Can", "bin1", "bin2"}  # robosuite parks the others far away
     assert_truth(log, truths, opening_tolerance=0.1)
     can = log.objects["Can"]
     np.testing.assert_allclose(can.half_size, [0.025, 0.025, 0.04], atol=1e-4)

@@ -8,14 +8,13 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+from logs import read_logs
 
 from demos_replay.cli import main
 from demos_replay.devices import DeviceError, DevicePolicy, connect
 from demos_replay.log import Log, LogError
-from demos_replay.readers import read_logs
 from demos_replay.record import _record, record_scripted
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.tasks import TASKS
 
 
 def rows(path):
@@ -57,7 +56,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
     file = tmp_path / "log.hdf5"
     record_scripted("CloseDrawer", file, demos=1, domain="twin")
     before, write = rows(file), Path.write_bytes
-    room = [False, True]  # Nothing more once a demonstration is done.
+    room = [False, True]  # Taken from the end: the first write succeeds, the one after a demonstration fails.
 
     def full(path, content):
         if not room.pop():
@@ -74,7 +73,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
 
 
 class ScriptedDevice:
-    """Stands for a robosuite device: pushes the drawer shut as a person with a keyboard would."""
+    """Takes the place of a robosuite device: pushes the drawer shut as a person with a keyboard would."""
 
     def __init__(self, move, give_up=False):
         self.started = 0
@@ -146,16 +145,3 @@ def test_devices_that_are_not_there_say_what_to_do(monkeypatch):
     monkeypatch.setattr(robosuite, "devices", drivers, raising=False)
     with pytest.raises(DeviceError, match=r"no display.*desktop"):
         connect("keyboard")
-
-
-def test_a_start_can_be_given_by_the_observed_objects(task):
-    """``start_at`` undoes ``object_poses``: what a cell measures is enough to set up the same episode."""
-    spec = TASKS[task]
-    core = ResidualWorlds(task, 2, base_policy="hold", errors="clean", split="train")
-    core.reset(np.array([0]), [7])
-    poses = {o.name: p[0] for o, p in zip(spec.objects, spec.object_poses(core.world.true), strict=True)}
-    core.reset(np.array([1]), [7], [spec.start_at(poses)])
-    for pose in spec.object_poses(core.world.true):
-        np.testing.assert_allclose(pose[1, :3], pose[0, :3], atol=1e-3)
-        np.testing.assert_allclose(np.abs(pose[1, 3:] @ pose[0, 3:]), 1.0, atol=1e-4)
-    core.close()

@@ -1,16 +1,16 @@
-"""Replay: the environments' own limits and physics, the task's own rule, and jobs that lose nothing."""
+"""Replay under the environment's own limits and physics, judged by the task's own rule."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from logs import read_logs
 
 from demos_replay import LOGS
 from demos_replay.demo import Demo
 from demos_replay.log import Log, LogError, LogObject
 from demos_replay.path import make_path
-from demos_replay.readers import read_logs
 from demos_replay.replay import Replayer
 from demos_replay.states import show_states
 from demos_replay.transfer import AREA, find_grasp, place
@@ -29,7 +29,7 @@ def shipped(task: str, count: int) -> list[Log]:
 
 
 def replayed(task: str, logs: list[Log], worlds: int = 4) -> list[Demo | LogError]:
-    """What comes of ``logs``, in their order."""
+    """Replay ``logs``; return the results in their order."""
     replayer = Replayer(TASKS[task], worlds)
     results = dict(replayer.run((f"{i}/{log.name}", log) for i, log in enumerate(logs)))
     replayer.close()
@@ -86,7 +86,7 @@ def test_logs_of_other_scenes_succeed(name, there, operator, tmp_path):
 
 
 def another_scene(**changes) -> Log:
-    """A shipped Lift log as if of another simulator: its block is called "thing"."""
+    """A shipped Lift log, disguised as one of another simulator: its block is called "thing"."""
     log = shipped("Lift", 1)[0]
     return replace(log, objects={"thing": log.objects["block"]}, **changes)
 
@@ -95,7 +95,7 @@ def closings(log: Log) -> int:
     return int(np.flatnonzero(log.gripper_closed)[0])
 
 
-def test_a_push_or_a_miss_is_no_grasp():
+def test_a_push_or_a_miss_is_not_a_grasp():
     log = another_scene()
     start = closings(log)
     early = log.gripper_closed.copy()

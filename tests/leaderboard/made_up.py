@@ -1,4 +1,4 @@
-"""Made-up entries: complete, and true to the schema, but never run."""
+"""Made-up entries: complete and valid by the schema, but never run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from leaderboard import tracks as board
 from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.rows import count_successes
 from leaderboard.tracks import TRACKS
-from oc_residual_gym.evaluation.results import json_line, write_json, write_text
+from oc_residual_gym.evaluation.episodes import json_line
+from oc_residual_gym.files import write_json, write_text
 
 HASH = hashlib.sha256(b"made up").hexdigest()
 CURVE = [[0, 0.5], [30_000, 0.7], [60_000, 0.9]]
@@ -25,7 +26,7 @@ def make_entry(
     trials: dict[str, dict[str, dict[str, int]]] | None = None,
     **content: Any,
 ) -> Entry:
-    """Write an entry that succeeds in about ``rate`` of its rows; ``content`` replaces what entry.json would hold."""
+    """Write an entry that succeeds in about ``rate`` of its rows; ``content`` replaces values of entry.json."""
     rng = np.random.default_rng(sum(folder.name.encode()))
     claims: dict[str, Any] = {}
     for track in tracks:

@@ -1,4 +1,4 @@
-"""An entry is made of finished evaluations, and of nothing that does not fit together."""
+"""An entry is made from finished evaluations that are consistent with each other."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from run_entries import ABOUT, SIZE, TASK, run, small_board
 
 from leaderboard import LeaderboardError, cli
 from leaderboard.about import EXAMPLE
-from leaderboard.entry import Entry, sha256
-from leaderboard.submit import Request, submit
-from leaderboard.tracks import Cell
+from leaderboard.entry import Entry
+from leaderboard.submit import SubmitRequest, submit
+from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import SUMMARY_FILE, read_episodes, read_json, write_json
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.episodes import SUMMARY_FILE, read_episodes
+from oc_residual_gym.files import read_json, sha256, write_json
 from oc_residual_gym.policies import versions
-from oc_residual_gym.real.cell import Cell as RobotCell
-from oc_residual_gym.real.cell import Poses, Robot
-from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS, TrialSettings
+from oc_residual_gym.real.cell import Cell, Poses, Robot
+from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
+from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.trials import TrialRecorder, Verdict, trial_name
 
 WITH_TRAININGS = ABOUT.partition("[training]")[0] + '[training]\nseed_named = "in this file"\ndata = "nothing"\n'
@@ -41,7 +42,7 @@ def board() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Evaluations of the base alone, under a residual of one's own, and under the package's, in both worlds."""
+    """Evaluations of the base alone, with a custom residual, and with the package's, in both domains."""
     root = tmp_path_factory.mktemp("runs")
     write_residual(root / "mine" / f"{TASK}.onnx", SIZE, 0.1)
     for name, residual in {"zero": "zero", "mine": str(root / "mine"), "trained": "trained"}.items():
@@ -51,20 +52,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def wanted(tmp_path: Path, runs: Path) -> Request:
-    """A good request, to be made worse."""
+def wanted(tmp_path: Path, runs: Path) -> SubmitRequest:
+    """A valid request, which tests spoil."""
     (tmp_path / "about.toml").write_text(ABOUT)
     evaluations = (runs / "mine-nominal", runs / "mine-twin")
-    return Request("mine", tmp_path / "about.toml", evaluations, out=tmp_path / "entries")
+    return SubmitRequest("mine", tmp_path / "about.toml", evaluations, out=tmp_path / "entries")
 
 
-def test_an_entry_holds_what_was_run(wanted: Request, runs: Path) -> None:
+def test_an_entry_holds_what_was_run(wanted: SubmitRequest, runs: Path) -> None:
     entry, left_out = submit(wanted)
     assert left_out == [] and check_files(entry) == []
     for domain in ("nominal", "twin"):
         names = {"base": "bc-v0", "residual": "my-residual"}
         run_rows = [episode | names for episode in read_episodes(runs / f"mine-{domain}" / "episodes.jsonl")]
-        assert entry.rows_of(Cell(TASK, domain)) == run_rows
+        assert entry.rows_of(BoardCell(TASK, domain)) == run_rows
     content = entry.content
     assert entry.policy_file("residual", TASK).read_bytes() == (runs / "mine" / f"{TASK}.onnx").read_bytes()
     assert content["base"] == {"name": "bc-v0", "files": False, "sha256": content["base"]["sha256"]}
@@ -73,7 +74,7 @@ def test_an_entry_holds_what_was_run(wanted: Request, runs: Path) -> None:
     assert [path for path in entry.folder.parent.iterdir()] == [entry.folder]
 
 
-def test_a_comparison_gives_the_residual_that_is_chosen(wanted: Request, runs: Path, tmp_path: Path) -> None:
+def test_a_comparison_gives_the_residual_that_is_chosen(wanted: SubmitRequest, runs: Path, tmp_path: Path) -> None:
     for name in ("zero", "mine", "trained"):
         for domain in ("nominal", "twin"):
             shutil.copytree(runs / f"{name}-{domain}", tmp_path / "compare" / "runs" / f"{name}-{domain}")
@@ -95,7 +96,7 @@ def test_a_comparison_gives_the_residual_that_is_chosen(wanted: Request, runs: P
     assert trained.content["residual"]["name"] == "my-residual"
 
 
-def test_rows_that_lack_are_named(wanted: Request, runs: Path, tmp_path: Path) -> None:
+def test_missing_rows_are_named(wanted: SubmitRequest, runs: Path, tmp_path: Path) -> None:
     with pytest.raises(LeaderboardError, match="no track is complete:\nPrecision: Lift in twin lacks 3 of 3 rows"):
         submit(replace(wanted, evaluations=(runs / "mine-nominal",)))
     part = run(tmp_path / "part", str(runs / "mine"), "twin", episodes=2)
@@ -103,7 +104,7 @@ def test_rows_that_lack_are_named(wanted: Request, runs: Path, tmp_path: Path) -
         submit(replace(wanted, evaluations=(runs / "mine-nominal", part)))
 
 
-def test_evaluations_that_are_not_the_board_s_are_refused(wanted: Request, runs: Path, tmp_path: Path) -> None:
+def test_evaluations_that_are_not_the_board_s_are_refused(wanted: SubmitRequest, runs: Path, tmp_path: Path) -> None:
     for key, value, said in (("split", "val", "ran the split 'val'"), ("errors", "clean", "under 'clean' errors")):
         other = shutil.copytree(runs / "mine-twin", tmp_path / key)
         write_json(other / "settings.json", read_json(other / "settings.json") | {key: value})
@@ -118,7 +119,7 @@ def test_evaluations_that_are_not_the_board_s_are_refused(wanted: Request, runs:
         submit(replace(wanted, evaluations=(other,)))
 
 
-def test_one_entry_is_run_with_one_version(wanted: Request, runs: Path, tmp_path: Path) -> None:
+def test_one_entry_is_run_with_one_version(wanted: SubmitRequest, runs: Path, tmp_path: Path) -> None:
     other = shutil.copytree(runs / "mine-twin", tmp_path / "other")
     settings = read_json(other / "settings.json")
     settings["versions"]["mujoco"] = "2.0"
@@ -129,7 +130,7 @@ def test_one_entry_is_run_with_one_version(wanted: Request, runs: Path, tmp_path
         submit(replace(wanted, evaluations=(runs / "mine-nominal", runs / "zero-twin")))
 
 
-def test_the_policy_must_be_the_one_that_was_run(wanted: Request, runs: Path) -> None:
+def test_the_policy_must_be_the_one_that_was_run(wanted: SubmitRequest, runs: Path) -> None:
     policy = runs / "mine" / f"{TASK}.onnx"
     kept = policy.read_bytes()
     try:
@@ -144,7 +145,7 @@ def test_the_policy_must_be_the_one_that_was_run(wanted: Request, runs: Path) ->
     assert not any(wanted.out.glob("*"))
 
 
-def test_an_entry_is_not_overwritten_by_mistake(wanted: Request) -> None:
+def test_an_entry_is_not_overwritten_by_mistake(wanted: SubmitRequest) -> None:
     submit(wanted)
     with pytest.raises(LeaderboardError, match="--replace"):
         submit(wanted)
@@ -173,7 +174,7 @@ def training(folder: Path, policy: Path, **values: object) -> Path:
     return folder
 
 
-def test_trainings_say_how_the_policies_were_made(wanted: Request, runs: Path, tmp_path: Path) -> None:
+def test_trainings_say_how_the_policies_were_made(wanted: SubmitRequest, runs: Path, tmp_path: Path) -> None:
     policy = runs / "mine" / f"{TASK}.onnx"
     wanted.about.write_text(WITH_TRAININGS)
     entry, _ = submit(replace(wanted, trainings=(training(tmp_path / "training", policy),)))
@@ -195,7 +196,7 @@ def test_trainings_say_how_the_policies_were_made(wanted: Request, runs: Path, t
         submit(again)
 
 
-def test_what_a_person_writes_is_checked(wanted: Request, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_person_writes_is_checked(wanted: SubmitRequest, capsys: pytest.CaptureFixture[str]) -> None:
     wanted.about.write_text('title = "x"\n' + ABOUT)
     with pytest.raises(LeaderboardError, match="unknown key 'title'; known are name, "):
         submit(wanted)
@@ -218,22 +219,22 @@ def test_what_a_person_writes_is_checked(wanted: Request, capsys: pytest.Capture
 
 
 def comparison(folder: Path, results: list[tuple[bool, bool]], rehearsal: bool = False) -> Path:
-    """Trials with these results of base and residual, as if a robot had run them."""
-    cell = RobotCell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"))
+    """Trials with these results of base and residual, as if run on a robot."""
+    cell = Cell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"))
     settings = TrialSettings(TASK, cell, "bc", "trained", starts=2, rehearsal=rehearsal)
     write_json(folder / SETTINGS_FILE, settings.identity)
     hashes = {f"{kind}_sha256": settings.hashes[kind] for kind in ("base", "residual")}
     for seed, pair in enumerate(results):
-        for i, (arm, success) in enumerate(zip(("base", "residual"), pair, strict=True)):
+        for i, (condition, success) in enumerate(zip(("base", "residual"), pair, strict=True)):
             number = 2 * seed + i + 1
-            head = {"trial": number, "attempt": 1, "arm": arm, "seed": seed, "versions": "{}"} | hashes
+            head = {"trial": number, "attempt": 1, "condition": condition, "seed": seed, "versions": "{}"} | hashes
             recorder = TrialRecorder(folder / TRIALS, trial_name(number, 1), head, synthetic=False)
             recorder.add({"time": 0.0, "tcp_pose": np.zeros(7), "trial/period": 0.05})
             recorder.finish(Verdict("success" if success else "fail"))
     return folder
 
 
-def test_trials_on_a_robot_are_listed(wanted: Request, tmp_path: Path) -> None:
+def test_trials_on_a_robot_are_listed(wanted: SubmitRequest, tmp_path: Path) -> None:
     real = comparison(tmp_path / "real", [(False, True), (True, True)])
     request = replace(wanted, evaluations=(), real=(real,))
     entry, _ = submit(request)

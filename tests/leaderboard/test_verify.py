@@ -1,4 +1,4 @@
-"""Verification accepts what was run, and finds what was not; one entry's fault is not another one's."""
+"""Verification accepts rows that were run and rejects forgeries; a bad entry does not affect others."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from policy_files import write_residual
 from run_entries import ROWS, SIZE, TASK, change_rows, row_without_names, run, small_board, submitted
 
 from leaderboard import LeaderboardError, cli
-from leaderboard.entry import ENTRY_FILE, Entry, sha256, verification_of
+from leaderboard.entry import ENTRY_FILE, Entry, verification_of
 from leaderboard.limits import Limits, PolicyFailure, run_limited
 from leaderboard.platforms import differences
 from leaderboard.records import NOT_VERIFIED, Outcome, record_of, recorded
-from leaderboard.tracks import Cell
+from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
-from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Finding, judge, risk
-from leaderboard.verify import Request, verify
-from oc_residual_gym.evaluation.results import read_json, write_json
+from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Rerun, judge, risk
+from leaderboard.verify import VerifyRequest, verify
+from oc_residual_gym.files import read_json, sha256, write_json
 
-CELL = Cell(TASK, "nominal")
+CELL = BoardCell(TASK, "nominal")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +59,7 @@ def copied(entry: Entry, folder: Path) -> Entry:
 
 
 def drop_row(entry: Entry, line: int) -> None:
-    """Take a row out, and put the new hash and count into entry.json."""
+    """Remove a row, and put the new hash and count into entry.json."""
     path = entry.rows_file("precision")
     lines = path.read_text().splitlines(keepends=True)
     dropped = json.loads(lines.pop(line))
@@ -79,14 +79,14 @@ def swap(entry: Entry) -> None:
 
 
 @pytest.fixture
-def request_here(tmp_path: Path) -> Request:
-    return Request(worlds=2, work=tmp_path / "work", records=tmp_path / "records")
+def request_here(tmp_path: Path) -> VerifyRequest:
+    return VerifyRequest(worlds=2, work=tmp_path / "work", records=tmp_path / "records")
 
 
 def test_what_was_run_is_accepted_and_forgeries_are_rejected(
-    alone: Entry, own: Entry, tmp_path: Path, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, own: Entry, tmp_path: Path, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leaderboard.verify.validate", check_files)  # other tests probe policies
+    monkeypatch.setattr("leaderboard.verify.validate", check_files)  # other tests probe the policies
     changed = copied(alone, tmp_path / "changed")
     steps = changed.rows_of(CELL)[1]["steps"]
     change_rows(changed, 1, steps=steps - 1)
@@ -132,7 +132,7 @@ def test_what_was_run_is_accepted_and_forgeries_are_rejected(
     (cell,) = record["cells"]
     assert cell["claimed_successes"] == cell["successes"] == sum(row["success"] for row in alone.rows_of(CELL))
     assert record["platform"]["simulation"] == alone.content["evaluation"]["simulation"]
-    # A record counts for the very content that was verified.
+    # A record holds only for the content that was verified.
     write_json(alone.folder / ENTRY_FILE, alone.content | {"name": "Another name"})
     assert verification_of(Entry(alone.folder), request_here.records) is None
     write_json(alone.folder / ENTRY_FILE, alone.content)
@@ -142,7 +142,7 @@ def test_what_was_run_is_accepted_and_forgeries_are_rejected(
 def test_an_interrupted_verification_goes_on_with_the_same_sample(
     alone: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = Request(rows=2, worlds=2, work=tmp_path / "work", records=tmp_path / "records")
+    request = VerifyRequest(rows=2, worlds=2, work=tmp_path / "work", records=tmp_path / "records")
     asked: list[list[int]] = []
 
     def interrupted(module: str, order: dict, limits: Limits) -> Iterator[dict]:
@@ -157,7 +157,7 @@ def test_an_interrupted_verification_goes_on_with_the_same_sample(
     assert not request.records.exists()
     (episodes,) = request.work.glob("*/*/episodes.jsonl")
     first = episodes.read_text()
-    # What was run is not run again: here it would show.
+    # Finished rows must not be run again: a changed one must stay changed.
     episodes.write_text(first.replace('"return": -', '"return": -1'))
     (outcome,) = verify([Entry(alone.folder)], request)
     assert outcome.verdict == REJECTED and f"seed {asked[0][0]}: return" in outcome.reason
@@ -167,7 +167,7 @@ def test_an_interrupted_verification_goes_on_with_the_same_sample(
 
 
 def test_two_verifications_of_an_entry_at_once_keep_out_of_each_others_way(
-    alone: Entry, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second: list[Outcome] = []
 
@@ -183,8 +183,8 @@ def test_two_verifications_of_an_entry_at_once_keep_out_of_each_others_way(
 
 
 @pytest.mark.parametrize(("which", "where"), [("alone", "verify"), ("own", "probe")])
-def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
-    which: str, where: str, request: pytest.FixtureRequest, request_here: Request, monkeypatch: pytest.MonkeyPatch
+def test_faults_that_are_not_the_policy_s_are_reported(
+    which: str, where: str, request: pytest.FixtureRequest, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = request.getfixturevalue(which)
 
@@ -199,7 +199,7 @@ def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
 
 
 def test_an_entry_that_is_changed_while_it_is_verified_is_not_verified(
-    alone: Entry, tmp_path: Path, request_here: Request, monkeypatch: pytest.MonkeyPatch
+    alone: Entry, tmp_path: Path, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = copied(alone, tmp_path / "entry")
 
@@ -217,7 +217,7 @@ def test_a_record_is_not_replaced_by_one_of_fewer_rows(alone: Entry, tmp_path: P
     platform = {"simulation": "a" * 64}
 
     def found(verdict: str, rows: int, **platform: str) -> Outcome:
-        record = record_of(alone, platform, verdict, "reason", [finding(rows=rows)])
+        record = record_of(alone, platform, verdict, "reason", [rerun(rows=rows)])
         return recorded(alone, record, tmp_path)
 
     def kept() -> tuple[str, int]:
@@ -271,7 +271,7 @@ def test_another_platform_is_one_with_other_arithmetic() -> None:
 
 
 def test_another_platform_may_differ_a_little(
-    alone: Entry, request_here: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    alone: Entry, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     elsewhere = copied(alone, tmp_path / "elsewhere")
     change_rows(elsewhere, 1, steps=elsewhere.rows_of(CELL)[1]["steps"] - 1)
@@ -293,29 +293,29 @@ def test_another_platform_may_differ_a_little(
     assert record is not None and record["same_platform"] is False and record["flips"] == 0
 
 
-def finding(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0) -> Finding:
-    return Finding(CELL, rows, identical, gained, lost, 300 + gained, 300 + lost, "Lift in nominal, seed 0: ...")
+def rerun(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0) -> Rerun:
+    return Rerun(CELL, rows, identical, gained, lost, 300 + gained, 300 + lost, "Lift in nominal, seed 0: ...")
 
 
 def test_verdicts_on_another_platform() -> None:
-    few = 8  # no more than the rate explains
-    assert judge([finding(identical=500)], same=False)[0] == ACCEPTED
-    assert judge([finding(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
+    few = 8  # within the flip rate
+    assert judge([rerun(identical=500)], same=False)[0] == ACCEPTED
+    assert judge([rerun(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
     # Too many, in one cell of two.
     many = int(4 * FLIP_RATE * 500)
-    verdict, reason = judge([finding(identical=500), finding(gained=many // 2, lost=many // 2)], same=False)
-    assert verdict == REJECTED and f"the success of {2 * (many // 2)} of 500 rows is another in Lift" in reason
-    # All for the claim; all against it is no forgery.
-    verdict, reason = judge([finding(gained=few)], same=False)
-    assert verdict == REJECTED and f"{few} of {few} rows whose success is another favour the claim" in reason
-    assert judge([finding(lost=few)], same=False)[0] == DEVIATING
+    verdict, reason = judge([rerun(identical=500), rerun(gained=many // 2, lost=many // 2)], same=False)
+    assert verdict == REJECTED and f"the success of {2 * (many // 2)} of 500 rows differs in Lift" in reason
+    # Flips that all favour the claim are a forgery; flips that are all against it are not.
+    verdict, reason = judge([rerun(gained=few)], same=False)
+    assert verdict == REJECTED and f"{few} of {few} rows whose success differs favour the claim" in reason
+    assert judge([rerun(lost=few)], same=False)[0] == DEVIATING
     # Few rows of a sample prove little.
-    assert judge([finding(rows=10, gained=1)], same=False)[0] == DEVIATING
+    assert judge([rerun(rows=10, gained=1)], same=False)[0] == DEVIATING
 
 
 def test_no_row_may_differ_on_the_same_platform() -> None:
-    assert judge([finding(identical=500)], same=True)[0] == ACCEPTED
-    verdict, reason = judge([finding(identical=499)], same=True)
+    assert judge([rerun(identical=500)], same=True)[0] == ACCEPTED
+    verdict, reason = judge([rerun(identical=499)], same=True)
     assert verdict == REJECTED and "1 of 500 rows differ (Lift in nominal, seed 0: ...)" in reason
 
 
@@ -328,7 +328,7 @@ def test_the_risk_of_a_sample() -> None:
         assert risk(500, 10)[share] == pytest.approx(chance)
     assert risk(500, 499)["0.01"] == pytest.approx(0.0, abs=0.011)
     with pytest.raises(LeaderboardError, match="give 1 to 2, or leave it out"):
-        Request(Path("work"), rows=ROWS)
+        VerifyRequest(Path("work"), rows=ROWS)
 
 
 def test_mistakes_in_what_is_asked_for_are_named(alone: Entry, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,8 +23,9 @@ from cells import Witness, simulated_cell, trial_files
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.operator import Command, ScriptedOperator
 from oc_residual_gym.real.rig import Rig
-from oc_residual_gym.real.run import TrialSettings, run_trials
+from oc_residual_gym.real.run import run_trials
 from oc_residual_gym.real.session import make_env, open_cell
+from oc_residual_gym.real.settings import TrialSettings
 
 pytestmark = pytest.mark.rig
 

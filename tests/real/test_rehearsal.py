@@ -24,7 +24,7 @@ def test_lift_succeeds_through_the_wire(tmp_path: Path, capsys: pytest.CaptureFi
     trials, link = summary["trials"], summary["link"]
     assert link["answers"] > 1000 and link["late"] < link["answers"]
     assert f"{link['late']} of {link['answers']} answers were late" in capsys.readouterr().out
-    assert {trial["arm"] for trial in trials if trial["verdict"] == "success"} == {"base", "residual"}
+    assert {trial["condition"] for trial in trials if trial["verdict"] == "success"} == {"base", "residual"}
     assert all(trial["tracking_error_mm"]["mean"] < 20.0 for trial in trials if trial["steps"])
     assert (out / "rehearsal.png").stat().st_size > 5000
 

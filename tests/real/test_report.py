@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oc_residual_gym.evaluation import SettingsError
-from oc_residual_gym.evaluation.results import write_json
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.statistics import wilson
+from oc_residual_gym.files import write_json
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.report import BASE_BETTER, GO_ON, RESIDUAL_BETTER, decision, markdown, report, sequential_test
-from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS, TrialSettings
+from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
+from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.trials import TrialRecorder, Verdict, trial_name
 
 CELL = Cell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"))
@@ -23,7 +24,7 @@ SETTINGS = TrialSettings("Lift", CELL, base="hold", residual="zero", starts=30)
 def add(
     folder: Path,
     number: int,
-    arm: str,
+    condition: str,
     verdict: Verdict,
     *,
     seed: int,
@@ -31,7 +32,14 @@ def add(
     stop: str = "",
     **attributes: object,
 ) -> None:
-    head = {"trial": number, "attempt": attempt, "arm": arm, "seed": seed, "calibration": "cal-1", "versions": "{}"}
+    head = {
+        "trial": number,
+        "attempt": attempt,
+        "condition": condition,
+        "seed": seed,
+        "calibration": "cal-1",
+        "versions": "{}",
+    }
     recorder = TrialRecorder(folder / TRIALS, trial_name(number, attempt), head, synthetic=False)
     for t, period in enumerate((np.nan, 0.05, 0.06)):
         recorder.add({"time": 0.05 * t, "tcp_pose": np.zeros(7), "trial/period": period})
@@ -42,8 +50,8 @@ def folder_of(folder: Path, pairs: list[tuple[bool, bool]]) -> Path:
     """A comparison with these results of base and residual."""
     write_json(folder / SETTINGS_FILE, SETTINGS.identity)
     for seed, pair in enumerate(pairs):
-        for i, (arm, success) in enumerate(zip(("base", "residual"), pair, strict=True)):
-            add(folder, 2 * seed + i + 1, arm, Verdict("success" if success else "fail"), seed=seed)
+        for i, (condition, success) in enumerate(zip(("base", "residual"), pair, strict=True)):
+            add(folder, 2 * seed + i + 1, condition, Verdict("success" if success else "fail"), seed=seed)
     return folder
 
 
@@ -53,7 +61,7 @@ def test_rates_difference_and_what_went_wrong(tmp_path: Path) -> None:
     add(folder, 7, "base", Verdict("fail"), seed=3, attempt=2, stop="poses_silent")
     summary = report(folder, unblind=True)
     text = markdown(summary)
-    base, residual = summary["arms"]["base"], summary["arms"]["residual"]
+    base, residual = summary["conditions"]["base"], summary["conditions"]["residual"]
     assert (base["judged"], base["successes"], base["invalid"]) == (4, 1, 1)
     assert (residual["judged"], residual["successes"], residual["invalid"]) == (3, 2, 0)
     expected = wilson(2, 3)
@@ -63,7 +71,7 @@ def test_rates_difference_and_what_went_wrong(tmp_path: Path) -> None:
     assert summary["pairs"] == 3
     assert summary["difference"]["mean"] == pytest.approx(1 / 3)
     assert summary["difference"]["low"] < 0.0 < summary["difference"]["high"]
-    entry = {"trial": 7, "attempt": 1, "arm": "base", "reason": "somebody walked by", "stop_reason": ""}
+    entry = {"trial": 7, "attempt": 1, "condition": "base", "reason": "somebody walked by", "stop_reason": ""}
     assert summary["invalid"] == [entry]
     assert summary["periods_ms"] == {"steps": 16, "mean": 55.0, "p99": 60.0, "max": 60.0}
     assert summary["placement_error_mm"] == {"median": 7.5, "max": 11.0, "accepted": 0}
@@ -82,7 +90,7 @@ def test_an_unfinished_comparison_has_a_report(tmp_path: Path) -> None:
         report(tmp_path)
     add(tmp_path, 1, "residual", Verdict("invalid", "interrupted"), seed=0)
     summary = report(tmp_path, unblind=True)
-    assert summary["arms"]["residual"]["success_rate"] is None and summary["difference"] is None
+    assert summary["conditions"]["residual"]["success_rate"] is None and summary["difference"] is None
     assert "interrupted" in markdown(summary)
 
 
@@ -93,8 +101,8 @@ def test_the_report_waits_until_nobody_judges_any_more(tmp_path: Path) -> None:
     assert not list(folder.glob("report*"))
     assert report(folder, unblind=True)["open"] == 2
     assert "must not judge" in (folder / "report.md").read_text()
-    for number, arm in ((59, "base"), (60, "residual")):
-        add(folder, number, arm, Verdict("fail"), seed=29)
+    for number, condition in ((59, "base"), (60, "residual")):
+        add(folder, number, condition, Verdict("fail"), seed=29)
     assert report(folder)["open"] == 0
     assert "must not judge" not in (folder / "report.md").read_text()
 
@@ -109,8 +117,8 @@ def test_a_pair_that_is_completed_late_comes_last_in_the_test(tmp_path: Path, mo
     clock = "2026-01-01T12:{:02}:00.000+00:00"
     add(tmp_path, 1, "base", Verdict("success"), seed=0, judged=clock.format(1))
     add(tmp_path, 2, "residual", Verdict("invalid", "no light"), seed=0, judged=clock.format(2))
-    for number, arm in ((3, "residual"), (4, "base")):
-        add(tmp_path, number, arm, Verdict("fail"), seed=1, judged=clock.format(number))
+    for number, condition in ((3, "residual"), (4, "base")):
+        add(tmp_path, number, condition, Verdict("fail"), seed=1, judged=clock.format(number))
     decision(tmp_path)
     add(tmp_path, 2, "residual", Verdict("success"), seed=0, attempt=2, judged=clock.format(9))
     decision(tmp_path)

@@ -281,13 +281,13 @@ def test_a_busy_machine_does_not_stop_the_robot() -> None:
     with Rig() as rig:
         command = [sys.executable, "-c", moves, rig.host]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
-            pauses = subprocess.Popen([sys.executable, "-c", PAUSES, str(rig.pid), str(client.pid)])
+            pauses = subprocess.Popen([sys.executable, "-c", PAUSES, str(rig._process.pid), str(client.pid)])
             try:
                 reached, problem = client.communicate(timeout=60.0)
             finally:
                 pauses.kill()
                 pauses.wait()
-                os.kill(rig.pid, signal.SIGCONT)
+                os.kill(rig._process.pid, signal.SIGCONT)
                 client.kill()
         assert client.returncode == 0, problem
         link = rig.link()

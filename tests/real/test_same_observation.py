@@ -15,8 +15,8 @@ from oc_residual_gym.real.arm import DryArm
 from oc_residual_gym.real.arm_state import ArmState
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.hand import DryHand
-from oc_residual_gym.worlds.base import RobotState
-from oc_residual_gym.worlds.fr3 import FR3World
+from oc_residual_gym.real.world import FR3World
+from oc_residual_gym.states import RobotState
 
 ONE = np.zeros(1, np.int64)
 STEPS = 40
@@ -44,6 +44,9 @@ class RecordedTracker:
     """Shows a real world what the simulation's tracker saw."""
 
     newest_stamp = np.inf
+
+    def fault(self) -> None:
+        return None
 
     def __init__(self, recorded: Recorded):
         self._recorded, self.moment = recorded, 0

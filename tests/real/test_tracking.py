@@ -16,14 +16,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.cli import _parser
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import MessageError, RobotStopped, SettingsError, StopReason
 from oc_residual_gym.perception.calibration import Calibration, load_calibration
-from oc_residual_gym.perception.messages import MessageError, TrackedPose, read_message
+from oc_residual_gym.perception.messages import TrackedPose, read_message
 from oc_residual_gym.perception.ros2_source import read_pose_stamped
 from oc_residual_gym.perception.sources import ZmqPoseSource, open_source
-from oc_residual_gym.perception.tracking import TrackedObjects
 from oc_residual_gym.real.cell import Poses, load_cell
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.tracking import TrackedObjects
 from oc_residual_gym.tasks.base import ObservedObject
 
 ROOT = Path(__file__).parents[2]

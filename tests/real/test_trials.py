@@ -6,55 +6,126 @@ import json
 import os
 import pty
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from logs import read_logs
 
 from demos_replay.cli import main as demos_replay
 from demos_replay.log import Log
-from demos_replay.readers import Skipped, read_logs
-from oc_residual_gym.evaluation import SettingsError
+from demos_replay.readers import Skipped
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.perception.sources import TrackedPose
-from oc_residual_gym.perception.tracking import TrackedObjects
-from oc_residual_gym.real import run as trials_run
+from oc_residual_gym.real import settings as trial_settings
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.operator import ScriptedOperator, TerminalOperator
-from oc_residual_gym.real.run import BLIND_FILE, PLAN_FILE, TRIALS, TrialSettings, prepare, run_trials
-from oc_residual_gym.real.stops import RobotStopped, StopReason
-from oc_residual_gym.real.trials import READING_STATES, TrialRecorder, Verdict, read_trials, recover
+from oc_residual_gym.real.run import BLIND_FILE, PLAN_FILE, TRIALS, prepare, run_trials
+from oc_residual_gym.real.settings import TrialSettings
+from oc_residual_gym.real.starts import write_starts
+from oc_residual_gym.real.tracking import TrackedObjects
+from oc_residual_gym.real.trials import (
+    READING_STATES,
+    TrialRecorder,
+    Verdict,
+    executed,
+    measured,
+    read_trials,
+    recover,
+)
+from oc_residual_gym.real.world import FR3World
 from oc_residual_gym.registration import env_id
+from oc_residual_gym.states import Readings
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.fr3 import FR3World
 
 CELL = Cell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"), operator="A. Person")
 SETTINGS = TrialSettings("CloseDrawer", CELL, base="hold", residual="zero", starts=2, rehearsal=True)
 STEPS = 4
 
 
-def simulated(settings: TrialSettings = SETTINGS, steps: int = STEPS, **options: object) -> gym.Env:
-    options = {"base_policy": settings.base, "split": settings.split, "max_episode_steps": steps} | options
-    return gym.make(env_id(settings.task), **options)
+class Camera:
+    """A pose source that sees every object where it is planned to stand, and never the same twice."""
+
+    frame, calibration = "base", "hand-eye 3"
+
+    def __init__(self, poses: dict[str, list[float]]):
+        self._poses, self._rng = poses, np.random.default_rng(0)
+        self.silent, self.offset = False, np.zeros(3)
+
+    def latest(self) -> dict[str, TrackedPose]:
+        now = time.monotonic() - (10.0 if self.silent else 0.01)
+        noise = np.concatenate([self.offset + self._rng.normal(0.0, 1e-4, 3), np.zeros(4)])
+        return {name: TrackedPose(pose + noise, now, "tracking") for name, pose in self._poses.items()}
+
+    def problem(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class Cells:
+    """Makes the environment on a cell whose arm only prints its targets, and whose objects stand where seed 0 has them.
+
+    Args:
+        operator: who judges; one who has nothing to judge by default.
+        settings: of the trials.
+        steps: time limit.
+        options: of the environment, in place of what ``settings`` say.
+    """
+
+    def __init__(
+        self,
+        operator: ScriptedOperator | None = None,
+        settings: TrialSettings = SETTINGS,
+        steps: int = STEPS,
+        **options: object,
+    ):
+        self.operator, self.settings, self.steps, self.options = operator, settings, steps, options
+        self.camera = Camera(first_poses(settings.task, settings.split))
+
+    def __call__(self) -> gym.Env:
+        task = self.settings.task
+        tracker = TrackedObjects(TASKS[task].objects, self.camera, CELL.poses)
+        verdict = self.operator.verdict if self.operator else None
+        world = FR3World(CELL, task, tracker, verdict, dry_run=True)
+        options = {"base_policy": self.settings.base, "split": self.settings.split} | self.options
+        return gym.make(env_id(task), world=world, errors="clean", max_episode_steps=self.steps, **options)
+
+
+@cache
+def first_poses(task: str, split: str) -> dict[str, list[float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_starts(TASKS[task], split, [0], Path(folder), pictures=False)[0]["objects"]
+
+
+def dry_cell(operator: ScriptedOperator, **options: object) -> gym.Env:
+    return Cells(operator, **options)()
 
 
 def noting(stops: list) -> Callable[[], gym.Env]:
     """Makes environments whose world notes in ``stops`` why it was told to stop."""
 
     def factory() -> gym.Env:
-        env = simulated()
-        env.get_wrapper_attr("core").world.stop = lambda world, reason: stops.append(reason)
+        env = Cells()()
+        world = env.get_wrapper_attr("core").world
+        stop = world.stop
+        world.stop = lambda number, reason, detail="": (stops.append(reason), stop(number, reason, detail))
         return env
 
     return factory
 
 
 def run(out: Path, operator: ScriptedOperator, settings: TrialSettings = SETTINGS, **options: object) -> dict:
-    return run_trials(settings, lambda: simulated(settings, **options), operator, out, pictures=False)
+    return run_trials(settings, Cells(operator, settings, **options), operator, out, pictures=False)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +139,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_policies_run_from_each_start_in_the_order_written_beforehand(finished: Path) -> None:
     plan = json.loads((finished / PLAN_FILE).read_text())["trials"]
-    arms = json.loads((finished / BLIND_FILE).read_text())["arms"]
+    conditions = json.loads((finished / BLIND_FILE).read_text())["conditions"]
     assert [trial["seed"] for trial in plan] == [0, 0, 1, 1]
-    assert sorted(arms[:2]) == sorted(arms[2:]) == ["base", "residual"]
+    assert sorted(conditions[:2]) == sorted(conditions[2:]) == ["base", "residual"]
     trials = read_trials(finished / TRIALS)
-    assert [trial["arm"] for trial in trials] == arms
+    assert [trial["condition"] for trial in trials] == conditions
     assert [trial["seed"] for trial in trials] == [0, 0, 1, 1]
     assert [trial["verdict"] for trial in trials] == ["success", "fail"] * 2
     assert {t["reason"] for t in trials if t["verdict"] == "fail"} == {"pushed past it"}
@@ -83,7 +154,7 @@ def test_the_operator_is_not_told_which_policy_runs(tmp_path: Path) -> None:
     run(tmp_path, ScriptedOperator(show=said.append))
     words = "\n".join([*said, (tmp_path / PLAN_FILE).read_text(), *os.listdir(tmp_path / TRIALS)])
     assert "Trial 4 of 4" in words and "cabinet at x" in words and "mm" in words
-    assert not any(arm in words for arm in ("residual", "base", "zero"))
+    assert not any(word in words for word in ("residual", "base", "zero"))
 
 
 def test_the_order_differs_from_run_to_run(tmp_path: Path) -> None:
@@ -122,23 +193,32 @@ def test_a_trial_holds_what_was_measured_and_done(finished: Path) -> None:
 
 
 def test_demos_replay_reads_and_replays_trials(tmp_path: Path) -> None:
-    settings = TrialSettings("CloseDrawer", CELL, base="expert", residual="zero", split="val", starts=1, rehearsal=True)
-    run(tmp_path, ScriptedOperator(), settings, steps=300)
-    trials = read_trials(tmp_path / TRIALS)
-    assert [trial["verdict"] for trial in trials] == ["success", "success"]
-    (log,) = read_logs(trials[0]["path"])
+    core = ResidualWorlds("CloseDrawer", 1, base_policy="expert", split="val", errors="clean")
+    count = len(core.task.objects)
+    unseen = Readings(np.full((count, 7), np.nan), np.full(count, np.nan), np.zeros(count, bool), ("missing",) * count)
+    head = HEAD | {"task": "CloseDrawer", "pose_source": "tracker"}
+    recorder = TrialRecorder(tmp_path, "trial_0001", head, synthetic=True)
+    core.reset(np.zeros(1, np.int64), [0])
+    while not core.terminated[0]:
+        row, action = measured(core, unseen, core.steps[0] / 20.0), np.zeros((1, 7))
+        core.step(action)
+        recorder.add(row | executed(core, action[0], 0.05))
+    core.close()
+    recorder.finish(Verdict("success"))
+    (trial,) = read_trials(tmp_path)
+    (log,) = read_logs(trial["path"])
     assert isinstance(log, Log)
     assert log.task == "CloseDrawer" and log.synthetic and set(log.objects) == {"cabinet", "drawer"}
     assert any("tracker" in fact for fact in log.facts)
     out = tmp_path / "replayed.hdf5"
-    assert demos_replay(["replay", str(trials[0]["path"]), "--out", str(out)]) == 0
+    assert demos_replay(["replay", str(trial["path"]), "--out", str(out)]) == 0
     report = json.loads(out.with_suffix(".report.json").read_text())
     assert [demo["status"] for demo in report["demos"]] == ["success"]
 
 
 def test_verdicts_are_not_asked_again_and_invalid_trials_are(tmp_path: Path) -> None:
     class Quitter(ScriptedOperator):
-        goes = 2
+        goes = 4  # two a trial: to clear the zone, and to place the objects
 
         def wait_for_go(self, text: str) -> bool:
             self.goes -= 1
@@ -187,9 +267,9 @@ def test_policies_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return lambda name, *arguments: loaded.append(name) or load(name, *arguments)
 
     for name in ("load_base_policy", "load_residual"):
-        monkeypatch.setattr(f"oc_residual_gym.real.run.{name}", counting(getattr(trials_run, name)))
+        monkeypatch.setattr(f"oc_residual_gym.real.settings.{name}", counting(getattr(trial_settings, name)))
     settings = TrialSettings("CloseDrawer", CELL, base="hold", residual="zero", starts=1, rehearsal=True)
-    env = simulated(settings, base_policy=settings.base_policy)
+    env = Cells(settings=settings, base_policy=settings.base_policy)()
     assert env.get_wrapper_attr("core").base_policy is settings.base_policy
     run_trials(settings, lambda: env, ScriptedOperator(), tmp_path, pictures=False)
     assert sorted(loaded) == ["hold", "zero"]
@@ -198,8 +278,11 @@ def test_policies_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_environment_must_be_that_of_the_trials(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="split is 'train'"):
         run(tmp_path, ScriptedOperator(), split="train")
-    with pytest.raises(SettingsError, match="base policy is 'expert'"):
-        run(tmp_path, ScriptedOperator(), base_policy="expert")
+    with pytest.raises(SettingsError, match="base policy is 'bc"):
+        run(tmp_path, ScriptedOperator(), base_policy="bc")
+    simulated = gym.make(env_id("CloseDrawer"), base_policy="hold", split="test")
+    with pytest.raises(SettingsError, match="is simulated"):
+        run_trials(SETTINGS, lambda: simulated, ScriptedOperator(), tmp_path, pictures=False)
     with pytest.raises(SettingsError, match="unknown residual"):
         TrialSettings("CloseDrawer", CELL, residual="no such")
 
@@ -249,7 +332,7 @@ def test_an_arm_that_does_not_start_leaves_an_invalid_trial(tmp_path: Path) -> N
                 raise RobotStopped(StopReason.POSES_SILENT, "no camera")
             return self.env.reset(**options)
 
-    result = run_trials(SETTINGS, lambda: Stuck(simulated()), ScriptedOperator(), tmp_path, pictures=False)
+    result = run_trials(SETTINGS, lambda: Stuck(Cells()()), ScriptedOperator(), tmp_path, pictures=False)
     assert result["open"] == 0
     first = read_trials(tmp_path / TRIALS)[0]
     assert (first["verdict"], first["stop_reason"]) == ("invalid", "poses_silent")
@@ -338,38 +421,8 @@ def test_a_script_does_not_say_go_for_ever() -> None:
     assert [operator.wait_for_go("the arm is stopped") for _ in range(4)] == [True, True, True, False]
 
 
-class Camera:
-    """A pose source that sees every object where it is planned to stand, and never the same twice."""
-
-    frame, calibration = "base", "hand-eye 3"
-
-    def __init__(self, poses: dict[str, list[float]]):
-        self._poses, self._rng = poses, np.random.default_rng(0)
-        self.silent, self.offset = False, np.zeros(3)
-
-    def latest(self) -> dict[str, TrackedPose]:
-        now = time.monotonic() - (10.0 if self.silent else 0.01)
-        noise = np.concatenate([self.offset + self._rng.normal(0.0, 1e-4, 3), np.zeros(4)])
-        return {name: TrackedPose(pose + noise, now, "tracking") for name, pose in self._poses.items()}
-
-    def problem(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        """Nothing to stop."""
-
-
-def dry_cell(camera: Camera, operator: ScriptedOperator, steps: int = STEPS) -> gym.Env:
-    """The environment on a robot whose arm only prints its targets."""
-    tracker = TrackedObjects(TASKS["CloseDrawer"].objects, camera, CELL.poses)
-    world = FR3World(CELL, "CloseDrawer", tracker, operator.verdict, dry_run=True)
-    return simulated(steps=steps, world=world, errors="clean")
-
-
 def test_a_real_world_runs_without_its_robot(tmp_path: Path) -> None:
     """The dry run of a robot: its own clock, readings, stops and rests, but for an arm that prints its targets."""
-    plan = prepare(SETTINGS, tmp_path, pictures=False)
-    camera = Camera(plan[0]["objects"])
 
     class Judge(ScriptedOperator):
         """Calls the first trial a success in its fifth step; in the second one the camera is silent."""
@@ -381,16 +434,17 @@ def test_a_real_world_runs_without_its_robot(tmp_path: Path) -> None:
             return True if self.steps == 5 else None
 
         def command(self) -> str:
-            camera.silent = self.steps >= 8
+            cells.camera.silent = self.steps >= 8
             return ""
 
         def wait_for_go(self, text: str) -> bool:
-            camera.silent = False
+            cells.camera.silent = False
             self.prompts += "may move again" in text
             return self.prompts == 0
 
     operator = Judge()
-    run_trials(SETTINGS, lambda: dry_cell(camera, operator, steps=12), operator, tmp_path, pictures=False)
+    cells = Cells(operator, steps=12)
+    run_trials(SETTINGS, cells, operator, tmp_path, pictures=False)
     done, stopped = read_trials(tmp_path / TRIALS)
     assert (done["verdict"], done["stop_reason"], done["calibration"]) == ("success", "", "hand-eye 3")
     assert max(done["placement_error"]) < 0.005 and done["wrench_bias"] == [0.0] * 6
@@ -428,7 +482,6 @@ class Wrapped(gym.Wrapper):
 
 
 def test_the_arm_is_home_before_anything_is_placed_under_it(tmp_path: Path) -> None:
-    plan = prepare(SETTINGS, tmp_path, pictures=False)
     events: list[str] = []
 
     class Person(ScriptedOperator):
@@ -437,14 +490,13 @@ def test_the_arm_is_home_before_anything_is_placed_under_it(tmp_path: Path) -> N
             return len(events) < 6
 
     operator = Person()
-    env = Wrapped(dry_cell(Camera(plan[0]["objects"]), operator), events)
+    env = Wrapped(dry_cell(operator), events)
     run_trials(SETTINGS, lambda: env, operator, tmp_path, pictures=False)
     assert events == ["clear", "home", "place", "episode", "start", "clear"]
 
 
 @pytest.mark.parametrize(("key", "prompts"), [("stop", ["clear", "again", "clear", "place"]), ("quit", ["clear"])])
 def test_the_operator_can_stop_the_way_home(tmp_path: Path, key: str, prompts: list[str]) -> None:
-    plan = prepare(SETTINGS, tmp_path, pictures=False)
     seen: list[str] = []
 
     class Person(ScriptedOperator):
@@ -454,7 +506,7 @@ def test_the_operator_can_stop_the_way_home(tmp_path: Path, key: str, prompts: l
             return seen[-1] != "place"
 
     operator = Person(commands=[key])
-    env = dry_cell(Camera(plan[0]["objects"]), operator)
+    env = dry_cell(operator)
     world = env.get_wrapper_attr("core").world
     home = world.reset
 
@@ -472,9 +524,6 @@ def test_the_operator_can_stop_the_way_home(tmp_path: Path, key: str, prompts: l
 
 @pytest.mark.parametrize("answer", ["again", "start", "quit"])
 def test_an_object_out_of_its_place_is_asked_about(tmp_path: Path, answer: str) -> None:
-    plan = prepare(SETTINGS, tmp_path, pictures=False)
-    camera = Camera(plan[0]["objects"])
-    camera.offset[:] = [0.03, -0.01, 0.0]
     asked: list[str] = []
 
     class Person(ScriptedOperator):
@@ -487,11 +536,13 @@ def test_an_object_out_of_its_place_is_asked_about(tmp_path: Path, answer: str) 
         def ask_placement(self, text: str) -> str:
             asked.append(text)
             if answer == "again" and len(asked) == 2:
-                camera.offset[:] = 0.0
+                cells.camera.offset[:] = 0.0
             return answer
 
     operator = Person()
-    run_trials(SETTINGS, lambda: dry_cell(camera, operator), operator, tmp_path, pictures=False)
+    cells = Cells(operator)
+    cells.camera.offset[:] = [0.03, -0.01, 0.0]
+    run_trials(SETTINGS, cells, operator, tmp_path, pictures=False)
     assert "cabinet is 32 mm from its place: move it by x -30, y +10 mm" in asked[0]
     assert len(asked) == (2 if answer == "again" else 1)
     (trial,) = read_trials(tmp_path / TRIALS)
@@ -501,7 +552,6 @@ def test_an_object_out_of_its_place_is_asked_about(tmp_path: Path, answer: str) 
 
 
 def test_a_success_in_the_step_of_a_fault_is_none(tmp_path: Path) -> None:
-    plan = prepare(SETTINGS, tmp_path, pictures=False)
     asked: list[tuple] = []
 
     class Person(ScriptedOperator):
@@ -517,7 +567,7 @@ def test_a_success_in_the_step_of_a_fault_is_none(tmp_path: Path) -> None:
             return super().ask_verdict(text, proposed, may_succeed)
 
     operator = Person([Verdict("success")])
-    env = dry_cell(Camera(plan[0]["objects"]), operator)
+    env = dry_cell(operator)
     run_trials(SETTINGS, lambda: env, operator, tmp_path, pictures=False)
     assert asked == [(None, False)]
     (trial,) = read_trials(tmp_path / TRIALS)
@@ -525,7 +575,6 @@ def test_a_success_in_the_step_of_a_fault_is_none(tmp_path: Path) -> None:
 
 
 def test_a_step_that_failed_has_no_period(tmp_path: Path) -> None:
-    plan = prepare(SETTINGS, tmp_path, pictures=False)
 
     class Person(ScriptedOperator):
         steps = 0
@@ -540,7 +589,7 @@ def test_a_step_that_failed_has_no_period(tmp_path: Path) -> None:
             return not self.steps
 
     operator = Person()
-    env = dry_cell(Camera(plan[0]["objects"]), operator, steps=12)
+    env = dry_cell(operator, steps=12)
     run_trials(SETTINGS, lambda: env, operator, tmp_path, pictures=False)
     (trial,) = read_trials(tmp_path / TRIALS)
     assert trial["stop_reason"] == "gripper_blocked"
@@ -562,7 +611,7 @@ def rows(count: int) -> Iterator[dict]:
         }
 
 
-HEAD = {"trial": 1, "attempt": 1, "arm": "base", "task": "Lift", "rate": 20.0, "seed": 0}
+HEAD = {"trial": 1, "attempt": 1, "condition": "base", "task": "Lift", "rate": 20.0, "seed": 0}
 
 
 @pytest.mark.parametrize("cut", ["between rows", "within a row", "within the head"])

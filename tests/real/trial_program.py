@@ -5,8 +5,9 @@ from pathlib import Path
 
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.operator import ScriptedOperator
-from oc_residual_gym.real.run import TrialSettings, run_trials
+from oc_residual_gym.real.run import run_trials
 from oc_residual_gym.real.session import make_env, open_cell
+from oc_residual_gym.real.settings import TrialSettings
 
 host, poses, out = sys.argv[1:]
 robot = Robot(host=host, realtime=False, set_tcp=True, speed_cap=0.2)

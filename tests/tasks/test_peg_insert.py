@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import SUCCESS_STEPS, Snapshot, TrueState, Waypoint, axis_z, pose
 from oc_residual_gym.tasks.peg_insert import (
@@ -19,7 +20,6 @@ from oc_residual_gym.tasks.peg_insert import (
     INSERTED_DEPTH,
     PEG_LENGTH,
 )
-from oc_residual_gym.worlds.base import Array
 from oc_residual_gym.worlds.scene import build_scene
 
 TASK = TASKS["PegInsert"]

@@ -25,8 +25,8 @@ HAND_STIFFNESS, HAND_DAMPING = 4000.0, 40.0
 JOINT_DAMPING = np.array([150.0, 150.0, 120.0, 120.0, 40.0, 40.0, 40.0])
 """Nm s/rad of franka-sim's joint servo. Its own damping, up to 450, makes an arm of our rotor inertias chatter."""
 
-_WXYZ = [3, 0, 1, 2]
-_XYZW = [1, 2, 3, 0]
+# As in oc_residual_gym.geometry, which this Python does not have.
+WXYZ_FROM_XYZW, XYZW_FROM_WXYZ = [3, 0, 1, 2], [1, 2, 3, 0]
 
 
 class SceneSim(MujocoFrankaSim):
@@ -92,7 +92,7 @@ class SceneSim(MujocoFrankaSim):
         model, data = self.model, self.data
         for entry in start["bodies"].values():
             body = model.body(entry["model"])
-            position, quat = np.array(entry["pose"][:3]), np.array(entry["pose"][3:])[_WXYZ]
+            position, quat = np.array(entry["pose"][:3]), np.array(entry["pose"][3:])[WXYZ_FROM_XYZW]
             joint = body.jntadr[0]
             if body.jntnum[0] == 0:
                 model.body_pos[body.id], model.body_quat[body.id] = position, quat
@@ -158,7 +158,7 @@ class SceneSim(MujocoFrankaSim):
         model, data, stamp = self.model, self.data, time.monotonic()
         poses, velocities, buffer = {}, {}, np.empty(6)
         for name, body in self._bodies.items():
-            poses[name] = np.concatenate([data.xpos[body], data.xquat[body][_XYZW]])
+            poses[name] = np.concatenate([data.xpos[body], data.xquat[body][XYZW_FROM_WXYZ]])
             mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, body, buffer, 0)
             velocities[name] = np.concatenate([buffer[3:], buffer[:3]])
         if not self._bodies:

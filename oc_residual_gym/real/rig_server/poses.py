@@ -8,7 +8,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from .physics import SceneSim
+from .physics import WXYZ_FROM_XYZW, XYZW_FROM_WXYZ, SceneSim
 
 POSES_RATE = 30.0
 """Readings a second, as of a camera."""
@@ -16,9 +16,6 @@ LEAST_JITTER = 1e-6
 """Metres and radians: no camera repeats itself to the last digit, not even of something that stands still."""
 JUMP = 0.3
 """Metres by which the fault "jump" moves every published pose, each time in another direction."""
-
-_WXYZ = [3, 0, 1, 2]
-_XYZW = [1, 2, 3, 0]
 
 
 class PosePublisher:
@@ -94,8 +91,8 @@ class PosePublisher:
 
 def _turned(quat: np.ndarray, rotvec: np.ndarray) -> np.ndarray:
     """Quaternion xyzw times the rotation of a rotation vector."""
-    turn, wxyz, product = np.empty(4), quat[_WXYZ], np.empty(4)
+    turn, wxyz, product = np.empty(4), quat[WXYZ_FROM_XYZW], np.empty(4)
     angle = float(np.linalg.norm(rotvec))
     mujoco.mju_axisAngle2Quat(turn, rotvec / angle if angle > 0.0 else np.array([1.0, 0.0, 0.0]), angle)
     mujoco.mju_mulQuat(product, wxyz, turn)
-    return product[_XYZW]
+    return product[XYZW_FROM_WXYZ]

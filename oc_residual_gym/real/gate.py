@@ -16,8 +16,8 @@ import numpy as np
 from oc_residual_gym.geometry import norm, quat_conjugate, quat_multiply, rotation_between, rotvec_from_quat
 from oc_residual_gym.perception.filter import SYMMETRIES
 from oc_residual_gym.perception.messages import TrackedPose
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import ObservedObject
-from oc_residual_gym.worlds.base import Array
 
 if TYPE_CHECKING:
     from oc_residual_gym.real.cell import Poses

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply, rotate
-from oc_residual_gym.perception.errors import PoseErrors
+from oc_residual_gym.perception.errors import PoseErrorModel, PoseErrors
+from oc_residual_gym.states import Array, BoolArray, IntArray, TrueState
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray, TrueState
 from oc_residual_gym.worlds.domains import EpisodePhysics
 
 NEAR_FINGERS = 0.08
@@ -22,15 +22,14 @@ class SimulatedTracker:
     Args:
         task: whose objects are tracked.
         true: state of the worlds, as the simulation keeps it up to date.
-        errors: pose error model, "clean", "paper" or "tracker".
+        errors: pose error model, or its name.
         calibrated: whether no world has a hand-eye calibration error.
     """
 
-    def __init__(self, task: Task, true: TrueState, errors: str, calibrated: bool):
+    def __init__(self, task: Task, true: TrueState, errors: str | PoseErrorModel, calibrated: bool):
         n = len(true.table_height)
         self.errors = PoseErrors(errors, n, len(task.objects))
         self.wrench_noise = self.errors.wrench_noise
-        self.newest_stamp = np.inf  # a simulation's poses never grow old
         self._task, self._true, self._calibrated = task, true, calibrated
         self._far = np.zeros((n, len(task.objects)), bool)
         self._hand_eye_position = np.zeros((n, 1, 3))

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.policies.base import BasePolicyError
+from oc_residual_gym.errors import BasePolicyError, RobotStopped, Stop, StopReason
 from oc_residual_gym.real.arm import Arm, DryArm, FR3Arm, speed_fraction
-from oc_residual_gym.real.arm_state import ArmState, Stop
+from oc_residual_gym.real.arm_state import ArmState
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.hand import DryHand, FrankaHand, Hand
-from oc_residual_gym.real.stops import RobotStopped, StopReason
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.robots.kinematics import forward_kinematics
-from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState
+from oc_residual_gym.tasks import resolve_task
 from oc_residual_gym.tasks.base import InitialState, Task
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, Tracker
+from oc_residual_gym.worlds.base import CellTracker
 
 PERIOD = 1.0 / CONTROL_FREQUENCY
 FRAME_POSITION, FRAME_ROTATION = 0.001, np.radians(0.5)
@@ -64,20 +64,19 @@ class FR3World:
     """
 
     num_worlds = 1
-    true = None
 
     def __init__(
         self,
         cell: Cell,
         task: str | Task,
-        tracker: Tracker,
+        tracker: CellTracker,
         verdict: Callable[[], bool | None] | None = None,
         dry_run: bool = False,
         cameras: Mapping[str, Callable[[], NDArray[np.uint8]]] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.cell, self.tracker = cell, tracker
-        self.task = TASKS[task] if isinstance(task, str) else task
+        self.task = resolve_task(task)
         self._verdict, self.cameras, self._should_stop = verdict, dict(cameras or {}), should_stop
         self.speed = speed_fraction(cell.robot.speed_cap)
         self.stopped: BoolArray = np.zeros(1, bool)
@@ -164,7 +163,7 @@ class FR3World:
             raise
 
     def _step(self, target: Array) -> None:
-        fault = self._hand.fault or (self.tracker.fault() if hasattr(self.tracker, "fault") else None)
+        fault = self._hand.fault or (self.tracker.fault())
         if fault is not None:
             raise RobotStopped(*fault)
         now = time.monotonic()

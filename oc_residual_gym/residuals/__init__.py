@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from oc_residual_gym.envs.actions import residual_between
+from oc_residual_gym.errors import one_of
+from oc_residual_gym.policies import DEFAULT_BASE, default_base
 from oc_residual_gym.policies.base import ChunkRunner
 from oc_residual_gym.policies.expert import ExpertPolicy
-from oc_residual_gym.policies.onnx_policy import OnnxResidual
 from oc_residual_gym.policies.versions import NEWEST_RESIDUALS, residual_file, residual_folder
+from oc_residual_gym.residuals.onnx import OnnxResidual
+from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import Array, IntArray
 
 if TYPE_CHECKING:
     from oc_residual_gym.envs.core import ResidualWorlds
 
 TRAINED = (*NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values())
 """Names of the shipped residual policies, one file for each pair of a task and a base policy."""
-RESIDUALS = ("zero", "oracle", *TRAINED, "FILE.onnx", "FOLDER with a TASK.onnx for each task")
+RESIDUALS = ("zero", "oracle", *TRAINED, "FILE.onnx", "FOLDER with a TASK.onnx for each task", "a ResidualPolicy")
 
 
 class ResidualPolicy(Protocol):
@@ -98,18 +100,24 @@ class FileResidual:
         return self._policy(core.observation).astype(np.float64)
 
 
-def load_residual(name: str, task: str, base: str) -> ResidualPolicy:
-    """The residual policy ``name`` for ``task`` on the base policy ``base``.
+def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -> ResidualPolicy:
+    """The residual policy ``residual`` for ``task`` on the base policy ``base``.
 
     Args:
-        name: "zero", "oracle", "trained" (the newest shipped one) or that with its version, an .onnx file, or a folder
-            with a file ``<Task>.onnx`` for each task.
+        residual: "zero", "oracle", "trained" (the newest shipped one) or that with its version, an .onnx file, a folder
+            with a file ``<Task>.onnx`` for each task, or an object with the methods ``reset`` and ``act`` of a
+            :class:`ResidualPolicy`, which is returned as it is.
         task: name of the task.
-        base: base policy that a shipped residual must have been trained on.
+        base: base policy that a shipped residual must have been trained on; ``None`` for the task's default.
 
     Raises:
         ValueError: there is no such policy; the message says what there is.
     """
+    if not isinstance(residual, (str, Path)):
+        if callable(getattr(residual, "reset", None)) and callable(getattr(residual, "act", None)):
+            return residual
+        raise ValueError(f"residual {residual!r} has no methods reset and act: see ResidualPolicy")
+    name = str(residual)
     if name == "zero":
         return ZeroResidual()
     if name == "oracle":
@@ -127,28 +135,27 @@ def load_residual(name: str, task: str, base: str) -> ResidualPolicy:
     return FileResidual(OnnxResidual(folder / f"{task}.onnx"))
 
 
-def tasks_with_residual(name: str, base: str) -> tuple[str, ...]:
+def tasks_with_residual(name: str, base: str | None) -> tuple[str, ...]:
     """The tasks for which there is a residual ``name`` on ``base``. A file may be for any task, until it acts."""
-    folder = residual_folder(name, base) if name in TRAINED else Path(name)
+    folder = residual_folder(name, base or DEFAULT_BASE) if name in TRAINED else Path(name)
     if name in TRAINED or folder.is_dir():
         return tuple(task for task in TASKS if (folder / f"{task}.onnx").is_file())
     return tuple(TASKS)
 
 
-def residual_policy(task: str, base: str = "bc") -> OnnxResidual:
+def residual_policy(task: str, base: str | None = None) -> OnnxResidual:
     """The newest trained residual policy that comes with the package, to be called with a flat observation.
 
     Args:
         task: name of a task, such as "PegInsert".
-        base: the base policy it corrects: the environment's ``base_policy``.
+        base: the base policy it corrects: the environment's ``base_policy``; by default the task's.
 
     Raises:
         ValueError: there is none for this task and base policy; the message lists those there are.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
-    return _shipped("trained", task, base)
+    return _shipped("trained", one_of("task", task, TASKS), base)
 
 
-def _shipped(name: str, task: str, base: str) -> OnnxResidual:
+def _shipped(name: str, task: str, base: str | None) -> OnnxResidual:
+    base = default_base(task) if base is None else base
     return OnnxResidual(residual_file(name, task, base), f"{NEWEST_RESIDUALS.get(name, name)} for {task} on {base}")

@@ -2,26 +2,24 @@
 
 ``TrackedObjects`` is for the real robot what the pose error model is for the simulation: once a control step it says
 which objects are seen, and where. What is seen goes into the same pose filter as in simulation, and what is not seen is
-a dropout there. :mod:`oc_residual_gym.perception.gate` says which readings are believed.
+a dropout there. :mod:`oc_residual_gym.real.gate` says which readings are believed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oc_residual_gym.evaluation import SettingsError
+from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.perception.calibration import Calibration
-from oc_residual_gym.perception.gate import Gate, ToolMotion
 from oc_residual_gym.perception.messages import TrackedPose
 from oc_residual_gym.perception.sources import PoseSource
-from oc_residual_gym.real.stops import RobotStopped, StopReason
+from oc_residual_gym.real.gate import Gate, ToolMotion
+from oc_residual_gym.states import Array, BoolArray, IntArray, Readings
 from oc_residual_gym.tasks.base import ObservedObject
-from oc_residual_gym.worlds.base import Array, BoolArray, IntArray
 
 if TYPE_CHECKING:
     from oc_residual_gym.real.cell import Poses
@@ -30,20 +28,6 @@ START_LIMIT = 5.0
 """Seconds that the source has at the start of an episode until every object is believed."""
 LONGEST_STEP = 0.1
 """Seconds between two observations that count as time without poses at most: a pause of the program is no fault."""
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What the source said at the last observation, for the trial's file; K objects in the task's order."""
-
-    poses: Array
-    """(K, 7) in the base frame, before the gate; NaN where there is none."""
-    ages: Array
-    """(K,) seconds from image to use; NaN where there is none."""
-    accepted: BoolArray
-    """(K,) whether it was used."""
-    states: tuple[str, ...]
-    """Of each: "used", "jumped", "old", "lost", or "missing" where the source never sent it."""
 
 
 class TrackedObjects:

@@ -1,0 +1,54 @@
+"""Proximal policy optimisation (Schulman et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import nn
+
+from baselines.residual.algorithms.base import ActorExtractor, Algorithm, Start, zero
+
+
+class ResidualPPO(PPO):
+    """PPO that starts at the base policy, and trains the critic first; ``critic_updates`` counts epochs."""
+
+    critic_updates = 0
+
+    def train(self) -> None:
+        warm = self._n_updates >= self.critic_updates
+        for name, parameter in self.policy.named_parameters():
+            if not name.startswith(("mlp_extractor.value_net", "value_net")):
+                parameter.requires_grad_(warm)
+        super().train()
+
+
+class ResidualPPOPolicy(ActorCriticPolicy):
+    """PPO's policy, whose critic sees more than its actor."""
+
+    def __init__(self, *args: Any, visible: int, **kwargs: Any):
+        super().__init__(*args, **kwargs | {"share_features_extractor": False})
+        self.visible = visible
+        self.pi_features_extractor = ActorExtractor(self.observation_space, visible)
+        assert isinstance(self.vf_features_extractor, FlattenExtractor)
+
+
+def begin(model: Any, start: Start) -> None:
+    """``log_std``: of the action, in shares of the bound."""
+    zero(model.policy.action_net)
+    model.policy.log_std.fill_(start["log_std"])
+
+
+def actor(model: Any) -> nn.Sequential:
+    """The mean, clipped."""
+    return nn.Sequential(*model.policy.mlp_extractor.policy_net, model.policy.action_net, nn.Hardtanh())
+
+
+def updates(model: ResidualPPO) -> int:
+    """Stable-Baselines3 counts epochs of PPO, not steps of the optimiser."""
+    return int(model._n_updates * model.n_steps * model.n_envs / model.batch_size)
+
+
+ALGORITHM = Algorithm(ResidualPPO, ResidualPPOPolicy, begin, actor, replays=False, updates=updates)

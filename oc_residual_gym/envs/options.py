@@ -1,0 +1,98 @@
+"""The options of an environment: what each means, which values it takes, and how a wrong one is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from oc_residual_gym.envs.actions import ResidualScales
+from oc_residual_gym.envs.episodes import SPLITS
+from oc_residual_gym.errors import SettingsError, one_of
+from oc_residual_gym.perception.errors import PoseErrorModel, error_model_of
+from oc_residual_gym.worlds.base import World
+from oc_residual_gym.worlds.domains import Domain, domain_of
+from oc_residual_gym.worlds.render import CAMERAS
+
+REWARDS = ("dense", "sparse")
+OBS_MODES = ("flat", "dict")
+RENDER_MODES = ("rgb_array", "human")
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """Options of the single and the vector environment.
+
+    Raises:
+        SettingsError: a value does not exist; the message lists those that do.
+    """
+
+    base_policy: Any = None
+    """Name, file, server, callable or object: see :func:`oc_residual_gym.policies.load_base_policy`. ``None`` is the
+    task's default: "bc" for the tasks that ship, "hold" for one of your own."""
+    domain: str | Domain = "nominal"
+    """Physics: "nominal"; "twin", held-out test physics; or your own :class:`Domain`, for training."""
+    errors: str | PoseErrorModel = "paper"
+    """Pose noise: "clean", "paper", "tracker", or your own :class:`PoseErrorModel`."""
+    split: str = "train"
+    """Seed stream of the initial states: "train", "val" or "test"."""
+    reward: str = "dense"
+    """"dense" (progress - 1) or "sparse" (-1 until success)."""
+    obs_mode: str = "flat"
+    """"flat" or "dict"."""
+    position_scale: float = ResidualScales.position
+    """Metres that an action of 1 adds to the base policy's target, per axis."""
+    rotation_scale: float = ResidualScales.rotation
+    """Radians that it adds, per axis of the rotation vector."""
+    gripper_scale: float = ResidualScales.gripper
+    """Gripper opening that it adds."""
+    render_mode: str | None = None
+    """"rgb_array", "human" or ``None``."""
+    camera: str = "person"
+    """View of "rgb_array": "person", "shoulder" or "wrist"."""
+    render_size: tuple[int, int] = (480, 640)
+    """Height and width in pixels of "rgb_array"."""
+    max_episode_steps: int | None = None
+    """Control steps after which an episode is truncated; ``None`` for no limit. Gymnasium's ``TimeLimit`` limits the
+    single environment."""
+    threads: int | None = None
+    """Threads that step worlds; by default one per core."""
+    world: World | None = None
+    """A world of your own, simulated or a real cell, in place of the MuJoCo simulation."""
+
+    def __post_init__(self) -> None:
+        domain_of(self.domain)
+        error_model_of(self.errors)
+        one_of("split", self.split, SPLITS)
+        one_of("reward", self.reward, REWARDS)
+        one_of("obs_mode", self.obs_mode, OBS_MODES)
+        one_of("camera", self.camera, CAMERAS)
+        if self.render_mode is not None:
+            one_of("render_mode", self.render_mode, (*RENDER_MODES, "None"))
+        if len(self.render_size) != 2 or min(self.render_size) < 1:
+            raise SettingsError(f"render_size is {self.render_size!r}: give height and width in pixels")
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            steps = self.max_episode_steps
+            raise SettingsError(f"max_episode_steps is {steps}: give at least 1, or None for no limit")
+        _ = self.scales  # checks them
+
+    @classmethod
+    def of(cls, owner: str, keywords: Mapping[str, Any]) -> Self:
+        """The options that were given to ``owner`` as keywords.
+
+        Raises:
+            TypeError: there is no such option; the message lists those there are.
+            SettingsError: a value does not exist.
+        """
+        names = [field.name for field in fields(cls)]
+        for keyword in keywords:
+            if keyword not in names:
+                raise TypeError(
+                    f"{owner} got an unexpected keyword argument {keyword!r}: its options are {', '.join(names)}"
+                )
+        return cls(**keywords)
+
+    @property
+    def scales(self) -> ResidualScales:
+        """What a residual action of 1 means."""
+        return ResidualScales(self.position_scale, self.rotation_scale, self.gripper_scale)

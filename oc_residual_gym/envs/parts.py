@@ -1,0 +1,48 @@
+"""The parts of an environment that depend on its world: who tracks the objects, and who judges the episodes."""
+
+from __future__ import annotations
+
+from oc_residual_gym.envs.judges import Judge, OperatorJudge, SimulationJudge
+from oc_residual_gym.envs.options import EnvOptions
+from oc_residual_gym.envs.views import simulated
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.policies.base import BasePolicy
+from oc_residual_gym.tasks.base import Task
+from oc_residual_gym.worlds.base import RealCell, Tracker, World
+from oc_residual_gym.worlds.domains import domain_of
+from oc_residual_gym.worlds.sim import SimWorld
+from oc_residual_gym.worlds.tracker import SimulatedTracker
+
+
+def world_of(task: Task, num_worlds: int, options: EnvOptions, base_policy: BasePolicy) -> World:
+    """The world that ``options`` bring, or the MuJoCo simulation.
+
+    Raises:
+        SettingsError: the world is not what the other options ask for.
+    """
+    world = options.world
+    if world is None:
+        return SimWorld(task, num_worlds, domain=domain_of(options.domain), threads=options.threads)
+    if num_worlds != world.num_worlds:
+        raise SettingsError(f"the world has N = {world.num_worlds}, and {num_worlds} were asked for")
+    if task.name != world.task.name:
+        raise SettingsError(f"the world was set up for {world.task.name}, and the environment is {task.name}")
+    if isinstance(world, RealCell):
+        if not domain_of(options.domain).is_nominal:
+            raise SettingsError("a real robot has its own physics: leave domain= out")
+        if options.render_mode is not None:
+            mode = options.render_mode
+            raise SettingsError(f"render_mode {mode!r} draws simulated worlds: leave it out with a real robot")
+        if "truth" in base_policy.needs:
+            raise SettingsError(f"base policy {base_policy.name!r} reads true state, which a real robot does not have")
+    return world
+
+
+def observers_of(world: World, options: EnvOptions) -> tuple[Tracker, Judge]:
+    """Who tracks the objects of ``world`` and who judges its episodes."""
+    max_steps = options.max_episode_steps or 0
+    if isinstance(world, RealCell):
+        return world.tracker, OperatorJudge(world, max_steps)
+    simulation = simulated(world)
+    tracker = SimulatedTracker(world.task, simulation.true, options.errors, domain_of(options.domain).is_calibrated)
+    return tracker, SimulationJudge(simulation, options.reward == "sparse", max_steps)

@@ -1,0 +1,109 @@
+"""Results on disk: one JSON line an episode while it runs, a summary at the end, and where both came from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.statistics import wilson
+from oc_residual_gym.files import Record, check_folder, claim, read_json
+
+EPISODES_FILE = "episodes.jsonl"
+SETTINGS_FILE = "settings.json"
+SUMMARY_FILE = "summary.json"
+
+CELL_KEYS = ("task", "base", "residual", "domain", "errors", "split")
+"""What episodes of one cell of the summary have in common."""
+
+
+def json_line(record: Record) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def read_episodes(path: Path) -> list[Record]:
+    """Read the episodes of a file that may have been cut off within its last line, and remove that line.
+
+    Raises:
+        SettingsError: if another line is not JSON.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    complete = content[: content.rfind(b"\n") + 1]
+    if complete != content:
+        os.truncate(path, len(complete))
+    episodes = {}
+    for number, line in enumerate(complete.decode("utf-8").splitlines(), start=1):
+        try:
+            episode = json.loads(line)
+            episodes[episode["task"], episode["seed"]] = episode
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise SettingsError(
+                f"{path}, line {number}: not an episode ({error!r}); remove the line or the file"
+            ) from error
+    return list(episodes.values())
+
+
+def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
+    """Claim ``out`` for the evaluation that ``identity`` describes; return the episodes it already holds.
+
+    Raises:
+        SettingsError: if ``out`` holds another evaluation's episodes, naming what differs.
+    """
+    check_folder(out)
+    settings_file, begun = out / SETTINGS_FILE, (out / EPISODES_FILE).exists()
+    if begun and not settings_file.exists():
+        raise SettingsError(f"{out} holds {EPISODES_FILE} without {SETTINGS_FILE}; choose another --out or remove it")
+    if not (begun and read_episodes(out / EPISODES_FILE)):
+        settings_file.unlink(missing_ok=True)
+    claim(out, SETTINGS_FILE, identity)
+    return read_episodes(out / EPISODES_FILE)
+
+
+def finished_summary(folder: Path, command: str = "oc-residual evaluate ...") -> Record:
+    """The summary of what ``command`` finished in ``folder``. Raises ``SettingsError`` where it has not."""
+    if not (folder / SUMMARY_FILE).exists():
+        raise SettingsError(f"{folder} holds no finished evaluation; run `{command} --out {folder}` first")
+    return read_json(folder / SUMMARY_FILE)
+
+
+def cells(episodes: Iterable[Record]) -> list[Record]:
+    """Summary of the episodes of each task (and policy, domain, ...), in the order in which they come.
+
+    ``mean_steps`` is over successes and counts control steps to the end of the episode, including the 0.5 s
+    for which success must hold; ``None`` where nothing succeeded.
+    """
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for episode in episodes:
+        groups.setdefault(tuple(episode[key] for key in CELL_KEYS), []).append(episode)
+    return [dict(zip(CELL_KEYS, key, strict=True)) | _cell(group) for key, group in groups.items()]
+
+
+def _cell(episodes: list[Record]) -> Record:
+    successes = [episode for episode in episodes if episode["success"]]
+    rate = wilson(len(successes), len(episodes))
+
+    def mean(key: str, group: list[Record] = episodes) -> float | None:
+        return float(np.mean([episode[key] for episode in group])) if group else None
+
+    return {
+        "episodes": len(episodes),
+        "successes": len(successes),
+        "success_rate": rate.mean,
+        "ci_low": rate.low,
+        "ci_high": rate.high,
+        "mean_steps": mean("steps", successes),
+        "failures": dict(sorted(Counter(e["failure"] for e in episodes if not e["success"]).items())),
+        "mean_return": mean("return"),
+        "mean_peak_contact_force": mean("peak_contact_force"),
+        "max_peak_contact_force": max(episode["peak_contact_force"] for episode in episodes),
+        "mean_correction_mm": mean("correction_mm"),
+        "mean_correction_rad": mean("correction_rad"),
+        "mean_correction_change_mm": mean("correction_change_mm"),
+        "mean_correction_change_rad": mean("correction_change_rad"),
+    }

@@ -1,0 +1,90 @@
+"""Where a result comes from: versions, machine, commit, and what the simulation is."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from oc_residual_gym.syntax import code_hash, file_hash
+from oc_residual_gym.tasks.index import INDEX
+
+VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
+"""Packages whose versions a result depends on. The simulation's hash says more of this one than its version."""
+
+PACKAGE = Path(__file__).parents[1]
+_TASKS = (entry.source.partition(":")[0] for entry in INDEX.values() if entry.shipped)
+SIMULATION = ("oc_residual_gym.evaluation.rollout", *_TASKS)
+"""An episode of a result is what these modules, and all that they import, make of a row. Tasks are imported by name."""
+# What they import and cannot change an episode. Servers' clients: what a server's model does is not in our hands, no
+# result has its hash, and an episode on any other base policy never calls them. The others name and store results.
+NOT_SIMULATION = (
+    "oc_residual_gym.policies.gr00t",
+    "oc_residual_gym.policies.openpi",
+    "oc_residual_gym.policies.server",
+    "oc_residual_gym.evaluation.settings",
+    "oc_residual_gym.evaluation.provenance",
+    "oc_residual_gym.files",
+    "oc_residual_gym.identity",
+    "oc_residual_gym.syntax",
+)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of Python and of the packages a result depends on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in VERSIONED_PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)  # reads a file each time
+
+
+def machine() -> dict[str, Any]:
+    """Describe what the results were computed on."""
+    processor = platform.processor()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        models = [line for line in cpu_info.read_text().splitlines() if line.startswith("model name")]
+        processor = models[0].partition(":")[2].strip() if models else processor
+    library = " ".join(platform.libc_ver())  # not the kernel: arithmetic does not depend on it
+    return {
+        "system": f"{platform.system()} {platform.machine()}, {library}",
+        "processor": processor,
+        "cores": os.cpu_count(),
+    }
+
+
+def commit() -> str | None:
+    """Git commit of this package, "-dirty" after it where files were changed; None outside its repository."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=False)
+
+    try:
+        if (
+            git("ls-files", "--error-unmatch", "geometry.py").returncode != 0
+        ):  # installed below someone else's repository
+            return None
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def source_hash(task: type) -> str | None:
+    """Hash of what the file of the class ``task`` means; ``None`` where there is no such file, as in a notebook."""
+    try:
+        return file_hash(Path(inspect.getfile(task)))
+    except (OSError, TypeError):
+        return None
+
+
+@cache
+def simulation_hash() -> str:
+    """SHA-256 of the meaning of all files that decide how an episode goes: of their syntax trees and data."""
+    return code_hash(PACKAGE.parent, SIMULATION, NOT_SIMULATION)

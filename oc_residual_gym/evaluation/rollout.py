@@ -1,0 +1,132 @@
+"""Episodes on a list of rows, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
+from oc_residual_gym.evaluation.tally import Tally
+from oc_residual_gym.files import Record
+from oc_residual_gym.identity import name_of, own_copy
+from oc_residual_gym.policies.server import ServerPolicy
+from oc_residual_gym.residuals import ResidualPolicy, load_residual
+from oc_residual_gym.states import Array, IntArray
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.render import RenderError
+
+
+def run_rows(
+    settings: EvaluationSettings, rows: Sequence[Row], worlds: int, threads: int | None = None
+) -> Generator[Record, None, None]:
+    """Run ``rows`` in this process, one task after the other; yield episodes as they end."""
+    for task, group in groupby(rows, key=lambda row: row[0]):
+        yield from _run_task(settings, task, [seed for _, seed in group], worlds, threads)
+
+
+def _run_task(
+    settings: EvaluationSettings, task: str, seeds: Sequence[int], worlds: int, threads: int | None
+) -> Iterator[Record]:
+    try:
+        core = ResidualWorlds(
+            task,
+            min(worlds, len(seeds)),
+            base_policy=own_copy(settings.base),
+            domain=settings.domain,
+            errors=settings.errors,
+            split=settings.split,
+            max_episode_steps=TASKS[task].max_episode_steps,
+            threads=threads,
+        )
+    except ValueError as error:  # a server that is not there
+        raise SettingsError(str(error)) from error
+    residual = load_residual(own_copy(settings.residual), task, settings.base)
+    names, tally = settings.names, Tally(core.num_worlds)
+    waiting = iter(seeds)
+
+    def start(idle: IntArray) -> IntArray:
+        """Give the next rows to ``idle`` worlds; return the worlds that got one."""
+        taken = list(zip(idle.tolist(), waiting, strict=False))
+        started = np.array([world for world, _ in taken], dtype=np.int64)
+        if taken:
+            tally.reset(started)
+            try:
+                core.reset(started, [seed for _, seed in taken])
+                residual.reset(core, started)
+            except (ValueError, RenderError) as error:  # a file made for another task, or no OpenGL for its images
+                raise SettingsError(str(error)) from error
+        return started
+
+    try:
+        running = start(np.arange(core.num_worlds))
+        while len(running):
+            actions = _actions(residual, core, running)
+            core.step(actions, running)
+            if isinstance(core.base_policy, ServerPolicy) and core.base_policy_failed[running].any():
+                # A lost server is no failure of its model: the episodes that it has not finished are not counted.
+                raise SettingsError(f"{core.base_policy_problem}; run this again once it is back, to go on")
+            tally.add(core, actions, running)
+            over = (core.terminated | core.truncated)[running]
+            if over.any():
+                ended = running[over]
+                yield from [_record(names, core, tally, world) for world in ended.tolist()]
+                running = np.sort(np.concatenate([running[~over], start(ended)]))
+    finally:
+        core.close()
+
+
+def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) -> Array:
+    """(N, 7) what ``residual`` does in the worlds ``running``, and zeros in the others.
+
+    Raises:
+        SettingsError: it fails, or returns no actions, naming the episode.
+    """
+
+    def failed(world: int, how: str) -> SettingsError:
+        return SettingsError(
+            f"residual policy {name_of(residual)!r} {how}: in {core.task.name}, seed {core.seeds[world]}"
+        )
+
+    try:
+        chosen = np.asarray(residual.act(core), np.float64)
+    except Exception as error:  # those of ONNX Runtime have no base of their own
+        raise failed(running[0], f"failed ({error})") from error
+    if chosen.shape != (core.num_worlds, 7):
+        raise failed(running[0], f"returned actions of shape {chosen.shape} for {core.num_worlds} worlds of 7 each")
+    actions = np.zeros_like(chosen)
+    actions[running] = chosen[running]
+    if not np.isfinite(actions).all():
+        world, entry = np.argwhere(~np.isfinite(actions))[0]
+        raise failed(world, f"returned {chosen[world, entry]} as entry {entry} of its action")
+    return actions
+
+
+def _record(names: Mapping[str, str], core: ResidualWorlds, tally: Tally, world: int) -> Record:
+    """Describe the episode that has just ended in ``world``; ``names`` are those of policies and conditions."""
+    steps = int(core.steps[world])
+    success = bool(core.terminated[world])
+    correction = tally.correction[world] / steps
+    change = tally.change[world] / max(steps - 1, 1)
+    return {
+        "task": core.task.name,
+        "seed": int(core.seeds[world]),
+        **names,
+        "success": success,
+        "steps": steps,
+        "failure": None if success else core.failure[world],
+        "return": _rounded(tally.episode_return[world]),
+        "peak_contact_force": _rounded(tally.peak_contact_force[world]),
+        "correction_mm": _rounded(1000.0 * correction[0]),
+        "correction_rad": _rounded(correction[1]),
+        "correction_change_mm": _rounded(1000.0 * change[0]),
+        "correction_change_rad": _rounded(change[1]),
+    }
+
+
+def _rounded(value: NDArray[np.float64]) -> float:
+    return round(float(value), 6)

@@ -1,0 +1,69 @@
+"""Residual policies as ONNX files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oc_residual_gym.policies.onnx_policy import load_onnx
+
+
+class OnnxResidual:
+    """A trained residual policy from a file: call it with an observation, and it returns the action.
+
+    The file's network maps observations (n, D) to actions (n, 7). Its metadata may hold ``observation_layout``, the
+    field names in order as JSON; ``check`` compares it.
+
+    Args:
+        path: the .onnx file.
+        name: what messages call it; by default the path.
+
+    Raises:
+        ValueError: the file is missing, or holds something else.
+    """
+
+    def __init__(self, path: str | Path, name: str | None = None):
+        self._file = load_onnx(path)
+        self.name = name or str(path)
+        self.hash: str | None = self._file.hash
+        self._input, shape = next(iter(self._file.inputs.items()))
+        one_input = len(self._file.inputs) == 1 and len(shape) == 2 and not isinstance(shape[0], int)
+        if not one_input or len(self._file.output_shape) != 2 or self._file.output_shape[1] != 7:
+            raise ValueError(
+                f"residual policy {path} maps {self._file.inputs} to {self._file.output_shape}; "
+                "expected one input (batch, observation) and one output (batch, 7), the batch of variable size"
+            )
+        self._size = shape[1]
+
+    def check(self, layout_names: Sequence[str], size: int) -> None:
+        """Raises ``ValueError`` where the file was made for another observation."""
+        stored = self._file.metadata.get("observation_layout")
+        if self._size != size or (stored is not None and json.loads(stored) != list(layout_names)):
+            raise ValueError(
+                f"residual policy {self.name} was made for another observation ({self._size} entries; this task has "
+                f"{size}): use a policy trained for this task and version"
+            )
+
+    def __call__(self, observation: np.ndarray) -> NDArray[np.float32]:
+        """The action in [-1, 1], (7,) or (n, 7), for a flat observation (D,) or (n, D).
+
+        Raises:
+            ValueError: the observation has another shape, or is a dict.
+        """
+        if isinstance(observation, Mapping):
+            raise ValueError(
+                f"residual policy {self.name} takes the flat observation and got a dict: make the environment with "
+                'obs_mode="flat"'
+            )
+        values = np.ascontiguousarray(observation, np.float32)
+        if np.ndim(observation) not in (1, 2) or values.shape[-1] != self._size:
+            raise ValueError(
+                f"residual policy {self.name} takes observations of shape ({self._size},) or (n, {self._size}) and got "
+                f"{np.shape(observation)}: give it the observations of the task and version it was trained for"
+            )
+        actions = self._file.run({self._input: np.atleast_2d(values)})
+        return np.clip(actions, -1.0, 1.0).reshape(*values.shape[:-1], 7)

@@ -1,0 +1,3 @@
+"""What every task promises, for the tasks of this package."""
+
+from oc_residual_gym.testing.contract import *  # noqa: F403
