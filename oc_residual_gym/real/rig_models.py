@@ -22,7 +22,6 @@ from oc_residual_gym.robots.mjcf import write_mjcf
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.arena import add_arena
-from oc_residual_gym.worlds.base import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.worlds.scene import body_names, empty_scene
 from oc_residual_gym.worlds.scene_objects import add_object
 from oc_residual_gym.worlds.tracker import NEAR_FINGERS
