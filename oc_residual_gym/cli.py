@@ -1,5 +1,4 @@
-"""The command ``oc-residual``. Heavy imports wait until a command needs them, so that ``--help`` is
-instant."""
+"""The command ``oc-residual``. Each command imports what it needs when it runs, so that ``--help`` is instant."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipu
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked
-    for."""
+    """Run one command; return its exit code: 0 for success, 1 for a failed check, 2 for invalid input."""
     options = _parser().parse_args(arguments)
     if options.json and (options.json.is_dir() or options.json.absolute().parent.is_file()):
         print(f"oc-residual {options.command}: cannot write {options.json}; give another --json FILE", file=sys.stderr)
@@ -106,7 +104,7 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say where a command's work is done; the results do not depend on them."""
+    """Add the options that choose where a command's work runs. They do not affect the results."""
     text = "where the work is done: processes on this machine, or a Ray cluster"
     parser.add_argument("--engine", default="local", choices=("local", "ray"), help=text)
     text = 'of --engine ray: "HOST:PORT" or "auto" joins a cluster, "local" starts one on this machine; else "auto"'
@@ -117,7 +115,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def engine_of(options: argparse.Namespace) -> Iterator[Engine | None]:
-    """The engine that the options ask for; ``None`` is this process. Raises ``SettingsError`` where there is none."""
+    """The engine chosen by the options; ``None`` means this process. Raises ``SettingsError`` if it is unavailable."""
     if options.engine == "ray":
         from oc_residual_gym.engines.cluster import RayEngine
 
@@ -136,7 +134,7 @@ def engine_of(options: argparse.Namespace) -> Iterator[Engine | None]:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, for options of commands."""
+    """Parse an option's value as an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -144,7 +142,7 @@ def positive(text: str) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """Height and width of "640x480"."""
+    """Parse "640x480" (width x height); return (height, width)."""
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is not like 640x480")
@@ -152,7 +150,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 Outcome = tuple[int, Any]
-"""Exit code, and what goes into the JSON file."""
+"""Exit code, and the content of the --json file."""
 
 
 def _tasks(options: argparse.Namespace) -> Outcome:

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, machine, commit, and what the simulation is."""
+"""Provenance of a result: package versions, machine, commit, and the hash of the simulation's code."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 from oc_residual_gym.syntax import code_hash, file_hash
 
 VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
-"""Packages whose versions a result depends on. The simulation's hash says more of this one than its version."""
+"""Packages whose versions affect a result. This package is not listed: the simulation hash is more precise."""
 
 PACKAGE = Path(__file__).parents[1]
 SIMULATION = ("oc_residual_gym.evaluation.rollout",)
-"""An episode of a result is what this module and all that it imports make of a row."""
-# What they import and cannot change an episode. Servers' clients: what a server's model does is not in our hands, no
-# result has its hash, and an episode on any other base policy never calls them. The others name and store results.
+"""Modules that run an episode; the simulation hash covers them and everything that they import."""
+# Exceptions: imported modules that cannot change an episode. Server clients (openpi, gr00t, server) are left out because
+# no result has a hash of a server's model, and other base policies never call them. The rest name and store results.
 NOT_SIMULATION = (
     "oc_residual_gym.policies.gr00t",
     "oc_residual_gym.policies.openpi",
@@ -34,12 +34,12 @@ NOT_SIMULATION = (
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of Python and of the packages a result depends on."""
+    """Installed versions of Python and of :data:`VERSIONED_PACKAGES`."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONED_PACKAGES}
 
 
 def machine() -> dict[str, Any]:
-    """Describe what the results were computed on."""
+    """System, processor and number of cores of this machine."""
     processor = platform.processor()
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.exists():
@@ -54,7 +54,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Git commit of this package, "-dirty" after it where files were changed; None outside its repository."""
+    """Git commit of this package, with "-dirty" if files were changed; ``None`` outside its repository."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=False)
@@ -70,7 +70,7 @@ def commit() -> str | None:
 
 
 def source_hash(task: type) -> str | None:
-    """Hash of what the file of the class ``task`` means; ``None`` where there is no such file, as in a notebook."""
+    """:func:`file_hash` of the file that defines the class ``task``; ``None`` if there is none, as in a notebook."""
     try:
         return file_hash(Path(inspect.getfile(task)))
     except (OSError, TypeError):
@@ -79,5 +79,5 @@ def source_hash(task: type) -> str | None:
 
 @cache
 def simulation_hash() -> str:
-    """SHA-256 of the meaning of all files that decide how an episode goes: of their syntax trees and data."""
+    """SHA-256 over all files that determine an episode: their syntax trees, and the bytes of data files."""
     return code_hash(PACKAGE.parent, SIMULATION, NOT_SIMULATION)
