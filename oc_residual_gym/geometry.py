@@ -3,9 +3,9 @@
 Quaternions are unit, ordered xyzw, float64; poses are ``(..., 7)``: position in metres, then quaternion.
 
 The first functions take arrays of any batch shape. They use only elementwise operations and ``einsum``, because matrix
-products and ``scipy``'s ``Rotation.apply`` round differently for different batch sizes, so a world's result would depend
-on the number of worlds. The functions ending in ``_one`` take one item; Numba compiles them for the loops over worlds
-that run at every control step, where a NumPy call costs more than its arithmetic. Code that runs less often uses
+products and ``scipy``'s ``Rotation.apply`` round differently for different batch sizes, so that a world's result would
+depend on the number of worlds. The functions ending in ``_one`` take one item; Numba compiles them for the loops over
+worlds that run at every control step, where a NumPy call costs more than its arithmetic. Code that runs less often uses
 ``scipy.spatial.transform.Rotation``.
 """
 

@@ -75,8 +75,8 @@ def finished_summary(folder: Path, command: str = "oc-residual evaluate ...") ->
 def cells(episodes: Iterable[Record]) -> list[Record]:
     """Summarise episodes by :data:`CELL_KEYS` (task, policies, domain, ...), in the order of first appearance.
 
-    ``mean_steps`` is the mean number of control steps of successful episodes, including the 0.5 s for which success must
-    hold; ``None`` if none succeeded.
+    ``mean_steps`` is the mean number of control steps of successful episodes, including the 0.5 s for which success
+    must hold; ``None`` if none succeeded.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for episode in episodes:

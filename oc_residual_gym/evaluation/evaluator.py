@@ -92,7 +92,7 @@ def evaluate(
 
 
 def _wanted_rows(settings: EvaluationSettings, rows: Collection[Row] | None) -> list[Row]:
-    """``rows`` in the settings' order; all of them by default. Raises ``SettingsError`` if one is not in the settings."""
+    """``rows`` in the settings' order; by default all rows. Raises ``SettingsError`` if one is not in the settings."""
     if rows is None:
         return settings.rows
     chosen = set(rows)

@@ -19,8 +19,8 @@ VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
 PACKAGE = Path(__file__).parents[1]
 SIMULATION = ("oc_residual_gym.evaluation.rollout",)
 """Modules that run an episode; the simulation hash covers them and everything that they import."""
-# Exceptions: imported modules that cannot change an episode. Server clients (openpi, gr00t, server) are left out because
-# no result has a hash of a server's model, and other base policies never call them. The rest name and store results.
+# Exceptions: imported modules that cannot change an episode. Server clients (openpi, gr00t, server) are left out, as no
+# result has a hash of a server's model, and other base policies never call them. The rest name and store results.
 NOT_SIMULATION = (
     "oc_residual_gym.policies.gr00t",
     "oc_residual_gym.policies.openpi",

@@ -26,8 +26,7 @@ class Estimate:
 def wilson(successes: int, episodes: int) -> Estimate:
     """Success rate of one policy on one task, with its 95 % Wilson score interval.
 
-    The interval covers the chance of which episodes were drawn. It does not cover the variation between training seeds:
-    another seed gives another policy.
+    The interval covers the sampling of episodes only, not the variation between training seeds.
     """
     interval = binomtest(successes, episodes).proportion_ci(confidence_level=0.95, method="wilson")
     return Estimate(successes / episodes, float(interval.low), float(interval.high))
@@ -38,8 +37,8 @@ def stratified_bootstrap(values: Mapping[str, ArrayLike], extremes: tuple[float,
 
     For a paired comparison, pass the differences between two policies in the same episodes. Episodes are resampled
     within each task, so that every task keeps its weight. Each task's sample gets two pseudo-episodes, one at each
-    extreme (as in Bonett and Price, J. Educ. Behav. Stat. 2012, for paired proportions); without them the interval would
-    have zero width if all episodes agree. The mean uses the real episodes only.
+    extreme (as in Bonett and Price, J. Educ. Behav. Stat. 2012, for paired proportions); without them the interval
+    would have zero width if all episodes agree. The mean uses the real episodes only.
 
     Args:
         values: task to (episodes,).

@@ -1,7 +1,7 @@
-"""Pose sources: clients of whatever tracks the objects of a real cell, by ZeroMQ or by ROS 2.
+"""Pose sources: clients that receive object poses from a tracker of a real cell, by ZeroMQ or ROS 2.
 
-A source only listens: it keeps the newest reading of every object and says when that reading's image was taken. What is
-believed of it is up to :mod:`oc_residual_gym.real.tracking`. ``docs/pose_messages.md`` documents the messages.
+A source only listens: it keeps the newest reading of every object and the time of its image.
+:mod:`oc_residual_gym.real.tracking` decides which readings to accept. ``docs/pose_messages.md`` documents the messages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from oc_residual_gym.errors import MessageError, SettingsError
 from oc_residual_gym.perception.messages import PoseMessage, TrackedPose, read_message
 
 LARGEST_MESSAGE = 2**20
-"""Bytes; a message of five objects has one thousand."""
+"""Maximum size of a message in bytes; one with five objects has about 1000."""
 
 
 class PoseSource(Protocol):
@@ -27,20 +27,20 @@ class PoseSource(Protocol):
 
     @property
     def calibration(self) -> str:
-        """Id of the calibration that the source says it has applied; "" where it says none."""
+        """Id of the calibration that the source says it has applied; "" if it names none."""
 
     def latest(self) -> Mapping[str, TrackedPose]:
-        """The newest reading of every object heard of so far. Never waits."""
+        """The newest reading of every object received so far. Never blocks."""
 
     def problem(self) -> str:
-        """What is wrong with what is received, for people; "" where nothing is."""
+        """Description of what is wrong with the received messages; "" if nothing is."""
 
     def close(self) -> None:
         """Stop listening."""
 
 
 def open_source(address: str, objects: Sequence[str]) -> PoseSource:
-    """The client for an address, listening already. Whether anybody publishes there shows later.
+    """Create the client for an address, and start listening. Does not check that anybody publishes there.
 
     Args:
         address: "tcp://host:port" or "ipc:///path" of a ZeroMQ publisher, or "ros2://prefix" for the topics
@@ -61,11 +61,11 @@ def open_source(address: str, objects: Sequence[str]) -> PoseSource:
 
 
 class Listener:
-    """What both clients do: keep the newest reading of each object, and count what cannot be used.
+    """Base of both clients: keeps the newest reading of each object, and counts unusable messages.
 
     Args:
         address: where the readings come from, for messages.
-        objects: names of the objects to listen for; others are left out.
+        objects: names of the objects to listen for; others are ignored.
     """
 
     def __init__(self, address: str, objects: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ class Listener:
             return "; ".join(problems)
 
     def take(self, message: PoseMessage) -> None:
-        """Take in one message."""
+        """Accept one message; refuse it if its frame or calibration has changed."""
         with self._lock:
             if self._frame and message.frame != self._frame:
                 self._note_refusal(f'"frame" changed from {self._frame!r} to {message.frame!r}')
@@ -115,13 +115,13 @@ class Listener:
             self._received += 1
             for name, reading in message.objects.items():
                 if name not in self._objects:
-                    # Names that change with every message must not fill the memory.
+                    # Limited, so that names that change with every message do not fill the memory.
                     self._others.update([name[:40]] if len(self._others) < 10 else [])
                 elif name not in self._latest or reading.stamp >= self._latest[name].stamp:
                     self._latest[name] = reading
 
     def refuse(self, why: str) -> None:
-        """Count a message that cannot be used."""
+        """Count an unusable message; ``why`` says what is wrong with it."""
         with self._lock:
             self._note_refusal(why)
 
@@ -131,9 +131,9 @@ class Listener:
 
 
 class ZmqPoseSource(Listener):
-    """Client of a ZeroMQ publisher (PUB) of JSON messages.
+    """Subscriber to a ZeroMQ publisher (PUB) of JSON messages.
 
-    It listens in a thread of its own, because a message's age counts from the moment it came in.
+    It listens in its own thread, so that the arrival time of each message is exact.
 
     Raises:
         SettingsError: the address is malformed, or pyzmq is not installed.
@@ -173,10 +173,10 @@ class ZmqPoseSource(Listener):
                 self.take(read_message(text, received))
             except MessageError as error:
                 self.refuse(str(error))
-        # The socket belongs to this thread.
+        # Closed here, because the socket belongs to this thread.
         self._context.destroy(linger=0)
 
 
 def missing_package(error: ImportError) -> SettingsError:
-    """What is raised where a package of the extra "real" is not installed."""
+    """The error to raise if a package of the extra "real" is not installed."""
     return SettingsError(f'{error}: the real robot needs more packages: pip install "oc-residual-gym[real]"')

@@ -55,7 +55,7 @@ def _add_cell_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _needed(options: argparse.Namespace) -> None:
-    """Raise ``SettingsError`` where what a robot needs is not installed, or the task does not exist."""
+    """Raise ``SettingsError`` if a package that a robot needs is not installed, or the task does not exist."""
     from oc_residual_gym.registration import task_name
 
     for module, name in (("franky", "franky-control"), ("yaml", "pyyaml"), ("zmq", "pyzmq")):
@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace) -> tuple[int, Any]:
             "verdict. Go on with the same command"
         )
         raise
-    # The whole report would tell the policies apart, to somebody who still has to judge.
+    # The full report would unblind an operator who still has to judge.
     then = f"go on with the same command; whether that is needed: {REPORT} {options.out} --decision"
     if not summary["open"]:
         then = f"{REPORT} {options.out}"
