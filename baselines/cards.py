@@ -1,4 +1,4 @@
-"""Model cards: what a policy was trained on, how, and how well it does, written from reports and evaluations."""
+"""Model cards, written from reports and evaluations: a policy's data, training and success rates."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _REPEATING = """A data file also holds that command and a report on each replay:
 same version, it has the same demonstrations, but not always the same bytes."""
 
 Evaluation = dict[str, Record]
-"""Summaries by task, all measured in the same scenario."""
+"""Task to its summary; all were measured in the same scenario."""
 
 
 def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | None = None) -> Path:
-    """Write the card of the policies that ``train-base`` put into ``folder``.
+    """Write the model card of the policies that ``train-base`` put into ``folder``; return its path.
 
     Args:
-        folder: of the files and their reports.
-        evaluations: folders of finished ``oc-residual evaluate`` runs of these very files.
-        notes: what a person has to say, in Markdown; kept in ``folder`` and used again when none are given.
+        folder: folder of the policies and their reports.
+        evaluations: folders of finished ``oc-residual evaluate`` runs of exactly these policies.
+        notes: Markdown file for the section "Notes"; stored in ``folder``, and reused when none is given.
 
     Raises:
-        BaselineError: there are no policies, the notes are no text, or an evaluation is one of other files, or measures
-            again what another one did.
+        BaselineError: there are no policies, the notes are not text, an evaluation is of other files, or two
+            evaluations measure the same.
         SettingsError: an evaluation is not finished.
     """
     reports = [read_json(path) for path in sorted(folder.glob("*.json"))]
@@ -69,7 +69,7 @@ def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | Non
 
 
 def write_sections(folder: Path, title: str, about: str, sections: Mapping[str, Sequence[str]]) -> Path:
-    """Write the card of ``folder`` from the lines of its sections, leaving out empty ones; return the card."""
+    """Write a card into ``folder`` from the lines of its sections; skip empty sections; return the card's path."""
     lines = [f"# {title}", "", about]
     for heading, content in sections.items():
         lines += ["", f"## {heading}", "", *content] if content else []
@@ -78,7 +78,7 @@ def write_sections(folder: Path, title: str, about: str, sections: Mapping[str, 
 
 
 def _summary(folder: Path, reports: Sequence[Record]) -> Record:
-    """Summary of an evaluation, if it is one of these files."""
+    """Summary of an evaluation. Raises ``BaselineError`` if it evaluated other files than those of ``reports``."""
     summary = finished_summary(folder)
     ours = {task: report["sha256"] for report in reports for task in report["tasks"]}
     for cell in summary["cells"]:
@@ -88,7 +88,7 @@ def _summary(folder: Path, reports: Sequence[Record]) -> Record:
 
 
 def notes_lines(folder: Path, given: Path | None) -> list[str]:
-    """What a person has to say: the text of ``given``, which is kept in ``folder``, or the one that was kept there."""
+    """Lines of the notes: the text of ``given``, which is then stored in ``folder``, or else the stored text."""
     kept = folder / NOTES_FILE
     if given is None and not kept.exists():
         return []
@@ -154,7 +154,7 @@ def _made_by(summary: Record) -> str:
 
 
 def _data(reports: Sequence[Record]) -> list[str]:
-    """Which logs the policies learned from, what became of the others, and the files."""
+    """The logs that the policies were trained on, those that were left out and why, and the data files."""
     origins = [origin for report in reports for origin in report.get("replays", {}).values()]
     rows = []
     for report in reports:

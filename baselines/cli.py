@@ -1,4 +1,6 @@
-"""The commands of ``python -m baselines``. Heavy imports wait until a command needs them."""
+"""Train, compare and publish base and residual policies."""
+
+# Each command imports what it needs when it runs, so that ``--help`` is instant.
 
 from __future__ import annotations
 
@@ -17,8 +19,7 @@ from oc_residual_gym.errors import SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 is success, 1 a training that failed, 2 a mistake in what was asked
-    for."""
+    """Run one command; return its exit code: 0 for success, 1 for a failed training, 2 for invalid input."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
     options.command_line = shlex.join(["python", "-m", "baselines", *given])
@@ -153,7 +154,7 @@ def _train_base(options: argparse.Namespace) -> None:
 
 
 def _seed(text: str) -> int:
-    """A seed that every generator takes."""
+    """Parse a seed that all random generators accept."""
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError("must be 0 to 2**32 - 1")
