@@ -178,7 +178,7 @@ class BcBatches:
 
 
 def seen_through(model: str, demos: Sequence[Demo], task: Task, seed: Sequence[int]) -> FloatArray:
-    """Filtered poses (demos, T, objects, 7) under the pose error model ``model``; padded to the longest of ``demos``."""
+    """Filtered poses (demos, T, objects, 7) under the pose error model ``model``, padded to the longest demo."""
     count, longest = len(demos), max(len(demo.target) for demo in demos)
     true = np.zeros((count, longest, len(task.objects), 7))
     true[..., 6] = 1.0

@@ -17,23 +17,23 @@ from oc_residual_gym.tasks import PAPER_TASKS, in_order
 CARD_FILE, NOTES_FILE = "card.md", "notes.md"
 _ABOUT = {
     "bc": """State-based action chunks: from filtered object poses, the gripper and the last executed target to 16
-absolute end-effector targets (20 Hz, executed open loop). One network a task (MLP), cloned from replayed demonstrations
-whose objects were seen through the pose error models "paper" and "tracker" and the pose filter.""",
+absolute end-effector targets (20 Hz, executed open loop). One network (MLP) per task, cloned from replayed
+demonstrations, with the pose error models "paper" and "tracker" and the pose filter applied to the object poses.""",
     "vla": """One vision-language-action network for all tasks: from two 128 x 128 cameras, the instruction's bytes and
 proprioception to 16 absolute end-effector targets (20 Hz, executed open loop), cloned from replayed demonstrations. It
-sees no object poses; in training only, their positions are a second thing to predict. A small convolutional network
-trained from scratch on these tasks alone: it stands in for a real VLA, and knows no other instruction.""",
+sees no object poses; in training, it also predicts their positions. It is a small convolutional network trained from
+scratch on these tasks alone: a placeholder for a real VLA, which understands no other instruction.""",
 }
 _LIMITS = """- The demonstrations come from a scripted operator with human-like errors, not from people.
-- Its pauses are cut out, unless the fingers move: the policy is quicker than its demonstrator.
-- It is imitation: away from the demonstrated states it may stall or miss. That is what residuals are for."""
-_SUCCESS = """Columns name the domain, the pose errors, the split, and the residual on top, "alone" for none. Successes
-of all episodes (seeds from 0 on), 95 % Wilson intervals in brackets. In the mean each task weighs the same; its
+- Its pauses are cut out, unless the fingers move, so the policy is faster than its demonstrator.
+- It imitates: away from the demonstrated states it may stall or miss. Residuals are meant to correct that."""
+_SUCCESS = """Columns give the domain, the pose errors, the split, and the residual ("alone" for none). Entries are
+successes of all episodes (seeds from 0), with 95 % Wilson intervals in brackets. The mean weighs all tasks equally; its
 interval is a bootstrap stratified by task."""
 _FAILURES = """Failed episodes by kind: `no_...` names the first milestone that was never reached; in `not_held` all
-were, but success did not last, or came too late to."""
-_REPEATING = """A data file also holds that command and a report on each replay: made again from the same logs by the
-same version, it has the same demonstrations, but not always the same bytes."""
+were reached, but success did not last, or came too late."""
+_REPEATING = """A data file also contains that command and a report on each replay. A file made again from the same logs
+with the same version has the same demonstrations, but not always the same bytes."""
 
 Evaluation = dict[str, Record]
 """Task to its summary; all were measured in the same scenario."""
@@ -95,7 +95,7 @@ def notes_lines(folder: Path, given: Path | None) -> list[str]:
     try:
         text = (given or kept).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BaselineError(f"{given or kept} is no UTF-8 text: {error}") from error
+        raise BaselineError(f"{given or kept} is not UTF-8 text: {error}") from error
     write_text(kept, text)
     return [text.strip()] if text.strip() else []
 
@@ -172,7 +172,7 @@ def _data(reports: Sequence[Record]) -> list[str]:
     )
     lines += ["", "Data files (SHA-256):", "", *_hashes(report["data"] for report in reports)]
     if not origins:
-        return [*lines, "", "No reports of their replays lay beside these files; failures were counted in them alone."]
+        return [*lines, "", "There were no replay reports beside these files; failures were counted in the files only."]
     lines += ["", "Replayed from these logs (SHA-256):", "", *_hashes(origin["logs"] for origin in origins)]
     lines += ["", "Replayed by:", "", *_distinct("    {}", (origin["command"] for origin in origins))]
     return [*lines, "", _REPEATING]

@@ -29,12 +29,12 @@ SCENARIOS = (("nominal", "paper"), ("twin", "tracker"))
 WORLDS = 64
 """Number of episodes that run at a time; their threads share the cores."""
 
-_ABOUT = """Base policy `{base}` alone, under the residual `{residual}`, and under the oracle, which reads true state
-and corrects as far as the action's scales allow: {episodes} episodes a task, the same ones for all three (split
-`{split}`, seeds from 0 on). `nominal` is the physics in which residuals are trained; `twin`, under `tracker` pose
-errors, is the shifted world that stands in for reality and is never trained in."""
+_ABOUT = """Base policy `{base}` alone, with the residual `{residual}`, and with the oracle, which reads the true state
+and corrects as far as the action range allows: {episodes} episodes per task, the same for all three (split `{split}`,
+seeds from 0). `nominal` is the training physics; `twin` with `tracker` pose errors is the held-out test physics, in
+which nothing is trained."""
 _INTERVALS = """Success in %, 95 % intervals in brackets: Wilson's for a task; a bootstrap stratified by task for means,
-in which each task weighs the same, and for the paired differences."""
+in which all tasks weigh the same, and for the paired differences."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _tasks(request: CompareRequest) -> tuple[str, ...]:
         return tasks  # the settings' check will list what exists
     if found != tasks:
         left_out = ", ".join(task for task in tasks if task not in found)
-        print(f"left out, as {request.residual} has no residual for them: {left_out}", file=sys.stderr)
+        print(f"left out, since {request.residual} has no residual for them: {left_out}", file=sys.stderr)
     return found
 
 

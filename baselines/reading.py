@@ -17,20 +17,20 @@ Sides = Mapping[str, Sequence[Record]]
 _HEAD = ("world, pose errors", "task")
 _FAILURES = """### Failures
 
-Failed episodes by kind. `no_...` names the first milestone that was never reached; in `not_held` all were, but success
-did not last, or came too late to. "Removed" is the part of the base policy's failures by which the residual has
-fewer."""
+Failed episodes by kind. `no_...` names the first milestone that was never reached; in `not_held` all were reached, but
+success did not last, or came too late. "Removed" is the share of the base policy's failures that the residual avoids,
+net of new ones."""
 _CORRECTIONS = """### Corrections
 
-Of the residual, and in brackets of the oracle: mean length of the correction, and of its change from one control step
-(50 ms) to the next, which is small where the residual moves smoothly."""
+Mean size of the residual's correction, and of its change between control steps (50 ms), which is small if the residual
+moves smoothly. The oracle's values are in brackets."""
 _FORCES = """### Contact force
 
-Peak of the net contact force on the hand in an episode, N: mean over episodes, and in brackets the largest of all."""
+Peak net contact force on the hand per episode, in N: mean over episodes, with the maximum in brackets."""
 _STEPS = """### Steps to success
 
-Mean control steps (50 ms) of the episodes that succeeded, other ones for each policy, and among them the 0.5 s for
-which success must hold."""
+Mean number of control steps (50 ms) of successful episodes, including the 0.5 s for which success must hold. The
+policies succeed in different episodes."""
 
 
 def reading(scenarios: Mapping[str, Sides]) -> str:

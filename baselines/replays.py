@@ -72,4 +72,6 @@ def _origin(path: Path) -> Record:
             "skipped": states["skipped"],
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise BaselineError(f"{path} is no report of demos-replay ({error!r}): replay again, or remove it") from error
+        raise BaselineError(
+            f"{path} is not a report by demos-replay ({error!r}): replay again, or remove it"
+        ) from error

@@ -63,7 +63,7 @@ def content_hash(thing: Any) -> str:
     except (TypeError, OSError, SyntaxError, AttributeError, RecursionError) as error:
         raise SettingsError(
             f"results cannot say what {name_of(thing)!r} is ({error}): give it an attribute `hash`, a text that "
-            "changes whenever it would act otherwise"
+            "changes whenever its behaviour changes"
         ) from error
     return digest.hexdigest()
 

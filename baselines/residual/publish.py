@@ -21,17 +21,17 @@ from oc_residual_gym.tasks import TASKS
 
 CURVES_FILE = "learning_curves.png"
 _ABOUT = """Residual policies on the frozen base policy `{base}`: from a task's observation (`observation_layout`, whose
-names are in each file) to a correction of the base policy's next target. One small network (MLP) a task, trained by
-reinforcement learning in the physics domain `nominal`, on episodes of the split `train`, from a correction of zero on.
-While training, the critics see true poses and contacts; the policy never does. What is published is the last checkpoint
-of a seed that was chosen beforehand, not the best of anything."""
-_CURVES = """Success in the first 50 episodes of `val`, in `nominal` under `paper` errors, while training: for looking
-at, no choice depends on it. The first point is the base policy alone."""
-_SEEDS = """Each training seed by itself: successes of all episodes, 95 % Wilson intervals in brackets. The first seed
-of a task is the one that is published."""
-_LIMITS = """- Trained for one base policy, one task and one version of both: another one is another problem.
-- Never trained in `twin`: success there is zero-shot, and `twin` is no real robot.
-- Trained on two cores within minutes; nothing says that this is the best that the algorithm can do."""
+names are in each file) to a correction of the base policy's next target. One small network (MLP) per task, trained by
+reinforcement learning in the physics domain `nominal` on episodes of the split `train`. Training starts at zero
+correction. In training, the critics see true poses and contacts; the policy never does. The published policy is the
+last checkpoint of a seed that was chosen beforehand; no best one was selected."""
+_CURVES = """Success in the first 50 episodes of `val` during training, in `nominal` with `paper` errors. Shown for
+information only: no choice depends on it. The first point is the base policy alone."""
+_SEEDS = """Each training seed separately: successes of all episodes, 95 % Wilson intervals in brackets. The first seed
+of each task is the published one."""
+_LIMITS = """- Trained for one base policy, one task and one version of both; not meant for any other.
+- Never trained in `twin`: success there is zero-shot, and `twin` is not a real robot.
+- Trained on two cores within minutes; this may not be the best that the algorithm can do."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _train(request: TrainResidualRequest, settings: Settings, evaluation: Evalua
             algorithm.actor(model), worlds.observation_layout, settings.bound, request.out / POLICY_FILE, identity
         )
     if model._n_updates <= settings.start["critic_updates"]:
-        print(f"{path} is the base policy alone: {settings.steps} steps were over before the actor learned anything")
+        print(f"{path} is the base policy alone: {settings.steps} steps ended before the actor learned anything")
     report = {
         **identity,
         "sha256": sha256(path),

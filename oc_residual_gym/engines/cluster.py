@@ -116,4 +116,4 @@ def _check_reachable(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> EngineError:
     remedy = "start one with 'ray start --head' and give the address that it prints, or 'local' for one on this machine"
-    return EngineError(f"there is no Ray cluster to be used at address {address!r} ({reason}): {remedy}")
+    return EngineError(f"there is no usable Ray cluster at address {address!r} ({reason}): {remedy}")

@@ -58,7 +58,7 @@ def load_calibration(path: str | Path) -> Calibration:
         raise SettingsError(f"cannot read the calibration {path}: {error}") from error
     content = _parse(text, path)
     if not isinstance(content, Mapping):
-        raise SettingsError(f"the calibration {path} is no table; it needs {', '.join(REQUIRED)}")
+        raise SettingsError(f"the calibration {path} is not a table; it needs {', '.join(REQUIRED)}")
     if missing := [key for key in REQUIRED if content.get(key) in (None, "")]:
         raise SettingsError(f"the calibration {path} lacks {', '.join(missing)}")
     if unknown := [str(key) for key in content if key not in REQUIRED]:
@@ -70,7 +70,7 @@ def load_calibration(path: str | Path) -> Calibration:
         raise SettingsError(f"the calibration {path}: rms_error_mm is {error_mm!r}; give millimetres")
     for key in ("id", "method"):
         if not isinstance(content[key], str):
-            raise SettingsError(f"the calibration {path}: {key} is {content[key]!r}; give a text, in quotes if need be")
+            raise SettingsError(f"the calibration {path}: {key} is {content[key]!r}; give a text, in quotes if needed")
     # YAML parses an unquoted date as a date object.
     if not isinstance(content["created"], str | date | datetime):
         raise SettingsError(f"the calibration {path}: created is {content['created']!r}; give a date, year first")
@@ -83,7 +83,7 @@ def _parse(text: str, path: str | Path) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise SettingsError(f"the calibration {path} is no JSON file: {error}") from error
+            raise SettingsError(f"the calibration {path} is not a JSON file: {error}") from error
     try:
         import yaml
     except ImportError as error:
@@ -91,7 +91,7 @@ def _parse(text: str, path: str | Path) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SettingsError(f"the calibration {path} is no YAML file: {error}") from error
+        raise SettingsError(f"the calibration {path} is not a YAML file: {error}") from error
 
 
 def _camera_pose(entry: Any, path: str | Path) -> Array:

@@ -59,7 +59,7 @@ def read_message(text: bytes | str, received: float) -> PoseMessage:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MessageError(f"no JSON: {error}") from error
+        raise MessageError(f"not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise MessageError(f'"schema" is not {SCHEMA!r}')
     if content.get("version") != VERSION:
@@ -69,14 +69,14 @@ def read_message(text: bytes | str, received: float) -> PoseMessage:
     if not isinstance(calibration, str):
         raise MessageError(f'"calibration" is {calibration!r}; give an id in quotes')
     if not isinstance(objects, dict):
-        raise MessageError('"objects" is no table of objects')
+        raise MessageError('"objects" is not a table of objects')
     return PoseMessage(frame, calibration, {name: _tracked(name, entry, received) for name, entry in objects.items()})
 
 
 def _tracked(name: str, entry: Any, received: float) -> TrackedPose:
     try:
         if not isinstance(entry, dict):
-            raise MessageError("is no table")
+            raise MessageError("is not a table")
         status = _choice(entry, "status", STATUSES)
         age = float(_numbers([entry.get("age", 0.0)], "age", 1)[0])
         if not 0.0 <= age <= OLDEST:

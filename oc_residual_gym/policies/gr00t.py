@@ -200,7 +200,7 @@ def _actions(reply: Any, count: int) -> Array:
     keys = next((keys for keys in _POSES if set(keys) <= set(action)), None)
     if keys is None or "gripper_position" not in action:
         raise BasePolicyError(
-            f"the server returned {', '.join(action) or 'nothing'}; wanted are gripper_position and one of "
+            f"the server returned {', '.join(action) or 'nothing'}; expected gripper_position and one of "
             f"{'; '.join(' with '.join(keys) for keys in _POSES)}"
         )
     parts = []
@@ -212,10 +212,10 @@ def _actions(reply: Any, count: int) -> Array:
             if named:
                 value = value.reshape(1, -1, width) if value.ndim < 2 else value[None]
         except (TypeError, ValueError) as error:
-            raise BasePolicyError(f"the server returned {key} that is no array of {width} columns: {error}") from error
+            raise BasePolicyError(f"the server returned {key}, not an array of {width} columns: {error}") from error
         if value.ndim != 3 or len(value) != count or value.shape[2] != width:
             raise BasePolicyError(
-                f"the server returned {key} of shape {value.shape}; wanted is ({count}, targets, {width})"
+                f"the server returned {key} of shape {value.shape}; expected ({count}, targets, {width})"
             )
         parts.append(value)
     if len({part.shape[1] for part in parts}) != 1:

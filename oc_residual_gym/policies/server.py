@@ -172,7 +172,7 @@ class ServerPolicy:
         shape = actions[0].shape
         if len(shape) != 2 or shape[0] == 0 or any(chunk.shape != shape for chunk in actions):
             shapes = ", ".join(sorted({str(chunk.shape) for chunk in actions}))
-            raise BasePolicyError(f"the server returned actions of shape {shapes}; wanted is (targets, columns)")
+            raise BasePolicyError(f"the server returned actions of shape {shapes}; expected (targets, columns)")
         return targets_from_actions(np.stack(actions))
 
     def close(self) -> None:
@@ -206,7 +206,7 @@ def targets_from_actions(actions: Array) -> Array:
     width = actions.shape[-1]
     if width not in (8, 10, WIDTH):
         raise BasePolicyError(
-            f"the server returned actions with {width} columns (shape {actions.shape[1:]}); wanted are absolute "
+            f"the server returned actions with {width} columns (shape {actions.shape[1:]}); expected absolute "
             f"targets with 8 (position, quaternion xyzw, opening), 10 (position, 6-D rotation, opening) or {WIDTH} "
             "(all columns of the exported dataset)"
         )

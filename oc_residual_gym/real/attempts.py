@@ -126,7 +126,7 @@ class TrialRunner:
         lines = [f"{title}: the arm is at rest. Put", *(f"  {line}" for line in trial["place"])]
         if trial["picture"]:
             lines.append(f"  as in {out / trial['picture']}")
-        lines.append("Then leave the zone, the user stop in your hand: after go the policy starts at once")
+        lines.append("Then leave the zone with the user stop in your hand: after go, the policy starts immediately")
         return self._operator.wait_for_go("\n".join(lines))
 
     def _home(self, title: str) -> bool:
@@ -135,7 +135,7 @@ class TrialRunner:
         while True:
             while world.stopped[0]:
                 stopped = f"{title}: the arm is stopped ({world.stop_reason(0)})"
-                if not operator.wait_for_go(f"{stopped}. Go says that the cell is clear and it may move again"):
+                if not operator.wait_for_go(f"{stopped}. Go confirms that the cell is clear and it may move again"):
                     return False
                 try:
                     world.recover()
@@ -245,7 +245,7 @@ class TrialRunner:
                 end |= {"started": now(), "started_monotonic": time.monotonic()}
                 self._operator.trial_begins()
                 return True
-            lines.append("Leave the zone before you answer: the arm moves then")
+            lines.append("Leave the zone before you answer: then the arm moves")
             answer = self._operator.ask_placement("\n".join(lines))
             if answer == "quit":
                 return False

@@ -112,7 +112,7 @@ def load_cell(path: str | Path) -> Cell:
     except OSError as error:
         raise SettingsError(f"cannot read the cell's file {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is no YAML file: {error}") from error
+        raise SettingsError(f"{path} is not a YAML file: {error}") from error
     return _build(Cell, content, str(path), {"path": str(path)})
 
 

@@ -120,9 +120,9 @@ def _poses(tracker: TrackedObjects) -> list[Finding]:
         Finding(
             "poses",
             rate >= LOWEST_RATE and age < tracker.max_age and share >= LOWEST_SHARE,
-            f"{rate:.0f} a second, {1e3 * age:.0f} ms old on average; all objects seen {share:.0%} of the time",
-            f"wanted are {LOWEST_RATE:.0f} a second, younger than {tracker.max_age} s, {LOWEST_SHARE:.0%} of the time: "
-            "make the tracker faster, its computer less busy, or the objects easier to see",
+            f"{rate:.0f} per second, {1e3 * age:.0f} ms old on average; all objects seen {share:.0%} of the time",
+            f"needed are {LOWEST_RATE:.0f} per second, younger than {tracker.max_age} s, {LOWEST_SHARE:.0%} of the "
+            "time: make the tracker faster, its computer less busy, or the objects easier to see",
         ),
     ]
 
@@ -142,7 +142,7 @@ def _robot(world: FR3World) -> list[Finding]:
         Finding(
             "payload",
             not robot.realtime or abs(state.mass - wanted) < MASS_TOLERANCE,
-            told if robot.realtime else "not checked, for realtime is false: a rehearsal's arm carries nothing",
+            told if robot.realtime else "not checked, as realtime is false: a rehearsal's arm carries nothing",
             "set the end effector and its load in Desk, and payload_mass in the cell's file",
         ),
     ]
@@ -179,8 +179,8 @@ def _motion(world: FR3World) -> list[Finding]:
             "the arm did not come to rest"
             if took is None
             else f"at rest after {1e3 * took:.0f} ms, moved {1e3 * moved:.1f} mm in all",
-            f"do not run trials: wanted are {1e3 * STOP_LIMIT:.0f} ms and {1e3 * MOVED_LIMIT:.0f} mm. An arm that "
-            "moves has a wrong payload or end effector in Desk, one that rests late a busy control computer",
+            f"do not run trials: the limits are {1e3 * STOP_LIMIT:.0f} ms and {1e3 * MOVED_LIMIT:.0f} mm. If the arm "
+            "moves, check payload and end effector in Desk; if it stops late, the control computer is too busy",
         ),
     ]
 

@@ -20,7 +20,7 @@ Command = Literal["", "stop", "invalid", "quit"]
 Placement = Literal["again", "start", "quit"]
 """What to do about a misplaced object: look again, start anyway, or quit."""
 
-KEYS = "while the arm moves: x stop it, i stop, invalid trial, q stop and quit; in a trial also s success, f fail"
+KEYS = "while the arm moves: x stop, i stop and call it invalid, q stop and quit; in a trial also s success, f fail"
 COMMANDS: dict[str, Command] = {"x": "stop", "i": "invalid", "q": "quit"}
 PLACEMENTS: dict[str, Placement] = {"\n": "again", "\r": "again", "s": "start", "q": "quit"}
 RESULTS: dict[str, Literal["success", "fail", "invalid"]] = {"s": "success", "f": "fail", "i": "invalid"}
@@ -103,7 +103,7 @@ class TerminalOperator:
         return self._wait({"\n": True, "\r": True, "q": False})
 
     def ask_placement(self, text: str) -> Placement:
-        self.say(f"{text}\n[Enter] look again   [s] start all the same   [q] quit")
+        self.say(f"{text}\n[Enter] look again   [s] start anyway   [q] quit")
         termios.tcflush(self._source, termios.TCIFLUSH)
         return self._wait(PLACEMENTS)
 

@@ -168,7 +168,7 @@ def read_trials(folder: Path) -> list[Record]:
             trials.append({k: getattr(v, "tolist", lambda v=v: v)() for k, v in attributes.items()} | {"path": path})
             trials[-1]["trial"], trials[-1]["attempt"], trials[-1]["verdict"]
         except (OSError, KeyError) as error:
-            raise SettingsError(f"{path} is no trial, or damaged ({error}); move it elsewhere") from error
+            raise SettingsError(f"{path} is not a trial, or is damaged ({error}); move it elsewhere") from error
     return sorted(trials, key=lambda trial: (trial["trial"], trial["attempt"]))
 
 

@@ -216,7 +216,7 @@ def test_trials_at_a_terminal_are_stopped_gone_on_with_and_reported(
         terminal.press(PLACED, "\n")
         terminal.interrupt(MOVING)
         assert terminal.end() == 130
-        assert "Go on with the same command" in terminal.said
+        assert "Continue with the same command" in terminal.said
     with Terminal(*run) as terminal:
         terminal.press(AWAY, "\n")
         terminal.press(PLACED, "\n")
