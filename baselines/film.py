@@ -26,7 +26,7 @@ from oc_residual_gym.worlds.render import CAMERAS
 SIZE = (300, 400)
 """Height and width of each side's picture in pixels."""
 HOLD = 1.5
-"""Seconds for which the last picture stays."""
+"""Seconds for which the last picture is shown."""
 CAMERA = "person"
 MARGIN = 0.06
 """Margin around the hand and the objects at the start of the episode, as a share of the full picture's height."""

@@ -39,6 +39,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -49,6 +50,7 @@ def sha256(path: Path) -> str:
 
 
 def check_folder(out: Path) -> None:
+    """Raise ``SettingsError`` if ``out`` exists and is not a folder."""
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out} is a file; give a folder as --out")
 

@@ -1,4 +1,4 @@
-"""Comparison of two finished evaluations, paired on the episodes they share."""
+"""Comparison of two finished evaluations, paired by episode."""
 
 from __future__ import annotations
 

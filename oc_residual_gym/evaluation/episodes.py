@@ -24,6 +24,7 @@ CELL_KEYS = ("task", "base", "residual", "domain", "errors", "split")
 
 
 def json_line(record: Record) -> str:
+    """``record`` as one line of JSON."""
     return json.dumps(record, allow_nan=False) + "\n"
 
 

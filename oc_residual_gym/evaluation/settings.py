@@ -69,6 +69,7 @@ class EvaluationSettings:
 
     @property
     def rows(self) -> list[Row]:
+        """All (task, seed) rows, in the order in which they run."""
         return [(task, seed) for task in self.tasks for seed in range(self.episodes)]
 
     @property

@@ -44,7 +44,7 @@ class Robot:
     host: str
     """Address of the robot's controller, whose ports are fixed."""
     realtime: bool = True
-    """Whether the control computer must have a real-time kernel; only a rehearsal does without."""
+    """Whether the control computer must have a real-time kernel; false only in a rehearsal."""
     set_tcp: bool = False
     """Whether to set the Franka Hand's TCP in the robot, and its mass (0.73 kg) if Desk has none configured. If false,
     Desk must be configured, which is checked. Any further payload must always be set in Desk."""

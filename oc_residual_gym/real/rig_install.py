@@ -66,6 +66,7 @@ def rig_available() -> str:
 
 
 def python_of(folder: Path) -> Path:
+    """Python interpreter of the environment in ``folder``."""
     return folder / "bin" / "python"
 
 
