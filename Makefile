@@ -1,19 +1,27 @@
-# The first target you run makes .venv with the pinned versions; later runs start at once.
+# The first target you run makes .venv with the measured versions; later runs start at once.
 PYTHON ?= python3
 EPISODES ?= 50
 BASE ?= bc
 PYTEST_ARGS ?= -n auto
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+NEWEST := .venv-newest/bin
+PIP := -m pip install --disable-pip-version-check --quiet
+INSTALL := $(BIN)/python $(PIP) -c constraints.txt
+EXTRAS := train,datasets,servers,real,step,cluster,leaderboard,dev
 
-.PHONY: setup test lint bench compare check
+.PHONY: setup test test-newest lint bench compare check
 
 setup: .venv/developer.stamp
 
-test: .venv/developer.stamp
+test: lint
 	$(BIN)/oc-residual check
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not rig"
 	$(BIN)/python -m pytest -m rig
+
+# The same tests on the newest versions (numpy 2, MuJoCo 4), without robosuite, in an environment of their own.
+test-newest: .venv-newest/stamp
+	$(NEWEST)/python -m pytest $(PYTEST_ARGS) -m "not rig"
+	$(NEWEST)/python -m pytest -m rig
 
 lint: .venv/developer.stamp
 	$(BIN)/ruff check .
@@ -41,5 +49,11 @@ check: .venv/package.stamp
 
 .venv/developer.stamp: .venv/package.stamp
 	@echo "Installing the training and developer tools into .venv"
-	$(INSTALL) -e ".[train,datasets,servers,real,step,cluster,leaderboard,dev]"
+	$(INSTALL) -e ".[robosuite,openpi,$(EXTRAS)]"
+	@touch $@
+
+.venv-newest/stamp: setup.cfg pyproject.toml constraints-newest.txt
+	$(PYTHON) -m venv .venv-newest
+	@echo "Installing the newest versions into .venv-newest"
+	$(NEWEST)/python $(PIP) -c constraints-newest.txt -e ".[$(EXTRAS)]"
 	@touch $@

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 LOGS = Path(__file__).parent / "logs"
-"""Logs that come with the package, one file a task: synthetic, see the README there."""
+"""Synthetic logs that ship with the package, one file per task; see the README in that folder."""

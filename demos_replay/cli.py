@@ -12,17 +12,17 @@ from demos_replay import LOGS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import positive
 
-DESCRIPTION = "Teleoperation logs: understand them, replay them in simulation, record new ones, convert the result."
+DESCRIPTION = "Inspect teleoperation logs, replay them in simulation, record new ones, and convert the result."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 is success, 1 nothing usable came out, 2 a mistake in what was asked."""
+    """Run one command and return its exit code: 0 success, 1 no usable result, 2 a user error, 130 interrupted."""
     options = _parser().parse_args(arguments)
     options.command_line = shlex.join(["demos-replay", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         return options.run(options)
     except KeyboardInterrupt:
-        again = "; run the same command again to go on" if options.command in ("replay", "record") else ""
+        again = "; run the same command again to resume" if options.command in ("replay", "record") else ""
         print(f"\ndemos-replay {options.command}: interrupted{again}", file=sys.stderr)
         return 130
     except tuple(_mistakes()) as error:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistakes() -> list[type[Exception]]:
-    """What a user can cause; whatever else is raised is a fault of ours and shows its traceback."""
+    """Errors that a user can cause; any other exception is a bug and shows its traceback."""
     from demos_replay.devices import DeviceError
     from demos_replay.writers import WriterError
     from oc_residual_gym.errors import RenderError, SettingsError
@@ -51,50 +51,50 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    command("logs", _logs, "list the synthetic logs that come with this package")
-    inspect = command("inspect", _inspect, "print what was understood of a log file, and what was assumed")
+    command("logs", _logs, "list the synthetic logs that ship with this package")
+    inspect = command("inspect", _inspect, "print how a log file was interpreted and what was assumed")
     inspect.add_argument("file", type=Path, help="HDF5 file")
-    validate = command("validate", _validate, "say what is wrong with a log file, if anything")
+    validate = command("validate", _validate, "check a log file and list its problems")
     validate.add_argument("file", type=Path, help="HDF5 file")
 
-    replay = command("replay", _replay, "replay logs in simulation; the successful ones become a data set")
+    replay = command("replay", _replay, "replay logs in simulation and write the successes to a dataset")
     replay.add_argument("files", type=Path, nargs="+", metavar="FILE", help="HDF5 log files")
-    replay.add_argument("--task", help="task whose scene and success rule hold; by default the one that the log names")
+    replay.add_argument("--task", help="task whose scene and success rule to use; by default the log's")
     replay.add_argument(
         "--out",
         type=Path,
         required=True,
-        help="NAME.hdf5; or a folder, for one file a task; or, for states, NAME.mp4",
+        help="NAME.hdf5, or a folder for one file per task; NAME.mp4 for --mode states",
     )
     replay.add_argument(
         "--mode",
         choices=("dynamic", "states"),
         default="dynamic",
-        help="dynamic: physics tracks the targets, the task judges; states: a video of what was recorded, never judged",
+        help="dynamic: simulate the robot's targets and judge success; states: film the recorded states, unjudged",
     )
-    replay.add_argument("--demo", help="the one demonstration to show, for states; by default the first")
+    replay.add_argument("--demo", help="demonstration to show with --mode states; by default the first")
     replay.add_argument(
-        "--images", action="store_true", help="with the pictures of both cameras, 128 x 128, at every step"
+        "--images", action="store_true", help="also record the images of both cameras, 128 x 128, per step"
     )
-    replay.add_argument("--objects", type=Path, metavar="FILE", help="JSON file of start poses, where the log has none")
-    replay.add_argument("--domain", choices=("nominal", "twin"), default="nominal", help="physics")
+    replay.add_argument("--objects", type=Path, metavar="FILE", help="JSON file of start poses, in place of the log's")
+    replay.add_argument("--domain", choices=("nominal", "twin"), default="nominal", help="physics domain")
 
-    record = command("record", _record, "record demonstrations of the scripted operator, or of a person at a device")
+    record = command("record", _record, "record demonstrations by the scripted operator, or by a person at a device")
     record.add_argument("--task", required=True, help='name of a task, or "mypackage.module:MyTask"')
-    record.add_argument("--out", type=Path, required=True, metavar="FILE", help="log file; goes on where it stopped")
+    record.add_argument("--out", type=Path, required=True, metavar="FILE", help="log file; an existing one is resumed")
     who = record.add_mutually_exclusive_group(required=True)
-    who.add_argument("--operator", choices=("scripted",), help="the task's expert, made to work as a person does")
+    who.add_argument("--operator", choices=("scripted",), help="the task's expert with human-like errors")
     who.add_argument("--device", help="keyboard, spacemouse or dualsense")
-    record.add_argument("--demos", type=positive, default=50, help="successful demonstrations")
-    record.add_argument("--domain", choices=("nominal", "twin"), default="twin", help="physics")
+    record.add_argument("--demos", type=positive, default=50, help="number of successful demonstrations")
+    record.add_argument("--domain", choices=("nominal", "twin"), default="twin", help="physics domain")
 
-    convert = command("convert", _convert, "convert a replayed data set for another package")
-    convert.add_argument("file", type=Path, help="data set that `replay` wrote")
+    convert = command("convert", _convert, "convert a replayed dataset for another package")
+    convert.add_argument("file", type=Path, help="dataset that `replay` wrote")
     convert.add_argument(
         "--to", choices=("lerobot", "minari"), required=True, help="LeRobot v2.1 with GR00T's modality.json, or Minari"
     )
-    convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    convert.add_argument("--dataset-id", default="oc-residual/demos-v0", help="name of the data set, for Minari")
+    convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    convert.add_argument("--dataset-id", default="oc-residual/demos-v0", help="dataset id for Minari")
     return parser
 
 
@@ -126,7 +126,7 @@ def _replay(options: argparse.Namespace) -> int:
     from demos_replay.report import assumptions, table
 
     if options.demo is not None:
-        raise LogError("--demo chooses what --mode states shows; dynamic replay takes all demonstrations of a file")
+        raise LogError("--demo selects what --mode states shows; dynamic replay uses all demonstrations of a file")
     settings = ReplaySettings(
         tuple(options.files), options.out, options.task, options.images, options.domain, options.objects
     )
@@ -141,7 +141,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     if len(options.files) > 1 or options.images or options.domain != "nominal":
-        raise LogError("--mode states shows one file as it was recorded: give one, without --images and --domain")
+        raise LogError("--mode states shows one file as it was recorded: give one file, without --images and --domain")
     if options.out.suffix != ".mp4":
         raise LogError(f"--mode states makes a video: {options.out} must end in .mp4")
     from demos_replay.readers import open_log, read_demo
@@ -161,7 +161,7 @@ def _show(options: argparse.Namespace) -> int:
     with open_log(file) as (content, reader):
         log = read_demo(content, reader, source.demo)
     count = show_states(log, TASKS[source.task], options.out, poses.get(source.name))
-    print(f"{options.out}: {count} pictures of {source.demo}, as recorded; nothing was simulated or judged")
+    print(f"{options.out}: {count} frames of {source.demo}, as recorded; nothing was simulated or judged")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A person at a robosuite device (keyboard, SpaceMouse, DualSense) as a base policy: a step moves the last target."""
+"""A base policy driven by a person at a robosuite device (keyboard, SpaceMouse, DualSense)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.states import Array, IntArray
 
 DEVICES = {"keyboard": "Keyboard", "spacemouse": "SpaceMouse", "dualsense": "DualSense"}
-"""By our names, robosuite's classes."""
+"""Device name to the name of robosuite's class."""
 
 
 class DeviceError(Exception):
@@ -23,9 +23,9 @@ class DeviceError(Exception):
 
 
 class DevicePolicy:
-    """Moves the last executed target as the device says, at most by the rate limits; one world at a time.
+    """Base policy that moves the last executed target by the device's input, within the rate limits; for one world.
 
-    The device's reset gives the demonstration up.
+    The device's reset control aborts the demonstration.
     """
 
     hash: str | None = None
@@ -45,7 +45,7 @@ class DevicePolicy:
             raise BasePolicyError("given up at the device")
         # Order and sign of the angles are robosuite's (Device.input2action).
         turn = state["raw_drotation"][[1, 0, 2]] * [1.0, 1.0, -1.0]
-        # robosuite scales what its devices send to [-1, 1] by gains of their own.
+        # robosuite scales the output of its devices to [-1, 1] with device-specific gains.
         move, turn = self._device._postprocess_device_outputs(state["dpos"], turn)
         target = view.previous_target.copy()
         target[:, :3] += RATE_POSITION * np.asarray(move)
@@ -55,18 +55,22 @@ class DevicePolicy:
 
 
 def connect(name: str) -> DevicePolicy:
-    """The policy of the device with this name.
+    """Connect to the device ``name`` and return its policy.
 
     Raises:
-        DeviceError: it is unknown, not connected, or its driver is missing.
+        DeviceError: the device is unknown or not connected, or its driver is missing.
     """
     kind = DEVICES[one_of("device", name, DEVICES, DeviceError)]
-    # All that the devices ask of an environment is how many arms it has.
+    try:
+        import oc_residual_gym.bridge  # noqa: F401  # imports robosuite, or says which extra brings it
+    except ImportError as error:
+        raise DeviceError(f"cannot use the {name}: {error}") from error
+    # The devices only ask the environment how many arms it has.
     one_arm = SimpleNamespace(robots=[SimpleNamespace(arms=["right"])])
     try:
         from robosuite import devices
 
         return DevicePolicy(name, getattr(devices, kind)(one_arm))
-    except Exception as error:  # drivers raise all kinds, OSError, ImportError and bare ones among them
+    except Exception as error:  # drivers raise anything: OSError, ImportError, bare Exception
         remedy = "run it on a desktop with a display" if name == "keyboard" else "connect it, and `pip install hidapi`"
         raise DeviceError(f"cannot use the {name} ({type(error).__name__}: {error}): {remedy}") from error

@@ -1,4 +1,4 @@
-"""Room on the disk, asked for beforehand: the HDF5 library crashes where it finds a full one."""
+"""A check for free disk space before writing, because the HDF5 library crashes on a full disk."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 
 MARGIN = 1_000_000
-"""Bytes that stay free."""
+"""Bytes to leave free."""
 
 
 def check_space(path: Path, needed: int) -> None:
-    """
+    """Check that ``needed`` bytes fit on the disk of the file or folder ``path``, which need not exist.
+
     Raises:
-        OSError: ``needed`` bytes cannot be written to the file or folder at ``path``, which need not exist.
+        OSError: they do not fit.
     """
     there = next(folder for folder in path.resolve().parents if folder.exists())
     if shutil.disk_usage(there).free < needed + MARGIN:

@@ -1,4 +1,4 @@
-"""What the commands ``inspect`` and ``validate`` print: what was understood of a log, and what is wrong with it."""
+"""Text of the commands ``inspect`` and ``validate``: how a log was interpreted, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oc_residual_gym.tasks import TASKS
 
 
 def describe(path: str | Path) -> str:
-    """Everything that was understood of the log file at ``path``, and what was assumed, as text.
+    """Describe how the log file at ``path`` was interpreted and what was assumed, as text.
 
     Raises:
         LogError: the file as a whole cannot be used.
@@ -34,7 +34,7 @@ def describe(path: str | Path) -> str:
 
 
 def validate(path: str | Path) -> tuple[bool, str]:
-    """Can every demonstration of the log file at ``path`` be used? And what is wrong with which, as text.
+    """Whether every demonstration of the log file at ``path`` can be used, and a text that lists the problems.
 
     Raises:
         LogError: the file as a whole cannot be used.
@@ -52,7 +52,7 @@ def validate(path: str | Path) -> tuple[bool, str]:
 
 
 def remarks(log: Log) -> list[str]:
-    """What a replay will need, or will hardly succeed without."""
+    """What is missing in a log, although a replay needs it or will hardly succeed without it."""
     found = []
     nothing_to_grasp = log.task is not None and TASKS[log.task].grasped is None
     if not log.gripper_closed.any() and not nothing_to_grasp:
@@ -60,7 +60,7 @@ def remarks(log: Log) -> list[str]:
     if not log.objects:
         found.append("it has no poses of objects: give them in a file, or they are inferred from the grasp")
     if log.task is None:
-        found.append("it does not say for which of our tasks it is: give one")
+        found.append("it does not name a task of this package: give one")
     return found
 
 
@@ -80,7 +80,7 @@ def _block(demo: Log | Skipped) -> str:
         f"  TCP {_ranges(demo.tcp_pose[:, :3])} m in the base frame; table at z = {demo.table_height:.3f} m",
         f"  gripper {_gripper(demo)}",
     ]
-    lines += [_object(name, item) for name, item in demo.objects.items()] or ["  no objects' poses"]
+    lines += [_object(name, item) for name, item in demo.objects.items()] or ["  no object poses"]
     return "\n".join(lines)
 
 
@@ -107,13 +107,13 @@ def _gripper(log: Log) -> str:
 def _object(name: str, item: LogObject) -> str:
     start = ", ".join(f"{value:.3f}" for value in item.poses[0, :3])
     moved = np.linalg.norm(item.poses[:, :3] - item.poses[0, :3], axis=1).max()
-    path = f"moves up to {1000 * moved:.0f} mm" if item.tracked else "only its start is known"
+    path = f"moves up to {1000 * moved:.0f} mm" if item.tracked else "only its start pose is known"
     size = "size not known" if item.half_size is None else " x ".join(f"{2000 * s:.0f}" for s in item.half_size) + " mm"
     return f"  {name}: starts at ({start}) m, {size}, {path}"
 
 
 def _shared(notes: Mapping[str, Iterable[str]]) -> list[str]:
-    """Each sentence once, with the demonstrations that it holds for unless these are all."""
+    """Lines with each sentence once, followed by its demonstrations unless it holds for all."""
     holders: dict[str, list[str]] = {}
     for demo, sentences in notes.items():
         for sentence in sentences:

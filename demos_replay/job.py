@@ -1,4 +1,4 @@
-"""A replay job: any number of log files into one data set a task, resumable, with a report on every demonstration."""
+"""A replay job: it turns log files into one dataset per task, can be resumed, and reports every demonstration."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from oc_residual_gym.files import sha256, write_json
 from oc_residual_gym.tasks import TASKS
 
 WORLDS, LONGEST = 32, 600.0
-"""Demonstrations at a time, and seconds of one."""
+"""Demonstrations replayed in parallel, and the longest duration of one in seconds."""
 WORLDS_WITH_IMAGES, LONGEST_WITH_IMAGES = 4, 120.0
-"""The same with images, 2 MB a second, which are kept in memory until their demonstration ends."""
+"""The same with images: 2 MB per second, kept in memory until their demonstration ends."""
 MAX_ATTRIBUTE = 60_000
-"""Characters: HDF5 has no attributes above 64 KiB. The report has what is too long for one."""
+"""Maximum characters of an attribute (HDF5 allows 64 KiB). Longer values are in the report only."""
 JOB = "job.json"
 
 Entry = dict[str, Any]
-"""What came of one demonstration: status "success", "failed" or "skipped", reason, and what the replay reports."""
+"""Outcome of one demonstration: status ("success", "failed" or "skipped"), reason, and the replay's report."""
 
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """What is replayed into what. A job with other settings does not go on with this one's work."""
+    """Settings of a replay job. Only a job with the same settings can resume its work."""
 
     files: tuple[Path, ...]
     out: Path
-    """A file for logs of one task; a folder, with one file a task in it, where the name has no suffix."""
+    """Output file, for one task; or, if the name has no suffix, a folder that gets one file per task."""
     task: str | None = None
-    """Task of all the logs; by default each log says it."""
+    """Task of all logs; ``None`` uses the task that each log names."""
     images: bool = False
     domain: str = "nominal"
     objects: Path | None = None
-    """Sidecar file of start poses."""
+    """Sidecar file with start poses of the objects."""
 
 
 @dataclass(frozen=True)
 class _Outputs:
-    """The outputs of one task."""
+    """Output files of one task."""
 
     successful: Path
     failed: Path
@@ -62,16 +62,16 @@ class _Outputs:
 
 
 def replay_files(settings: ReplaySettings, command: str | None = None) -> dict[str, dict[str, Any]]:
-    """Run a job, or what is left of it.
+    """Run a replay job, or resume an interrupted one.
 
-    For ``out`` NAME.hdf5 writes the successful demonstrations there, the failed ones into NAME.failed.hdf5 and a report
-    on all of them, and on those that were skipped, into NAME.report.json.
+    For ``out`` NAME.hdf5, successful demonstrations go to that file, failed ones to NAME.failed.hdf5, and a report on
+    all demonstrations, skipped ones included, to NAME.report.json.
 
     Returns:
-        By task, that report.
+        Task name to that report.
 
     Raises:
-        LogError: no file can be used, an option makes no sense, or ``out`` belongs to something else.
+        LogError: no file can be used, an option is invalid, or ``out`` already holds something else.
         OSError: a file cannot be written, or the disk is full.
     """
     sources = find_sources(settings.files, settings.task)
@@ -107,7 +107,7 @@ def replay_files(settings: ReplaySettings, command: str | None = None) -> dict[s
 
 
 def _outputs(out: Path, tasks: Sequence[str]) -> dict[str, _Outputs]:
-    """By task, the files to write."""
+    """Task name to the files to write."""
     if out.suffix not in ("", ".hdf5"):
         raise LogError(f"{out} ends in {out.suffix}: give a name that ends in .hdf5, or a folder")
     if out.suffix and len(tasks) > 1:
@@ -120,9 +120,9 @@ def _outputs(out: Path, tasks: Sequence[str]) -> dict[str, _Outputs]:
 
 
 def _claim(parts: Path, settings: ReplaySettings, outputs: Mapping[str, _Outputs], hashes: Mapping[str, str]) -> None:
-    """Make the folder of finished demonstrations, or take over the one that the same job has left."""
+    """Create the folder of finished demonstrations, or reuse the one that an interrupted run of this job left."""
     identity = {
-        # In their order, by which parts are numbered.
+        # In order, because parts are numbered by it.
         "files": [[str(file.resolve()), hashes.get(str(file))] for file in settings.files],
         "task": settings.task,
         "images": settings.images,
@@ -153,7 +153,7 @@ def _claim(parts: Path, settings: ReplaySettings, outputs: Mapping[str, _Outputs
 def _replay_task(
     task: str, sources: Sequence[Source], settings: ReplaySettings, parts: Path, poses: Mapping[str, Poses] | None
 ) -> list[Entry]:
-    """Replay the logs of one task; returns what came of each demonstration, in the order of ``sources``."""
+    """Replay the logs of one task and return the outcome of each demonstration, in the order of ``sources``."""
     parts.mkdir(exist_ok=True)
     files = {source.name: _part(parts, i) for i, source in enumerate(sources)}
     entries: dict[str, Entry] = {}
@@ -198,7 +198,7 @@ def _replay(
 
 
 def _keep(part: Path, demo: Demo | LogError) -> Entry:
-    """Keep a demonstration in file ``part`` until all are done."""
+    """Save a demonstration to the file ``part`` until all are done, and return its outcome."""
     if isinstance(demo, LogError):
         return {"status": "skipped", "reason": str(demo)}
     arrays = [*vars(demo).values(), *demo.objects.values(), *demo.images.values()]

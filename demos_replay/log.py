@@ -1,4 +1,4 @@
-"""The canonical log: what every reader makes of a teleoperated demonstration, whatever its file looks like.
+"""The canonical log: the one form into which every reader converts a teleoperated demonstration.
 
 Base frame: the robot's base, +x forward, z up; metres, radians, seconds; quaternions xyzw. The tool centre point (TCP)
 is Franka's, 103.4 mm from the hand's frame, z along the tool, the fingers opening along y.
@@ -14,7 +14,7 @@ import numpy as np
 from oc_residual_gym.states import Array, BoolArray
 
 MAX_SECONDS = 3600.0
-"""Longest demonstration in seconds: what claims to be longer has its time in another unit, or holds several."""
+"""Longest demonstration in seconds; a longer one has another time unit, or is several demonstrations in one."""
 
 
 class LogError(Exception):
@@ -26,17 +26,17 @@ class LogObject:
     """An object of the recorded scene."""
 
     poses: Array
-    """(T, 7) in the base frame: position of the object's centre, quaternion xyzw. Constant where only its start pose
-    is known."""
+    """(T, 7) in the base frame: position of the object's centre, quaternion xyzw. Constant if only its start pose is
+    known."""
     half_size: Array | None = None
-    """(3,) half extents along the object's own axes in metres, where the file tells."""
+    """(3,) half extents along the object's own axes in metres; ``None`` if the file does not give them."""
     tracked: bool = True
-    """Do the poses follow the object through the demonstration, or is only the first one known?"""
+    """True if the poses follow the object through the demonstration; False if only the first one is known."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """One demonstration of T rows. Row t holds what was measured at ``time[t]`` and what was commanded there."""
+    """One demonstration of T rows. Row t holds what was measured at ``time[t]`` and what was commanded then."""
 
     file: str
     """Path of the file it was read from."""
@@ -53,34 +53,34 @@ class Log:
     gripper_closed: BoolArray
     """(T,) command: True asks for closed fingers, whatever the file's polarity."""
     target: Array | None = None
-    """(T, 7) commanded TCP pose that the robot tracks from row t on, where the file has absolute ones."""
+    """(T, 7) commanded TCP pose that the robot tracks from row t on; ``None`` without absolute targets."""
     gripper_width: Array | None = None
     """(T,) metres between the fingers."""
     joint_positions: Array | None = None
-    """(T, 7) of a Franka arm."""
+    """(T, 7) joint positions of a Franka arm, rad."""
     objects: Mapping[str, LogObject] = field(default_factory=dict)
-    """By their names in the file; empty where the file has no object poses."""
+    """Objects by their names in the file; empty if the file has no object poses."""
     table_height: float = 0.0
     """Height of the table's top in the base frame, metres."""
     lag: float = 0.0
-    """Seconds from a commanded pose to the measured one, as read or estimated."""
+    """Delay from a commanded pose to the measured one in seconds, as read or estimated."""
     task: str | None = None
-    """Our task's name, where the file says it."""
+    """Name of the task in this package, if the file names one."""
     instruction: str = ""
     synthetic: bool = False
     """Recorded from a scripted operator, not from a person."""
     facts: tuple[str, ...] = ()
-    """What was understood, one sentence each: frames, units, rate, polarity, where each quantity came from."""
+    """How the file was interpreted, one sentence each: frames, units, rate, polarity, source of each quantity."""
     assumptions: tuple[str, ...] = ()
-    """What the file does not tell and was assumed, one sentence each."""
+    """What was assumed because the file does not say it, one sentence each."""
 
 
 def check_log(log: Log) -> Log:
-    """``log``, if it can be replayed.
+    """Return ``log`` if it can be replayed.
 
     Raises:
-        LogError: it is empty or too short, has entries that are not finite, shapes that do not fit together,
-            quaternions without length, or time that does not increase, or not in seconds at about its rate.
+        LogError: it is too short, or has entries that are not finite, shapes that do not match, quaternions that are
+            not of unit length, or time that does not increase or does not match its rate in seconds.
     """
     rows = len(log.time)
     if rows < 2:
@@ -106,7 +106,7 @@ def check_log(log: Log) -> Log:
             lengths = np.linalg.norm(values[:, 3:], axis=1)
             if (np.abs(lengths - 1.0) > 0.01).any():
                 raise LogError(
-                    f"{name} has quaternions that are no rotations, first in row {np.abs(lengths - 1).argmax()}"
+                    f"{name} has quaternions that are not rotations, first in row {np.abs(lengths - 1).argmax()}"
                 )
     steps = np.diff(log.time)
     if (steps <= 0.0).any():

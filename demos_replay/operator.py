@@ -1,6 +1,6 @@
-"""The scripted operator: the task's expert, made to work as a person does at a teleoperation device.
+"""The scripted operator: the task's expert with the pace, pauses and errors of a person at a teleoperation device.
 
-Habits are drawn once a demonstration from its seed; figures without a source are plausible choices, and frozen.
+Habits are drawn once per demonstration, from its seed. Numbers without a source are plausible choices, now frozen.
 """
 
 from __future__ import annotations
@@ -18,45 +18,46 @@ from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks.base import Snapshot, Task
 
 PACE = (0.55, 0.95)
-"""Share of the expert's speed at which the operator works."""
+"""Range of the operator's speed, as a fraction of the expert's."""
 ATTENTION = (8, 20)
-"""Control steps, 0.4 to 1.0 s, after which the operator looks again and changes the plan."""
+"""Range of control steps (0.4 to 1.0 s) after which the operator looks again and plans anew."""
 PAUSE_CHANCE, PAUSE = 0.08, (4, 16)
-"""Chance of a pause whenever the operator looks, and its control steps, 0.2 to 0.8 s."""
+"""Probability of a pause at each look, and the range of its length in control steps (0.2 to 0.8 s)."""
 MISJUDGED_POSITION, MISJUDGED_ANGLE = 0.004, 0.05
-"""Metres and radians, standard deviations an axis, by which an operator misjudges where an object is, from afar."""
+"""Standard deviations of the operator's error about an object's pose from afar: metres per axis, and radians."""
 CLOSE_LOOK, FAR = 0.15, 0.15
-"""Share of that error that is left at the object, and metres from it at which all of it is: what is seen from afar is
-corrected on the way."""
+"""Fraction of that error that remains at the object, and the distance in metres from which the full error applies: the
+operator corrects it on approach."""
 NOISE_SHARE, NOISE_FLOOR = 0.2, 0.0002
-"""Standard deviation of the hand's deviation an axis, per metre that it moves in a control step, and metres at rest:
-people's motor noise grows with the command (Harris and Wolpert, Nature 394, 1998)."""
+"""Standard deviation of the hand noise per axis: metres per metre moved in a control step, and metres at rest. Human
+motor noise grows with the command (Harris and Wolpert, Nature 394, 1998)."""
 NOISE_MEMORY = 0.8
-"""Correlation of that deviation from one control step to the next: it changes within about 0.2 s."""
+"""Correlation of the hand noise between consecutive control steps: it changes within about 0.2 s."""
 LEVER = 0.15
-"""Metres: a deviation of 1 mm comes with one of 1 mm / LEVER in angle."""
+"""Lever arm in metres: the standard deviation of the angular noise (rad) is that of the position noise divided by
+it."""
 
 
 @dataclass
 class Habits:
-    """How one demonstration is given."""
+    """Habits of the operator in one demonstration."""
 
     rng: np.random.Generator
     pace: float
     misjudged: Mapping[str, Array]
-    """Object name to (6,): metres, and rotation vector in radians."""
+    """Object name to the error (6,) in its pose: metres, and rotation vector in radians."""
     grasp: Array
-    """(3,) metres along the grasped object's axes."""
+    """(3,) offset of the grasp along the grasped object's axes, metres."""
     noise: Array
-    """(6,) deviation of the hand at present: metres, and radians in the tool frame."""
+    """(6,) current hand noise: metres in the base frame, and rotation vector in radians in the tool frame."""
     intended: Array
-    """(8,) target without that deviation."""
+    """(8,) target without hand noise."""
     plan: list[Array]
-    """Targets (8,) that are still to come before the operator looks again."""
+    """Targets (8,) left to execute before the operator looks again."""
 
 
 class OperatorPolicy:
-    """The scripted operator of a task as a base policy; it reads true state, and remembers what it is about to do."""
+    """The scripted operator of a task as a base policy; it reads the true state and keeps a plan per world."""
 
     name = "operator"
     hash: str | None = None
@@ -104,7 +105,7 @@ class OperatorPolicy:
         return target
 
     def _look(self, habits: Habits, state: Snapshot) -> list[Array]:
-        """What to do in the next moments: a pause now and then, then on with the task."""
+        """Plan the next targets: sometimes a pause first, then the task."""
         seen = replace(state, poses=self._perceive(habits, state), target=habits.intended)
         steps = int(habits.rng.integers(*ATTENTION, endpoint=True))
         plan = list(follow(habits.intended, self._task.expert(seen), steps, habits.pace))
@@ -113,8 +114,8 @@ class OperatorPolicy:
         return plan
 
     def _perceive(self, habits: Habits, state: Snapshot) -> dict[str, Array]:
-        """True poses, misjudged by less the nearer the hand is; an object that is not held, as if it were where the
-        operator means to grasp it."""
+        """True poses with the operator's error, which shrinks as the hand approaches. The object to grasp is shifted to
+        the intended grasp until it is held."""
         owners = {name: spec.name for spec in self._task.specs for name in (spec.name, *(d.name for d in spec.drawers))}
         held = state.contacts.get("left", False) and state.contacts.get("right", False)
         grasped = None if self._task.grasped is None else self._task.grasped.name

@@ -1,4 +1,4 @@
-"""The path in time: a log's targets at our control rate, stretched where the robot's limits ask for more time."""
+"""A log's targets resampled to 20 Hz, stretched in time where the robot's rate limits require it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks.moves import GRASP_WAIT, RELEASE_WAIT
 
 ROUNDING = 1.01
-"""Share of the rate limits up to which a stored target counts as within them."""
+"""Multiple of the rate limits up to which a stored target counts as within them."""
 STAYING = 0.004
-"""Metres within which the hand counts as staying where it is while the fingers move."""
+"""Metres within which the hand counts as standing still while the fingers move."""
 
 
 @dataclass(frozen=True)
 class Path:
-    """P targets, one a control step."""
+    """A path of P targets, one per control step."""
 
     targets: Array
-    """(P, 8) wanted targets: TCP pose, and opening 0 or 1."""
+    """(P, 8) targets: TCP pose, and gripper opening 0 or 1."""
     rows: Array
-    """(P,) rows of the log that they stand for, as fractions; negative on the way to the first."""
+    """(P,) fractional row of the log for each target; negative on the way to the first row."""
     stretched: float
-    """Share by which this takes longer than the log."""
+    """Fraction by which the path takes longer than the log."""
 
 
 def make_path(log: Log, shift: Array, start: Array) -> Path:
-    """Targets at 20 Hz along the log, moved by ``shift`` (T, 3), from the TCP pose ``start`` (7,) on.
+    """Targets at 20 Hz along the log, shifted by ``shift`` (T, 3) metres, starting from the TCP pose ``start`` (7,).
 
-    Commanded poses are followed where the log has them, else measured ones.
+    The path follows the log's commanded poses if it has them, else the measured ones.
     """
     wanted = (log.tcp_pose if log.target is None else log.target).copy()
     wanted[:, :3] += shift
@@ -41,7 +41,7 @@ def make_path(log: Log, shift: Array, start: Array) -> Path:
     rows = np.interp(np.arange(count) / CONTROL_FREQUENCY, log.time, np.arange(len(log.time)))
     poses = poses_at(wanted, rows)
     closed = log.gripper_closed[np.floor(rows + 1e-6).astype(int)]
-    # The way from where our robot starts.
+    # Prepend the way from the robot's start pose.
     poses, rows, closed = np.vstack([start, poses]), np.append(-1.0, rows), np.append(closed[0], closed)
     keys = _stretch(poses)
     keys = _wait_for_fingers(keys, poses, closed)
@@ -59,7 +59,7 @@ def poses_at(poses: Array, rows: Array) -> Array:
 
 
 def _stretch(poses: Array) -> Array:
-    """Fractional rows of ``poses``, so near to each other that no step is faster than the rate limits."""
+    """Fractional rows of ``poses``, spaced such that no step exceeds the rate limits."""
     turns = Rotation.from_quat(poses[:-1, 3:]).inv() * Rotation.from_quat(poses[1:, 3:])
     moves = np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1)
     counts = np.ceil(np.maximum(moves / RATE_POSITION, turns.magnitude() / RATE_ROTATION) / ROUNDING)
@@ -69,7 +69,7 @@ def _stretch(poses: Array) -> Array:
 
 
 def _wait_for_fingers(keys: Array, poses: Array, closed: np.ndarray) -> Array:
-    """``keys`` with repetitions after each switch of the gripper, where the log moves on before our fingers can."""
+    """``keys``, repeated after each gripper switch if the log moves on before the simulated fingers are done."""
     states = closed[np.floor(keys + 1e-9).astype(int)]
     places = poses_at(poses, keys)[:, :3]
     pieces, done = [], 0

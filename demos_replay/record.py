@@ -1,4 +1,4 @@
-"""Recording: an operator works in the simulated cell, and what a cell would log goes into a file of our own schema."""
+"""Recording: an operator works in the simulated cell, and its log goes into a file of this package's own schema."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks import TASKS
 
 WORLDS = 25
-"""Demonstrations of the scripted operator that are recorded at a time."""
+"""Demonstrations of the scripted operator that are recorded in parallel."""
 
 
 def record_scripted(task: str, out: Path, *, demos: int, domain: str) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def record_scripted(task: str, out: Path, *, demos: int, domain: str) -> dict[st
 
     Raises:
         ValueError: an option is unknown.
-        LogError: ``out`` is something else.
-        OSError: it cannot be written.
+        LogError: ``out`` exists and is not a log of this task, operator and domain.
+        OSError: ``out`` cannot be written.
     """
     description = f"Synthetic: a scripted operator at work in the simulated world {domain!r}, not a person"
     operator = OperatorPolicy(TASKS[task])
@@ -37,14 +37,15 @@ def record_scripted(task: str, out: Path, *, demos: int, domain: str) -> dict[st
 
 
 def record_person(task: str, out: Path, operator: BasePolicy, *, demos: int, domain: str) -> dict[str, Any]:
-    """Record a person, who drives ``operator`` (see :mod:`demos_replay.devices`), until ``out`` holds ``demos``.
+    """Record a person who drives ``operator`` (see :mod:`demos_replay.devices`) until ``out`` holds ``demos``
+    successes.
 
-    A window shows the cell; control runs in real time. Demonstrations count when the task is done.
+    A window shows the cell, and control runs in real time.
 
     Raises:
         ValueError: an option is unknown.
-        LogError: ``out`` is something else.
-        OSError: it cannot be written.
+        LogError: ``out`` exists and is not a log of this task, operator and domain.
+        OSError: ``out`` cannot be written.
         RenderError: there is no display.
     """
     from oc_residual_gym.worlds.render import HumanViewer
@@ -76,8 +77,8 @@ def _record(
     description: str,
     after_step: Callable[[ResidualWorlds], None],
 ) -> dict[str, Any]:
-    """Start states are the seeds of split "train" from 0 on; as people do, the operator does a failed demonstration
-    again, with the next seed. The file is complete after every round, and a second call goes on where one stopped."""
+    """Record until ``out`` holds ``demos`` successes. Start states are the seeds of split "train" from 0 on; after a
+    failure the next seed is tried. The file is valid after every round, and another call resumes it."""
     kept, tried = _progress(out, task, label, domain)
     first = kept
 
@@ -85,7 +86,7 @@ def _record(
         add(out, recordings, synthetic=label == "scripted", description=description, seeds_tried=tried)
 
     if kept < demos:
-        save({})  # Whether it can be written shows now, not when somebody's work is lost.
+        save({})  # If the file cannot be written, fail now, before a demonstration is lost.
     core = ResidualWorlds(
         task,
         worlds,
@@ -116,10 +117,10 @@ def _record(
 
 
 def _progress(out: Path, task: str, label: str, domain: str) -> tuple[int, int]:
-    """Demonstrations that ``out`` holds already, and seeds that were tried for them."""
+    """Number of demonstrations in ``out``, and of the seeds that were tried for them."""
     if not out.exists():
         return 0, 0
-    problem = f"{out} exists, and is no log of {task} by operator {label!r} in {domain!r}: give another --out"
+    problem = f"{out} exists, and is not a log of {task} by operator {label!r} in {domain!r}: give another --out"
     try:
         with h5py.File(out, "r") as file:
             demos = file.get("demos", {})
@@ -134,7 +135,7 @@ def _progress(out: Path, task: str, label: str, domain: str) -> tuple[int, int]:
 def _run(
     core: ResidualWorlds, seeds: list[int], after_step: Callable[[ResidualWorlds], None]
 ) -> list[dict[str, Array] | None]:
-    """Rows of one episode a world; ``None`` where it failed."""
+    """Rows of one episode per world; ``None`` for an episode that failed."""
     everyone = np.arange(core.num_worlds)
     core.reset(everyone, seeds)
     rows: list[list[dict[str, Array]]] = [[] for _ in seeds]
@@ -155,7 +156,7 @@ def _run(
 
 
 def _measure(core: ResidualWorlds) -> dict[str, Array]:
-    """What is recorded of all worlds at this moment."""
+    """Current measurements of all worlds, as they are recorded."""
     robot, true = core.simulation.robot, core.simulation.true
     measured = {
         "time": core.steps / CONTROL_FREQUENCY,

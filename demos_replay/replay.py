@@ -1,4 +1,4 @@
-"""Dynamic replay: a log's targets, tracked under the environments' own limits and physics, judged by the task."""
+"""Dynamic replay: the simulated robot tracks a log's targets within the environment's limits; the task judges."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.render import POLICY_CAMERAS
 
 MAX_LAG = 6
-"""Control steps, 0.3 s, by which robots may follow their targets sooner or later than ours does."""
+"""Largest lead or delay (control steps, 0.3 s) of the replay against the log that is removed from the drift."""
 SETTLING = 40
-"""Control steps, 2 s, that success has to come about after the last target."""
+"""Control steps (2 s) left for success to occur after the last target."""
 
 
 class TrackPolicy:
-    """A base policy that gives stored targets, one a step, and stays at the last one."""
+    """Base policy that returns stored targets, one per step, and then holds the last one."""
 
     name = "replay"
     hash: str | None = None
@@ -35,7 +35,7 @@ class TrackPolicy:
 
     def __init__(self) -> None:
         self.targets: dict[int, Array] = {}
-        """World to its targets (P, 8), to be set before the world is reset."""
+        """World index to its targets (P, 8); set them before that world is reset."""
         self._done: dict[int, int] = {}
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
@@ -51,14 +51,14 @@ class TrackPolicy:
 
 
 class Replayer:
-    """Replays logs of one task, several at a time.
+    """Replays logs of one task, several in parallel.
 
     Args:
-        task: ours.
-        worlds: demonstrations at a time.
-        images: whether demos get the pictures of both cameras at every step.
-        domain: physics, "nominal" or "twin".
-        longest: seconds that a path may take; what is recorded on it is kept in memory.
+        task: the task whose scene and success rule are used.
+        worlds: number of demonstrations that run in parallel.
+        images: whether to record the images of both cameras at every step.
+        domain: physics domain, "nominal" or "twin".
+        longest: maximum duration in seconds; a demonstration is kept in memory until it ends.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Replayer:
     def run(
         self, logs: Iterable[tuple[str, Log]], poses: Mapping[str, Mapping[str, Array]] | None = None
     ) -> Iterator[tuple[str, Demo | LogError]]:
-        """Replay ``logs``; yield the name of each with its demonstration, or with why it cannot be replayed.
+        """Replay ``logs``; yield the name of each with its demonstration, or with the error that prevents its replay.
 
         Args:
-            logs: any number, each with the name that its demonstration gets.
-            poses: by that name and by object, start poses (7,) from a sidecar file.
+            logs: pairs of the name for the demonstration, and the log.
+            poses: start poses (7,) from a sidecar file, by demonstration name and object name.
         """
         waiting = iter(logs)
         running: dict[int, _Run] = {}
@@ -101,7 +101,7 @@ class Replayer:
                     continue
                 world = idle.pop()
                 self._policy.targets[world] = path.targets
-                # All that is drawn of it is the physics of a shifted domain.
+                # The seed only draws the physics of a shifted domain.
                 seed = zlib.crc32(name.encode())
                 self._core.reset(np.array([world]), [seed], [placement.start])
                 running[world] = _Run(name, log, placement, path, seed)
@@ -113,18 +113,18 @@ class Replayer:
                 yield run.name, self._demo(run, world)
 
     def _checked(self, path: Path) -> Path:
-        """``path``, if it is not so long that memory might not suffice. Raises ``LogError`` otherwise."""
+        """Return ``path``; raise ``LogError`` if it is so long that memory might not suffice."""
         seconds = len(path.targets) / CONTROL_FREQUENCY
         if seconds > self.longest:
-            most = "the most with images are" if self.images else "the most are"
+            most = "the limit with images is" if self.images else "the limit is"
             raise LogError(
-                f"it takes {seconds:.0f} s as fast as the robot may move; {most} {self.longest:.0f} s: cut it into "
+                f"it takes {seconds:.0f} s at the robot's speed limits; {most} {self.longest:.0f} s: split it into "
                 "shorter ones"
             )
         return path
 
     def _step(self, running: Mapping[int, _Run]) -> list[int]:
-        """One control step in the running worlds; returns those that are over."""
+        """Run one control step in the running worlds; return the worlds whose demonstration is over."""
         core, worlds = self._core, np.array(sorted(running))
         for world in worlds.tolist():
             running[world].see(self._state(world))
@@ -182,7 +182,7 @@ class Replayer:
 
     def _report(self, run: _Run, tcp: Array, objects: Mapping[str, Array]) -> dict[str, Any]:
         log, placement, path = run.log, run.placement, run.path
-        # State t + 1 is where target t has led; the path may be cut short by success.
+        # State t + 1 is the result of target t. Success may cut the path short.
         steps = min(len(tcp) - 1, len(path.targets))
         along = path.rows[:steps] >= 0.0
         rows = path.rows[:steps][along]
@@ -220,7 +220,7 @@ class Replayer:
 
 
 class _Run:
-    """One log on its way through a world."""
+    """A log that is being replayed in a world, with what was recorded so far."""
 
     def __init__(self, name: str, log: Log, placement: Placement, path: Path, seed: int):
         self.name, self.log, self.placement, self.path, self.seed = name, log, placement, path, seed
@@ -234,11 +234,10 @@ class _Run:
 
 
 def _drift(reached: Array, recorded: Array, known: int | None = None) -> tuple[int, Array, Array]:
-    """Distances (m) and angles (rad) between two paths (n, 7), once the one that is late is moved in time.
+    """Distances (m) and angles (rad) between two paths (n, 7), after aligning them in time.
 
     Returns:
-        Control steps by which ``reached`` is ahead of ``recorded``, ``known`` or where they are nearest; distances;
-        angles.
+        Control steps by which ``reached`` is ahead of ``recorded`` (``known``, else the best fit); distances; angles.
     """
     results = []
     for ahead in range(-MAX_LAG, MAX_LAG + 1) if known is None else (known,):

@@ -1,4 +1,4 @@
-"""What the report of a replay job says, as text for people."""
+"""The report of a replay job as readable text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from oc_residual_gym.tasks import TASKS
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """One line a demonstration, and the totals."""
+    """One line per demonstration, and the totals."""
     demos, lines = report["demos"], []
     width = max(len(entry["name"]) for entry in demos)
     for entry in demos:
@@ -31,5 +31,5 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def assumptions(report: Mapping[str, Any]) -> Sequence[str]:
-    """Every assumption that was made for any demonstration, once."""
+    """Every assumption made for any demonstration, without duplicates."""
     return list(dict.fromkeys(text for entry in report["demos"] for text in entry.get("assumptions", ())))

@@ -1,4 +1,4 @@
-"""What a job replays: the demonstrations of its log files, each under a name of its own, and start poses for them."""
+"""Input of a replay job: the demonstrations of its log files, each with a unique name, and their start poses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from demos_replay.log import LogError
 from demos_replay.readers import Skipped, demo_names, open_log, read_demo_or_skip
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.registration import task_name
 from oc_residual_gym.states import Array
 from oc_residual_gym.tasks import TASKS
 
 SHOWN = 5
-"""Reasons, or names, in one message."""
+"""Maximum number of reasons, or names, in one message."""
 Poses = dict[str, Array]
 """Object name to pose (7,)."""
 
@@ -30,24 +31,26 @@ class Source:
 
     file: Path
     demo: str
-    """Its name in the file; empty if it is the file that cannot be used."""
+    """Name in the file; empty if the file as a whole cannot be used."""
     name: str
-    """Unique in a job: the file's name without ending, after as many of its folders as that takes, and ``demo``."""
+    """Unique name in a job: the file's name without suffix, after as many folders as needed, and ``demo``."""
     task: str | None
-    """Ours, as which it is replayed; None where that is not known, and then there is"""
+    """Task to replay it as; ``None`` if unknown, and then ``reason`` is set."""
     reason: str = ""
-    """why it cannot be replayed."""
+    """Why it cannot be replayed."""
 
 
 def find_sources(files: Sequence[Path], task: str | None) -> list[Source]:
-    """Every demonstration of ``files``, in their order; of ``task`` if that is given, else of the one that each names.
+    """All demonstrations of ``files``, in order, assigned to ``task`` if it is given, else to the task that each names.
 
     Raises:
-        LogError: no file can be used, no demonstration says its task, or a file is given twice.
-        SettingsError: there is no such task.
+        LogError: no file can be used, no demonstration names its task, a file is given twice, or there is no such task.
     """
     if task is not None:
-        task = task_name(task)
+        try:
+            task = task_name(task)
+        except SettingsError as error:
+            raise LogError(str(error)) from error
     sources: list[Source] = []
     labels = _labels(files)
     for file, label in tqdm(labels.items(), unit="file", desc="reading", disable=None, leave=False):
@@ -60,7 +63,7 @@ def find_sources(files: Sequence[Path], task: str | None) -> list[Source]:
                         if isinstance(log, Skipped):
                             reason = log.reason
                         elif log.task is None:
-                            reason = "it does not say which of our tasks it shows: give --task"
+                            reason = "it does not name a task of this package: give --task"
                         else:
                             found = log.task
                     sources.append(Source(file, demo, f"{label}/{demo}", found, reason))
@@ -72,7 +75,7 @@ def find_sources(files: Sequence[Path], task: str | None) -> list[Source]:
 
 
 def by_task(sources: Sequence[Source]) -> dict[str, list[Source]]:
-    """``sources`` of each task; those of which it is not known belong to all tasks of their file, or of all files."""
+    """Task name to its sources. A source without a task is listed under all tasks of its file, or else under all."""
     everything = dict.fromkeys(source.task for source in sources if source.task is not None)
     of_file: dict[Path, set[str]] = {}
     for source in sources:
@@ -85,7 +88,7 @@ def by_task(sources: Sequence[Source]) -> dict[str, list[Source]]:
 
 
 def _labels(files: Sequence[Path]) -> dict[Path, str]:
-    """By file, the end of its path that no other one has."""
+    """File to the shortest end of its path that no other file shares."""
     paths = {file: file.resolve() for file in files}
     if len(set(paths.values())) < len(files):
         twice, _ = Counter(file.resolve() for file in files).most_common(1)[0]
@@ -120,13 +123,13 @@ def _reasons(sources: Iterable[Source]) -> str:
 
 
 def read_start_poses(file: Path, sources: Sequence[Source]) -> dict[str, Poses]:
-    """Start poses by the names of ``sources`` from a sidecar file, metres, base frame.
+    """Read start poses (metres, base frame) from a sidecar file, by the names of ``sources``.
 
-    The file is JSON: ``{demonstration: {object: [x, y, z, qx, qy, qz, qw]}}``. A demonstration goes by as much of the
-    end of its name as no other one has: "demo_0" for one log file, "lift/demo_0" for several.
+    The file is JSON: ``{demonstration: {object: [x, y, z, qx, qy, qz, qw]}}``. Any unambiguous end of a demonstration's
+    name will do: "demo_0" for one log file, "lift/demo_0" for several.
 
     Raises:
-        LogError: it is no such file, or it has what no demonstration, or not its task, has.
+        LogError: the file is malformed, or names an unknown demonstration or object.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -153,7 +156,7 @@ def read_start_poses(file: Path, sources: Sequence[Source]) -> dict[str, Poses]:
 
 
 def _named(key: str, sources: Sequence[Source], file: Path) -> Source:
-    """The one demonstration whose name is, or ends in, ``key``."""
+    """The only demonstration whose name equals or ends in ``key``."""
     demos = [source for source in sources if source.demo]
     matching = [s for s in demos if s.name == key] or [s for s in demos if s.name.endswith(f"/{key}")]
     if len(matching) == 1:
@@ -162,7 +165,7 @@ def _named(key: str, sources: Sequence[Source], file: Path) -> Source:
     listed = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     if matching:
         raise LogError(f"{file}: {key!r} may be any of {listed}: give the whole name")
-    raise LogError(f"{file}: {key!r} is no demonstration of the log files; there are {listed}")
+    raise LogError(f"{file}: {key!r} is not a demonstration of the log files; there are {listed}")
 
 
 def _pose(value: object, where: str) -> Array:
@@ -171,5 +174,5 @@ def _pose(value: object, where: str) -> Array:
     except (ValueError, TypeError):
         pose = np.zeros(0)
     if pose.shape != (7,) or not np.isfinite(pose).all() or abs(np.linalg.norm(pose[3:]) - 1.0) > 0.01:
-        raise LogError(f"{where} is no pose: give metres, and a unit quaternion xyzw")
+        raise LogError(f"{where} is not a pose: give metres, and a unit quaternion xyzw")
     return pose

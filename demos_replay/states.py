@@ -1,4 +1,4 @@
-"""A log's recorded states as a video, for looking only: nothing is simulated and nothing is judged."""
+"""A log's recorded states as a video; nothing is simulated or judged."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from oc_residual_gym.worlds.render import shared_renderer
 from oc_residual_gym.worlds.sim import SimWorld
 
 SIZE = (480, 640)
-"""Pixels, height and width."""
+"""Height and width in pixels."""
 
 
 def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | None = None) -> int:
-    """Write a video of ``log`` in the scene of ``task``: arm, fingers, table and objects where the log has them.
+    """Write a video of ``log`` in the scene of ``task``: arm, fingers, table and objects as the log has them.
 
-    Objects that the log does not follow stay where they start, or from ``poses`` (7,), as :func:`place` has it.
+    Objects that the log does not track stay at their start poses, or at ``poses`` (7,) as in :func:`place`.
 
     Returns:
-        Number of pictures.
+        Number of frames.
 
     Raises:
-        LogError: there are no joint positions of a Franka arm, or the objects' places are not known.
-        RenderError: this machine cannot make pictures.
+        LogError: there are no joint positions of a Franka arm, or the objects' poses are unknown.
+        RenderError: this machine cannot render images.
     """
     joints = log.joint_positions
     if joints is None:
@@ -48,7 +48,7 @@ def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | No
     finally:
         world.close()
     scene = world.scene
-    # The arm is where its joints were; so that all else is seen from there, the way into our scene is taken back.
+    # The arm is shown at its recorded joints, so undo the log's shift into this scene for everything else.
     positions -= placement.shift[-1]
     physics = EpisodePhysics(table_height=-placement.shift[0, 2])
     arm = [scene.model.jnt_qposadr[scene.model.joint(f"robot0_joint{i}").id] for i in range(1, 8)]
@@ -76,7 +76,7 @@ def show_states(log: Log, task: Task, out: Path, poses: Mapping[str, Array] | No
         return renderer.image(view, 0, "person")
 
     partial = out.with_name(f"{out.stem}.partial{out.suffix}")
-    # One picture in memory at a time: a log may be long.
+    # One frame in memory at a time: a log may be long.
     writer: Any = get_writer(partial, fps=CONTROL_FREQUENCY, macro_block_size=2)
     with writer as video:
         for row in tqdm(rows.tolist(), unit="picture", disable=None):

@@ -1,8 +1,8 @@
-"""From a log to what the simulated cell is told: start state and targets, with every assumption on the way listed.
+"""Transfer of a log into the scene of a task: its start state, the shift of its targets, and all assumptions made.
 
-A log of one of our scenes keeps its places; only the table's height is taken out. A log of another scene is brought
-into ours relative to the objects: our object stands where the hand grasps, our goal where it lets go, and the hand's
-height follows our objects' sizes.
+A log of one of this package's scenes keeps its positions; only the table's height is subtracted. A log of another scene
+is transferred relative to the objects: the task's object is placed where the hand grasps, its goal where the hand lets
+go, and the hand's height is adapted to the sizes of the task's objects.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import Grasped, InitialState, Task, heading
 
 AREA = np.array([[0.30, -0.40], [0.70, 0.40]])
-"""Metres in the plane, lower and upper ends: where a scene from elsewhere is moved to, well inside the workspace."""
+"""Lower and upper corner (x, y) in metres of the area into which other scenes are moved, well inside the workspace."""
 TABLE = np.array([[0.15, -0.45], [0.85, 0.45]])
-"""Metres in the plane: the part of the table before the robot, where objects of one of our scenes may be."""
+"""Lower and upper corner (x, y) in metres of the table in front of the robot, where objects may start."""
 FINGER_MARGIN = 0.012
-"""Metres from the TCP to the object's ends that a grasp keeps: fingertips reach 9 mm below the TCP."""
+"""Minimum metres from the TCP to the object's ends in a grasp: fingertips reach 9 mm below the TCP."""
 HELD_WIDTH = 0.003
-"""Metres between closed fingers from which there is something between them."""
+"""Minimum metres between closed fingers that hold something."""
 HELD_DISTANCE = 0.10
-"""Metres from the TCP to the centre of an object in the hand at most."""
+"""Maximum metres from the TCP to the centre of a held object."""
 RAISED = 0.01
-"""Metres by which a closed hand lifts what it holds; what it pushes stays down."""
+"""Minimum metres that a held object rises; a pushed object stays down."""
 GOAL_DISTANCE = 0.06
-"""Metres in the plane within which the manipulated object comes to rest on another one."""
+"""Maximum horizontal metres between the manipulated object and the one that it comes to rest on."""
 MAX_DROP = 0.02
-"""Metres that an object may fall at its release, in our scene as in the log."""
+"""Maximum drop at release, in metres, that is carried over from the log."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A log in our scene."""
+    """A log placed in the scene of a task."""
 
     start: InitialState
     shift: Array
-    """(T, 3) metres, added to the log's positions."""
+    """(T, 3) metres to add to the log's positions."""
     objects: Mapping[str, Array]
-    """By our names, poses (T, 7) in our scene that the log's objects had, where it follows them."""
+    """The task's object name to poses (T, 7) in the task's scene, for objects that the log tracks."""
     assumptions: tuple[str, ...]
 
 
@@ -51,12 +51,12 @@ def place(log: Log, task: Task, poses: Mapping[str, Array] | None = None) -> Pla
     """Bring ``log`` into the scene of ``task``.
 
     Args:
-        log: what was recorded.
-        task: ours.
-        poses: start poses (7,) of the task's observed objects from a sidecar file, base frame; in place of the log's.
+        log: recorded demonstration.
+        task: the task whose scene is used.
+        poses: start poses (7,) of the task's observed objects from a sidecar file, base frame; they replace the log's.
 
     Raises:
-        LogError: it does not tell where the task's objects are, and neither can it be inferred.
+        LogError: the poses of the task's objects are not given and cannot be inferred.
     """
     names = [item.name for item in task.objects]
     if task.grasped is not None and not log.gripper_closed.any():
@@ -96,7 +96,7 @@ def _in_place(
 
 
 def _relative_to_objects(log: Log, task: Task, grasped: Grasped) -> Placement:
-    """Our object where the hand grasps, our goal where it lets go."""
+    """Place the task's object where the hand grasps, and its goal where the hand lets go."""
     found = find_grasp(log)
     grasp, release = found.grasp, found.release
     rows, tcp, ours, goal = len(log.time), log.tcp_pose, grasped.name, task.goal
@@ -111,7 +111,7 @@ def _relative_to_objects(log: Log, task: Task, grasped: Grasped) -> Placement:
     notes += found.notes
     offset, height = _in_hand(item, tcp[grasp], grasp, yaw, half)
     center = tcp[grasp, :2] + offset
-    # Should the hand push the object before it takes it, it does so in our scene too.
+    # If the hand pushes the object before it grasps it, it does so in this scene too.
     begin = center if found.grasps > 1 else center + item.poses[0, :2] - item.poses[grasp, :2]
     starts = {ours: _standing(begin, yaw)}
     at_grasp = at_release = -log.table_height if half is None else half[2] + height - tcp[grasp, 2]
@@ -124,7 +124,7 @@ def _relative_to_objects(log: Log, task: Task, grasped: Grasped) -> Placement:
             notes.append(f"The {goal.name}'s pose is estimated: where the hand lets go.")
         else:
             notes.append(f"The log's {other!r} stands for our {goal.name}.")
-            # As far off the goal's centre as in the log.
+            # Keep the log's offset from the goal's centre.
             end += log.objects[other].poses[-1, :2] - item.poses[-1, :2]
             yaw = heading(log.objects[other].poses[-1, 3:])
         starts[goal.name] = _standing(end, yaw)
@@ -132,7 +132,7 @@ def _relative_to_objects(log: Log, task: Task, grasped: Grasped) -> Placement:
         if gap < goal.distance:
             raise LogError(
                 f"the hand lets go {1000 * gap:.0f} mm from where the object starts, where our {goal.name} would be in "
-                f"its way: this is no demonstration of {task.name}"
+                f"its way: this is not a demonstration of {task.name}"
             )
         if half is not None:
             drop = np.clip(item.poses[release, 2] - item.poses[-1, 2], 0.0, MAX_DROP) if item.tracked else 0.0
@@ -159,9 +159,9 @@ def _relative_to_objects(log: Log, task: Task, grasped: Grasped) -> Placement:
 
 
 def _in_hand(item: LogObject, tcp: Array, grasp: int, yaw: float, half: Array | None) -> tuple[Array, float]:
-    """From the TCP to our object's centre in the plane (2,), and the TCP's height above that centre, in metres.
+    """Offset (2,) in x and y from the TCP to the object's centre, and the TCP's height above that centre, in metres.
 
-    Along the object it is as far from the hand as in the log, if that is still on ours; across, the fingers centre it.
+    Along the object, the log's offset is kept as far as the object reaches; across it, the fingers centre the object.
     """
     offset = item.poses[grasp, :2] - tcp[:2]
     if half is None:
@@ -177,10 +177,10 @@ def _standing(place: Array, yaw: float) -> Array:
 
 
 def _into_area(places: Array) -> Array:
-    """(2,) the shortest way, in metres, that brings ``places`` (n, 2) into ``AREA``.
+    """Smallest shift (2,) in metres that brings ``places`` (n, 2) into ``AREA``.
 
     Raises:
-        LogError: they are too far from each other.
+        LogError: they are too far apart.
     """
     low, high = places.min(axis=0), places.max(axis=0)
     if np.any(high - low > AREA[1] - AREA[0]):
@@ -193,25 +193,25 @@ def _into_area(places: Array) -> Array:
 
 @dataclass(frozen=True)
 class Grasp:
-    """What the hand takes, and when."""
+    """The object that the hand grasps, and when."""
 
     name: str | None
-    """Name of the object; ``None`` where the log has no movable one."""
+    """Name of the object; ``None`` if the log has no movable one."""
     grasp: int
-    """Row at which the hand closes on it, for the last time."""
+    """Row at which the hand closes on it for the last time."""
     release: int
-    """Row at which it lets go; the last one, where it never does."""
+    """Row at which the hand lets go; the last row if it never does."""
     grasps: int
-    """How often it takes it."""
+    """Number of times that the hand grasps it."""
     notes: tuple[str, ...] = ()
-    """Assumptions."""
+    """Assumptions made, one sentence each."""
 
 
 def find_grasp(log: Log) -> Grasp:
-    """The object that the hand takes first, and the last time that it takes it.
+    """Find the object that the hand grasps first, and its last grasp of that object.
 
     Raises:
-        LogError: the hand never closes, or never on anything, or has the object from the start.
+        LogError: the hand never closes, closes on nothing, or holds the object from the start.
     """
     closed = log.gripper_closed.astype(int)
     starts = np.flatnonzero(np.diff(closed, prepend=0) == 1).tolist()
@@ -235,8 +235,8 @@ def find_grasp(log: Log) -> Grasp:
 
 
 def _held(log: Log, start: int, end: int) -> str | None:
-    """What the closed hand holds from row ``start`` to ``end``: an object's name; "" for nothing; ``None`` for what the
-    log does not name."""
+    """Object that the closed hand holds from row ``start`` to ``end``: its name; "" for nothing; ``None`` for an object
+    that the log does not name."""
     rows = slice(start, end + 1)
     if log.gripper_width is not None and log.gripper_width[rows].min() < HELD_WIDTH:
         return ""
@@ -253,7 +253,7 @@ def _held(log: Log, start: int, end: int) -> str | None:
 
 
 def _resting_on(log: Log, moved: str | None) -> str | None:
-    """The object that the moved one ends on or in, by the log."""
+    """Name of the object that the moved one ends on or in, according to the log."""
     if moved is None:
         return None
     end = log.objects[moved].poses[-1]

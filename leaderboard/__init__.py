@@ -5,4 +5,4 @@ Run from a clone: ``python -m leaderboard``.
 
 
 class LeaderboardError(Exception):
-    """A mistake in what was asked for, or in an entry; the message says what, where, and what to do."""
+    """A user error, or a mistake in an entry; the message says what is wrong, where, and what to do."""

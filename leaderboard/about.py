@@ -1,4 +1,4 @@
-"""What a person writes about an entry: a TOML file."""
+"""The TOML file in which a person describes an entry."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any
 from leaderboard import LeaderboardError
 
 EXAMPLE = '''\
-# What the board says about an entry. `python -m leaderboard submit --about about.toml ...` reads it.
+# Description of an entry on the board. `python -m leaderboard submit --about about.toml ...` reads it.
 
 name = "SAC residual"  # of the method, 3 to 60 characters
 description = """
 How it works, for somebody who knows the field. Plain text, at least 20 characters."""
 authors = ["A. Author", "B. Author"]
-code = "https://example.org/code"  # leave out what is not public
+code = "https://example.org/code"  # leave out if not public
 paper = "https://example.org/paper"
 # date = "2026-11-30"  # of the submission; today by default
-# reference = true  # a line to compare with, not ranked: a base policy alone, the oracle
+# reference = true  # listed for comparison, not ranked: a base policy alone, or the oracle
 
-# Names of policies of your own, which the entry brings as files. Policies of the package keep their names.
+# Names for your own policies, whose files the entry contains. Policies of the package keep their names.
 residual = "sac-residual"
 # base = "my-base"
 
-# How the files were made. Leave the table out where the entry brings none.
+# How the policies were trained. Leave this table out if the entry contains no policy files.
 [training]
 seed_named = "Seed 0, in the recipe, before the first training: https://example.org/commit"
 data = "nothing besides the environments"
-# With --trainings, the folders of `python -m baselines train-residual`, this is all; `hardware` is taken from there.
-# After other trainings:
+# With --trainings, the folders of `python -m baselines train-residual`, this is all: the rest is read from them.
+# For any other training code:
 # hardware = "two cores of an Intel Xeon"
 # seed = 0  # the same for all tasks; the policy is the last checkpoint, not the best of many
 # [training.tasks.Lift]
-# steps = 300000  # environment steps, of all worlds together
+# steps = 300000  # environment steps, summed over all worlds
 # minutes = 42.0  # wall time
 # curve = [[0, 0.52], [150000, 0.81], [300000, 0.93]]  # steps, success rate on val; may be empty
 '''
@@ -44,7 +44,7 @@ data = "nothing besides the environments"
 
 @dataclass(frozen=True)
 class About:
-    """What ``EXAMPLE`` explains."""
+    """Content of the TOML file; ``EXAMPLE`` explains its fields."""
 
     name: str
     description: str
@@ -59,10 +59,10 @@ class About:
 
 
 def read_about(path: Path) -> About:
-    """What the file says; the values are checked with the entry.
+    """Read the file at ``path``; its values are checked later, with the entry.
 
     Raises:
-        LeaderboardError: it cannot be read, or has unknown or missing keys.
+        LeaderboardError: the file cannot be read, or has unknown or missing keys.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
@@ -78,7 +78,7 @@ def read_about(path: Path) -> About:
     if isinstance(content["description"], str):
         content["description"] = content["description"].strip()
     if "date" in content:
-        content["date"] = str(content["date"])  # TOML knows dates
+        content["date"] = str(content["date"])  # TOML has a date type
     try:
         json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ WORK = Path("results/verify")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked for."""
+    """Run one command and return its exit code: 0 success, 1 a failed check, 2 a user error, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
         for needed in ("jinja2", "jsonschema", "markdown_it"):
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nleaderboard {options.command}: interrupted; what was written stays valid", file=sys.stderr)
         if options.command == "verify":
-            print("run the same command again to go on where it stopped", file=sys.stderr)
+            print("run the same command again to resume", file=sys.stderr)
         return 130
 
 
@@ -42,35 +42,35 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     formatter = argparse.ArgumentDefaultsHelpFormatter
 
-    text = "make an entry of evaluations on the split test"
+    text = "make an entry from evaluations on the split test"
     submit = commands.add_parser("submit", help=text, description=text, formatter_class=formatter)
-    submit.add_argument("--example", action="store_true", help="print an example of the file for --about, and end")
+    submit.add_argument("--example", action="store_true", help="print an example of the file for --about, and exit")
     submit.add_argument("--id", help="name of the entry's folder: a to z, 0 to 9, hyphens")
-    submit.add_argument("--about", type=Path, metavar="FILE", help="what you say about the entry")
-    text = "--out of oc-residual evaluate, or of baselines compare"
+    submit.add_argument("--about", type=Path, metavar="FILE", help="TOML file that describes the entry")
+    text = "--out folders of oc-residual evaluate, or of baselines compare"
     submit.add_argument("--evaluations", type=Path, nargs="+", default=(), metavar="DIR", help=text)
-    text = "which residual policy, where they have several, as they name it: zero, oracle, trained, a path"
+    text = "which of their residual policies, if there are several, by its name there: zero, oracle, trained, a path"
     submit.add_argument("--residual", metavar="NAME", help=text)
-    text = "--out of baselines train-residual, one for each task"
+    text = "--out folders of baselines train-residual, one per task"
     submit.add_argument("--trainings", type=Path, nargs="+", default=(), metavar="DIR", help=text)
-    text = "--out of oc-residual real run, one for each task"
+    text = "--out folders of oc-residual real run, one per task"
     submit.add_argument("--real", type=Path, nargs="+", default=(), metavar="DIR", help=text)
     submit.add_argument("--out", type=Path, default=ENTRIES, metavar="DIR", help="folder of the entries")
-    submit.add_argument("--replace", action="store_true", help="write an entry anew that is there already")
+    submit.add_argument("--replace", action="store_true", help="replace an existing entry")
     submit.set_defaults(run=_submit)
 
-    text = "check files and policies of entries"
+    text = "check the files and policies of entries"
     validate = commands.add_parser("validate", help=text, description=text, formatter_class=formatter)
     _add_entries(validate)
     validate.set_defaults(run=_validate)
 
-    text = "run the rows of entries again, and record whether they are what is claimed"
+    text = "run the rows of entries again, and record whether they match the claims"
     verify = commands.add_parser("verify", help=text, description=text, formatter_class=formatter)
     _add_entries(verify)
     verify.add_argument("--rows", type=int, metavar="N", help="only N random rows of each cell; by default all")
-    verify.add_argument("--worlds", type=positive, default=WORLDS, help="episodes that run at a time, 64 at most")
-    verify.add_argument("--memory", type=float, default=MEMORY_GIB, metavar="GIB", help="what a process may have")
-    text = "folder of the rows until the verdict; an interrupted verification goes on there"
+    verify.add_argument("--worlds", type=positive, default=WORLDS, help="episodes that run in parallel, 64 at most")
+    verify.add_argument("--memory", type=float, default=MEMORY_GIB, metavar="GIB", help="memory limit of a process")
+    text = "folder for rows until the verdict; an interrupted verification resumes there"
     verify.add_argument("--work", type=Path, default=WORK, metavar="DIR", help=text)
     verify.set_defaults(run=_verify)
 
@@ -97,7 +97,7 @@ def _entries(options: argparse.Namespace) -> list[Entry]:
 
 
 def _entry(name: str) -> Entry:
-    """The entry of an id on the board, or in a folder anywhere."""
+    """The entry with this id on the board, or in this folder."""
     own = ENTRIES / name
     if "/" not in name and own.is_dir():
         return Entry(own)
@@ -140,7 +140,7 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _show_problems(entries: Sequence[Entry]) -> int:
-    """Validate, and say what is wrong; return the exit code."""
+    """Validate ``entries``, print their problems, and return the exit code."""
     from tqdm import tqdm
 
     from leaderboard.validate import validate
@@ -174,7 +174,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.rows is not None:
         risks = risk(tracks.EPISODES, options.rows).items()
         missed = ", ".join(f"{float(share):.0%} false: {chance:.2g}" for share, chance in risks)
-        print(f"chance that {options.rows} random rows of a cell miss what is false in it: {missed}")
+        print(f"chance that {options.rows} random rows of a cell miss its false rows: {missed}")
     return code
 
 

@@ -1,9 +1,9 @@
 """An entry: one folder with ``entry.json``, the rows of each track, the policy files and trials on real robots.
 
 <id>/entry.json             what ``schema.json`` describes; holds the SHA-256 of all other files
-<id>/rows/<track>.jsonl     one line an episode, sorted by domain, task and seed
-<id>/residual/<Task>.onnx   the residual policy, where it is one of files
-<id>/base/<Task>.onnx       the base policy, where it does not come with the package
+<id>/rows/<track>.jsonl     one line per episode, sorted by domain, task and seed
+<id>/residual/<Task>.onnx   the residual policy, if it has files
+<id>/base/<Task>.onnx       the base policy, if it is not one of the package
 <id>/real/<Task>/...        a comparison on a real robot, as ``oc-residual real run`` left it
 """
 
@@ -27,33 +27,33 @@ from oc_residual_gym.files import Record, read_json
 
 ENTRIES = Path(__file__).parent / "entries"
 VERIFICATIONS = Path(__file__).parent / "verifications"
-"""One ``<id>.json`` an entry, written by ``verify``; submitters do not touch it."""
+"""Folder with one ``<id>.json`` per entry, written by ``verify``; submitters do not touch it."""
 ENTRY_FILE = "entry.json"
 ENTRY_ID = r"[a-z0-9][a-z0-9-]{1,38}[a-z0-9]"
-"""Names of entry folders."""
+"""Pattern for the names of entry folders."""
 SAME_IN_ALL = ("base", "residual", "errors", "split")
-"""Keys of the evaluator's episodes that the rows of an entry leave out: entry and track say them."""
+"""Keys of the evaluator's episodes that the rows of an entry leave out, because entry and track give them."""
 
 
 def parse_json(text: str) -> Any:
-    """What ``text`` says, where it is JSON that says the same to all who read it.
+    """Parse ``text`` as strict JSON, which every parser reads in the same way.
 
     Raises:
-        ValueError: it is not, which includes NaN, infinity, integers beyond 2**53, halves of characters, and keys that
-            an object has twice.
+        ValueError: it is not, for example because of NaN, infinity, integers beyond 2**53, lone surrogates, or
+            duplicate keys in an object.
     """
     try:
         content = json.loads(
             text, parse_constant=_refuse, parse_float=_finite, parse_int=_exact, object_pairs_hook=_object
         )
-        json.dumps(content, ensure_ascii=False).encode("utf-8")  # fails for halves of characters
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # fails for lone surrogates
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     return content
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
@@ -80,7 +80,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry on disk. Nothing here checks it: that is ``validate``'s work."""
+    """An entry on disk. It is not checked here; ``validate`` does that."""
 
     folder: Path
 
@@ -90,7 +90,7 @@ class Entry:
 
     @cached_property
     def _description(self) -> bytes:
-        """entry.json, read once: content and hash are of the same bytes, whatever becomes of the file."""
+        """Bytes of entry.json, read once, so that content and hash agree even if the file changes."""
         try:
             return (self.folder / ENTRY_FILE).read_bytes()
         except FileNotFoundError as error:
@@ -98,7 +98,7 @@ class Entry:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """What entry.json holds."""
+        """Parsed content of entry.json."""
         try:
             return parse_json(self._description.decode("utf-8"))
         except ValueError as error:
@@ -116,7 +116,7 @@ class Entry:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks of all its tracks, by name."""
+        """The tasks of all its tracks, sorted by name."""
         real = self.content["tracks"].get(REAL, {"trials": {}})
         return sorted({cell.task for cell in self.cells} | set(real["trials"]))
 
@@ -138,16 +138,16 @@ class Entry:
         return [row for row in self.rows(track) if (row["task"], row["domain"]) == (cell.task, cell.domain)]
 
     def policy(self, kind: str, task: str) -> str:
-        """What the evaluator loads, in any folder, as the "base" or "residual" policy of ``task``: a name or a path."""
+        """Name or absolute path by which the evaluator loads the "base" or "residual" policy of ``task``."""
         policy = self.content[kind]
         return str(self.policy_file(kind, task).absolute()) if policy["files"] else policy["name"]
 
     def policy_file(self, kind: str, task: str) -> Path:
-        """Where the "base" or "residual" policy of ``task`` lies, if the entry brings it."""
+        """File of the "base" or "residual" policy of ``task``, if the entry contains it."""
         return self.folder / kind / f"{task}.onnx"
 
     def real_folder(self, task: str) -> Path:
-        """The comparison on a real robot."""
+        """Folder of the comparison on a real robot for ``task``."""
         return self.folder / "real" / task
 
     def _episode(self, row: Mapping[str, Any]) -> Record:
@@ -158,18 +158,18 @@ class Entry:
 
 
 def row_of(episode: Record) -> Record:
-    """What an entry keeps of an episode of the evaluator."""
+    """The part of an evaluator's episode that an entry keeps."""
     return {key: value for key, value in episode.items() if key not in SAME_IN_ALL}
 
 
 def load_entries(root: Path = ENTRIES) -> list[Entry]:
-    """The entries in ``root`` by id."""
+    """The entries in ``root``, sorted by id."""
     folders = sorted(root.iterdir()) if root.is_dir() else []
     return [Entry(folder) for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
 
 
 def verification_of(entry: Entry, root: Path = VERIFICATIONS) -> Record | None:
-    """What ``verify`` last found out about just this content of the entry; None where it has not run."""
+    """The last record of ``verify`` for exactly this content of the entry; None if there is none."""
     path = root / f"{entry.id}.json"
     try:
         record = read_json(path) if path.exists() else None
@@ -179,7 +179,7 @@ def verification_of(entry: Entry, root: Path = VERIFICATIONS) -> Record | None:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Put the finished folder ``new`` in the place of ``target``, where there may be an older one."""
+    """Move the finished folder ``new`` to ``target``, replacing an older one if there is one."""
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
         target.rename(old)

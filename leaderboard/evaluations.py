@@ -1,4 +1,4 @@
-"""Results of ``oc-residual evaluate`` and ``baselines compare`` as the cells of an entry."""
+"""Read results of ``oc-residual evaluate`` and ``baselines compare`` as the cells of an entry."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SETTINGS_FILE, fi
 from oc_residual_gym.files import Record, read_json
 
 RUNS = "runs"
-"""In the folder of a comparison, the folder of its evaluations."""
+"""Subfolder of a comparison that holds its evaluations."""
 _SETTINGS = {"tasks", "base", "residual", "domain", "errors", "split", "hashes", "versions"}
 _SUMMARY = {"machine", "commit", "command"}
-"""Keys of an evaluation's files that an entry is made of."""
+"""Keys of an evaluation's files from which an entry is made."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,24 @@ class Evaluation:
 
     folder: Path
     settings: Record
-    """With "hashes" and "versions"."""
+    """Settings of the run, with "hashes" and "versions"."""
     summary: Record
 
 
 @dataclass(frozen=True)
 class CellRows:
-    """What the evaluations hold of one cell."""
+    """All rows that the evaluations have for one cell."""
 
     cell: BoardCell
     base: str
-    """As the evaluation names it."""
+    """Base policy, as the evaluation names it."""
     residual: str
     base_sha256: str | None
     residual_sha256: str | None
     episodes: dict[int, Record]
-    """By seed."""
+    """Seed to episode."""
     evaluations: tuple[Evaluation, ...]
-    """That they are from."""
+    """The evaluations that the episodes are from."""
 
     @property
     def is_complete(self) -> bool:
@@ -50,11 +50,12 @@ class CellRows:
 
 
 def read_evaluations(folders: Sequence[Path], residual: str | None) -> list[Evaluation]:
-    """The evaluations in ``folders``, which may hold a comparison; those of ``residual`` alone, where it is given.
+    """Read the evaluations in ``folders``, which may hold comparisons; only those of ``residual``, if it is given.
 
     Raises:
-        LeaderboardError: a folder holds none, or none of that residual; or they are not of the board's scenarios.
-        SettingsError: one is not finished.
+        LeaderboardError: a folder holds no evaluation, none is of ``residual``, or one was not run under the conditions
+            of the board.
+        SettingsError: an evaluation is not finished.
     """
     found = [evaluation for folder in folders for evaluation in _in_folder(folder)]
     names = sorted({evaluation.settings["residual"] for evaluation in found})
@@ -76,7 +77,7 @@ def _in_folder(folder: Path) -> list[Evaluation]:
 
 
 def _was_compared(settings: Record, hashes: Record) -> bool:
-    """Whether the comparison with these ``hashes`` used a run: its folder may hold those of earlier policies too."""
+    """Whether the comparison with these ``hashes`` used this run: its folder may also hold runs of earlier policies."""
     own = settings["hashes"]
     return own["simulation"] == hashes["simulation"] and all(
         own["base"][task] == hashes["base"].get(task) and own["residual"][task] in (None, hashes["residual"].get(task))
@@ -110,7 +111,7 @@ def _check_conditions(evaluation: Evaluation) -> None:
 
 
 def cell_rows(evaluations: Sequence[Evaluation]) -> dict[BoardCell, CellRows]:
-    """The rows of ``evaluations`` by cell.
+    """Cell to its rows in ``evaluations``.
 
     Raises:
         LeaderboardError: a cell was run with several policies, or a row has several results.
@@ -128,7 +129,7 @@ def cell_rows(evaluations: Sequence[Evaluation]) -> dict[BoardCell, CellRows]:
 
 
 def _joined(one: CellRows, other: CellRows) -> CellRows:
-    """Both parts of a cell."""
+    """Join two parts of the same cell."""
     where = f"{one.cell.task} in {one.cell.domain}"
     for kind in ("base", "residual"):
         names = [getattr(part, kind) for part in (one, other)]
@@ -151,10 +152,10 @@ def _joined(one: CellRows, other: CellRows) -> CellRows:
 
 
 def described(evaluations: Sequence[Evaluation]) -> Record:
-    """What the rows were run with, as entry.json holds it.
+    """Platform and commands of the evaluations, as entry.json holds them.
 
     Raises:
-        LeaderboardError: not all with the same.
+        LeaderboardError: the evaluations were run on different platforms.
     """
     first = evaluations[0]
     for other in evaluations:
@@ -165,7 +166,7 @@ def described(evaluations: Sequence[Evaluation]) -> Record:
             )
     commits = {evaluation.summary["commit"] for evaluation in evaluations}
     return _platform(first) | {
-        "commit": commits.pop() if len(commits) == 1 else None,  # they do not matter where the simulation is the same
+        "commit": commits.pop() if len(commits) == 1 else None,  # commits do not matter if the simulation is the same
         "commands": sorted({str(e.summary["command"]) for e in evaluations if e.summary["command"]}),
     }
 

@@ -1,10 +1,10 @@
-"""Where policies of others run: a child process with limited memory and patience, in an empty folder.
+"""Run untrusted policies: in a child process with limited memory and time, in an empty folder.
 
-An ONNX file is a graph of numbers, not a program: it names no files but its own external data, for which an empty
-folder has none, and it is never unpickled. What it can do is to use up memory and time, or to crash the process.
+An ONNX file is a computation graph, not a program: it is never unpickled, and it can name no files but its external
+data, which the empty folder does not have. It can still use up memory and time, or crash the process.
 
 A child is a module that is run with ``python -m`` and calls :func:`serve`. It reads one request and answers with
-messages, JSON objects a line.
+messages, one JSON object per line.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from leaderboard import LeaderboardError
 from oc_residual_gym.files import Record
 
 MEMORY_GIB = 4.0
-"""Memory for data that a child may take after its start; 64 worlds need 0.4 with the base "bc", 0.8 with "vla"."""
+"""Memory that a child may allocate after its start; 64 worlds need 0.4 GiB with the base "bc", 0.8 with "vla"."""
 LEAST_MEMORY_GIB = 2.0
-"""With less, the simulation itself could fail, and an entry be blamed for it."""
+"""With less, the simulation itself could fail, and the entry would be blamed for it."""
 WORLDS = 64
-"""Episodes that a child runs at a time."""
+"""Episodes that a child runs in parallel."""
 START_SECONDS = 300.0
-"""For imports; the first ones of a version compile the inner loops."""
+"""Seconds for imports; the first import of a version compiles the inner loops."""
 _CLONE = Path(__file__).parents[1]
 _OURS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-"""Signals that no policy raises: somebody, or a machine without memory, has ended the child."""
+"""Signals that no policy raises: a user, or a machine out of memory, has ended the child."""
 
 Emit = Callable[[Record], None]
 
@@ -48,21 +48,21 @@ class PolicyFailure(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may use up."""
+    """Limits on time and memory of a child."""
 
     silence_seconds: float
-    """Time from one message to the next."""
+    """Maximum time from one message to the next."""
     silence_means: str
-    """What to say where it was longer."""
+    """Error message if it was longer."""
     memory_gib: float = MEMORY_GIB
 
 
 def run_limited(module: str, request: Mapping[str, Any], limits: Limits) -> Generator[Record, None, None]:
-    """Run a child; yield its messages as they come. Whoever stops listening closes the iterator, which ends the child.
+    """Run a child and yield its messages as they come. Close the iterator to end the child early.
 
     Raises:
-        PolicyFailure: the child says so, was silent for too long, or crashed.
-        LeaderboardError: it ended otherwise, with what it said.
+        PolicyFailure: the child reports one, was silent for too long, or crashed.
+        LeaderboardError: the child failed for another reason; the message has its output.
     """
     with tempfile.TemporaryDirectory(prefix="leaderboard-") as folder, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -96,13 +96,13 @@ def run_limited(module: str, request: Mapping[str, Any], limits: Limits) -> Gene
 
 
 def _import_path() -> str:
-    """So that a child in another folder imports what this process does."""
+    """PYTHONPATH with which a child in another folder imports the same code as this process."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join([str(_CLONE), *(os.path.abspath(path) for path in given if path)])
 
 
 def _messages(process: subprocess.Popen[bytes], limits: Limits) -> Iterator[Record]:
-    """Messages until the child closes its end."""
+    """Yield messages until the child closes its end."""
     assert process.stdout is not None
     descriptor, begun, started = process.stdout.fileno(), b"", False
     while True:
@@ -124,7 +124,7 @@ def _messages(process: subprocess.Popen[bytes], limits: Limits) -> Iterator[Reco
 
 
 def _death(code: int, limits: Limits, errors: IO[bytes]) -> Exception:
-    """What to raise for a child that ended with ``code``."""
+    """The exception to raise for a child that ended with ``code``."""
     errors.seek(0)
     said = errors.read().decode("utf-8", "replace").strip().splitlines()[-15:]
     if code < 0 and -code not in _OURS:
@@ -135,9 +135,9 @@ def _death(code: int, limits: Limits, errors: IO[bytes]) -> Exception:
 
 
 def serve(work: Callable[[Record, Emit], None]) -> None:
-    """What a child does: take the request, limit itself, do ``work``, and send its messages."""
+    """Main function of a child: read the request, set the limits, do ``work``, and send its messages."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries may print: not into the messages
+    os.dup2(2, 1)  # keep prints of libraries out of the messages
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit = _data_bytes() + int(request["memory_gib"] * 2**30)
@@ -158,7 +158,7 @@ def serve(work: Callable[[Record, Emit], None]) -> None:
 
 
 def _data_bytes() -> int:
-    """What libraries have taken already, which grows with the machine's cores."""
+    """Bytes that libraries have already allocated, which grow with the machine's cores."""
     return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
 
 

@@ -1,4 +1,4 @@
-"""The policies of an entry, tried on made-up inputs: each file in a process of its own, within limits."""
+"""Try the policies of an entry on made-up inputs: each file in its own process, within limits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from leaderboard.entry import Entry
 from leaderboard.limits import Limits, PolicyFailure, run_limited
 
 ANSWER_SECONDS = 60.0
-"""For loading a file, and for each round of answers, which has one for as many inputs as worlds run at a time."""
+"""Seconds for loading a file, and for each round of answers: one answer per input, for as many inputs as worlds."""
 
 
 def probe_policies(entry: Entry) -> list[str]:
-    """What is wrong with the policies that ``entry`` brings, each problem with its file; ask ``check_files`` first.
+    """Problems of the policies in ``entry``, each with its file. Call ``check_files`` first.
 
     Raises:
-        LeaderboardError: they could not be tried; that is no fault of theirs.
+        LeaderboardError: they could not be tried, for a reason that is not theirs.
     """
     problems = []
     for kind in ("base", "residual"):

@@ -1,4 +1,4 @@
-"""Child process of ``probe``: whether one policy file answers as an evaluation needs it."""
+"""Child process of ``probe``: checks that one policy file answers as an evaluation needs it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import Task
 
 INPUTS, BATCH = 64, 8
-"""Made-up inputs; they are given all at once, ``BATCH`` at a time, and one by one."""
+"""Number of made-up inputs, given all at once, ``BATCH`` at a time, and one by one."""
 PERIOD = 0.05
-"""Seconds of a control step: a policy has to keep up with it."""
+"""Seconds per control step: a policy has to keep up with it."""
 _LOW, _HIGH = (0.3, -0.3, 0.02), (0.65, 0.3, 0.5)
-"""Metres in the base frame, about where the TCP and objects are."""
+"""Range of positions of TCP and objects, metres in the base frame."""
 
 Answer = Callable[[int, int], np.ndarray]
-"""The policy's answers for the inputs from one number to another."""
+"""Function of two indices that returns the policy's answers for the inputs between them."""
 
 
 def probe(request: Record, emit: Emit) -> None:
-    """Try the file of ``request``. Raises ``PolicyFailure`` for the first thing that is wrong."""
+    """Try the file of ``request``. Raises ``PolicyFailure`` for the first problem."""
     task = TASKS[request["task"]]
     try:
         answer, steps = (_base if request["kind"] == "base" else _residual)(request["file"], task)
@@ -67,7 +67,7 @@ def _check(whole: np.ndarray, other: np.ndarray, where: str) -> None:
 
 
 def _residual(file: str, task: Task) -> tuple[Answer, int]:
-    """The policy, and the control steps that its answer is for."""
+    """The policy, and the number of control steps that one answer covers."""
     policy = OnnxResidual(file, f"for {task.name}")
     layout = ObservationBuilder(tuple(item.name for item in task.objects)).layout
     policy.check([f.name for f in layout], layout[-1].stop)
@@ -91,16 +91,14 @@ def _base(file: str, task: Task) -> tuple[Answer, int]:
         if chunks.shape != (stop - start, policy.horizon, 8):
             raise PolicyFailure(f"its answer has shape {chunks.shape}; expected {(stop - start, policy.horizon, 8)}")
         if not np.isfinite(chunks).all() or not np.linalg.norm(chunks[..., 3:7], axis=-1).min() > 1e-6:
-            raise PolicyFailure(
-                "its answer holds NaN, infinity or a quaternion of no length; give targets that are poses"
-            )
+            raise PolicyFailure("its answer holds NaN, infinity or a quaternion of no length; targets must be poses")
         return chunks
 
     return answer, policy.horizon
 
 
 def _view(task: Task) -> PolicyView:
-    """Made-up inputs of a base policy."""
+    """Made-up inputs for a base policy."""
     rng = np.random.default_rng(0)
     return PolicyView(
         worlds=np.arange(INPUTS),
@@ -135,7 +133,7 @@ def _part(view: PolicyView, start: int, stop: int) -> PolicyView:
 
 
 def _poses(rng: np.random.Generator) -> Array:
-    """(INPUTS, 7) positions in reach, with any rotation."""
+    """Poses (INPUTS, 7): positions within reach, random rotations."""
     quaternions = rng.normal(size=(INPUTS, 4))
     quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
     return np.concatenate([rng.uniform(_LOW, _HIGH, (INPUTS, 3)), quaternions], axis=1)

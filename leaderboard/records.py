@@ -1,4 +1,4 @@
-"""What a verification found out: in words, and as a file beside the entries."""
+"""The result of a verification: in words, and as a file beside the entries."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from leaderboard.verdict import REJECTED, Rerun
 from oc_residual_gym.files import Record, write_json
 
 LISTED, NOT_VERIFIED = "listed", "not verified"
-"""What is said of trials on real robots alone, and where verification itself failed: neither is a verdict."""
+"""Outcomes that are not verdicts: for entries of real trials only, and if verification itself failed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found out about one entry."""
+    """Result of the verification of one entry."""
 
     id: str
     verdict: str
@@ -36,7 +36,7 @@ def record_of(
     reruns: Sequence[Rerun] = (),
     same: bool | None = None,
 ) -> Record:
-    """The record of a verification; by default one in which nothing was run."""
+    """The record of a verification; by default one in which no rows were run."""
     rows, flips = sum(rerun.rows for rerun in reruns), sum(rerun.flips for rerun in reruns)
     return {
         "entry": entry.id,
@@ -58,12 +58,12 @@ def record_of(
 
 
 def recorded(entry: Entry, record: Record, root: Path | None) -> Outcome:
-    """Write the record; a sample does not replace what more rows of the same content have shown.
+    """Write the record, unless there is one of more rows of the same content.
 
     Args:
-        entry: that was verified.
-        record: what was found.
-        root: folder of the records; by default that of the board, and then entries elsewhere get none.
+        entry: the entry that was verified.
+        record: from :func:`record_of`.
+        root: folder of the records; by default the board's, and then entries in other folders get no record.
     """
     known, kept = verification_of(entry, root or VERIFICATIONS), ""
     if root is None and entry.folder.absolute().parent != ENTRIES:
@@ -76,5 +76,5 @@ def recorded(entry: Entry, record: Record, root: Path | None) -> Outcome:
 
 
 def _shows_more(one: Record, other: Record) -> bool:
-    """Whether ``one`` holds more rows, of the same simulation."""
+    """Whether ``one`` has more rows than ``other``, of the same simulation."""
     return one["platform"]["simulation"] == other["platform"]["simulation"] and one["rows"] > other["rows"]

@@ -16,7 +16,7 @@ from oc_residual_gym.files import Record
 
 
 def rerun(request: Record, emit: Emit) -> None:
-    """Run the seeds of ``request`` that its folder does not hold yet; a message an episode.
+    """Run the seeds of ``request`` that its folder does not hold yet; send one message per episode.
 
     Raises:
         PolicyFailure: a policy failed; the message says in which episode.
@@ -26,7 +26,7 @@ def rerun(request: Record, emit: Emit) -> None:
         settings = EvaluationSettings((request["task"],), **request["settings"])
     except SettingsError as error:
         raise PolicyFailure(str(error)) from error
-    resume(out, settings.identity)  # a folder with other rows is no fault of the policy's
+    resume(out, settings.identity)  # not the policy's fault if the folder has other rows
     rows = [(request["task"], seed) for seed in request["seeds"]]
     try:
         evaluate(settings, out, worlds=request["worlds"], rows=rows, bar=_Teller(emit))

@@ -1,4 +1,4 @@
-"""The rows of an entry: all that a track wants, each once, in order, and what they add up to."""
+"""The rows of an entry: whether a track has all of them, once and in order, and their counts of successes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oc_residual_gym.files import Record
 from oc_residual_gym.tasks.index import INDEX
 
 SHOWN = 5
-"""Problems of one kind that are listed one by one."""
+"""Maximum number of problems of one kind that are listed."""
 Key = tuple[str, str, int]
 """Domain, task and seed."""
 
@@ -37,7 +37,7 @@ def count_successes(rows: Iterable[Record]) -> dict[str, dict[str, int]]:
 
 
 def problems_of(text: str, track: Track, claimed: dict[str, dict[str, int]]) -> list[str]:
-    """What is wrong with the content ``text`` of a track's rows file, where ``claimed`` are the successes it claims."""
+    """Problems in ``text``, the content of a track's rows file; ``claimed`` are the successes that the entry claims."""
     rows, problems, lines = [], [], text.splitlines()
     if len(lines) > 2 * (most := tracks.EPISODES * len(track.cells)):
         return [f"it has {len(lines)} lines, and the track {most} rows"]
@@ -58,17 +58,17 @@ def problems_of(text: str, track: Track, claimed: dict[str, dict[str, int]]) -> 
 
 
 def _contradictions(row: Record) -> list[str]:
-    """Where a row that suits the schema cannot be an episode."""
+    """Contradictions in a row that fits the schema but cannot be an episode."""
     problems, most = [], INDEX[row["task"]].max_episode_steps
     if row["success"] != (row["failure"] is None):
-        problems.append("$.failure: it must be null just for a success")
+        problems.append("$.failure: it must be null for a success, and only then")
     if row["steps"] > most:
         problems.append(f"$.steps: {row['steps']}, and an episode of {row['task']} ends after {most}")
     return problems
 
 
 def completeness(found: Iterable[Key], cells: Sequence[BoardCell]) -> list[str]:
-    """Which rows of ``cells`` are missing, are there twice, or belong nowhere, cell by cell."""
+    """Problems per cell of ``cells``: rows that are missing, duplicate, or of no cell."""
     counts, problems = Counter(found), []
     for cell in cells:
         of_cell = {seed: counts.pop((cell.domain, cell.task, seed), 0) for seed in range(tracks.EPISODES)}
@@ -80,7 +80,7 @@ def completeness(found: Iterable[Key], cells: Sequence[BoardCell]) -> list[str]:
         if double:
             problems.append(f"{name} has {len(double)} rows more than once: seeds {seeds_text(double)}")
     foreign = sorted({f"{task} in {domain}, seed {seed}" for domain, task, seed in counts})
-    return problems + shortened([f"{name} is no row of this track" for name in foreign])
+    return problems + shortened([f"{name} is not a row of this track" for name in foreign])
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
@@ -89,7 +89,7 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def shortened(problems: list[str]) -> list[str]:
-    """The first of ``problems``, and how many there are besides."""
+    """The first of ``problems``, and the number of the others."""
     rest = [f"and {len(problems) - SHOWN} more problems"] if len(problems) > SHOWN else []
     return problems[:SHOWN] + rest
 

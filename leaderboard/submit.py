@@ -1,4 +1,4 @@
-"""``submit``: an entry from evaluations on the split ``test``, from trainings, and from trials on a real robot."""
+"""``submit``: make an entry from evaluations on the split ``test``, trainings, and trials on a real robot."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ from oc_residual_gym.residuals import TRAINED
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """What ``submit`` was asked for."""
+    """Arguments of ``submit``."""
 
     id: str
     about: Path
     evaluations: Sequence[Path] = ()
     """Folders of ``oc-residual evaluate`` or ``baselines compare``."""
     residual: str | None = None
-    """Which of their residual policies, as they name it."""
+    """Which of their residual policies, by its name there; required if they have several."""
     trainings: Sequence[Path] = ()
     real: Sequence[Path] = ()
     """Folders of ``oc-residual real run``."""
     out: Path = ENTRIES
     replace: bool = False
-    """Whether an entry of this id may be there already."""
+    """Whether to replace an existing entry with this id."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy in one task, as evaluations or trials name it."""
+    """A policy for one task, as evaluations or trials name it."""
 
     name: str
     sha256: str | None
 
 
 Policies = dict[str, dict[str, Policy]]
-"""By kind ("base", "residual") and task."""
+"""Kind ("base" or "residual") to task to policy."""
 
 
 def submit(request: SubmitRequest) -> tuple[Entry, list[str]]:
     """Write the entry that ``request`` describes; it is not validated yet.
 
     Returns:
-        The entry, and what keeps it out of the other tracks.
+        The entry, and the problems that keep it out of other tracks.
 
     Raises:
-        LeaderboardError: something is missing, or does not fit together.
+        LeaderboardError: something is missing or inconsistent.
         SettingsError: an evaluation is not finished.
     """
     if not re.fullmatch(ENTRY_ID, request.id):
-        raise LeaderboardError(f"--id is {request.id!r}: give 3 to 40 of a to z, 0 to 9 and inner hyphens")
+        raise LeaderboardError(f"--id is {request.id!r}: use 3 to 40 characters of a to z, 0 to 9 and inner hyphens")
     target = request.out / request.id
     if target.exists() and not request.replace:
-        raise LeaderboardError(f"there is an entry {target}; --replace writes it anew")
+        raise LeaderboardError(f"there is an entry {target} already; --replace replaces it")
     about = read_about(request.about)
     cells = cell_rows(read_evaluations(request.evaluations, request.residual))
     cells, left_out = _complete_tracks(cells)
@@ -85,7 +85,7 @@ def submit(request: SubmitRequest) -> tuple[Entry, list[str]]:
 
 
 def _complete_tracks(cells: dict[BoardCell, CellRows]) -> tuple[dict[BoardCell, CellRows], list[str]]:
-    """Those of ``cells`` that make complete tracks, and what the others lack."""
+    """The ``cells`` of complete tracks, and what the incomplete tracks lack."""
     complete: dict[BoardCell, CellRows] = {}
     left_out: list[str] = []
     for track in TRACKS.values():
@@ -101,7 +101,7 @@ def _complete_tracks(cells: dict[BoardCell, CellRows]) -> tuple[dict[BoardCell, 
 
 
 def _comparisons(folders: Sequence[Path]) -> dict[str, tuple[Path, Record]]:
-    """Folder and settings of the comparisons on a real robot by task."""
+    """Task to folder and settings of its comparison on a real robot."""
     found: dict[str, tuple[Path, Record]] = {}
     for folder in folders:
         settings = trials.read_settings(folder)
@@ -112,7 +112,7 @@ def _comparisons(folders: Sequence[Path]) -> dict[str, tuple[Path, Record]]:
 
 
 def _policies(cells: Iterable[CellRows], real: dict[str, tuple[Path, Record]]) -> Policies:
-    """The one base and the one residual policy of each task. Raises ``LeaderboardError`` where there are several."""
+    """The base and the residual policy of each task. Raises ``LeaderboardError`` if a task has several."""
     used = [(part.cell.task, part.base, part.base_sha256, part.residual, part.residual_sha256) for part in cells]
     for task, (_, settings) in real.items():
         hashes = settings["hashes"]
@@ -124,7 +124,7 @@ def _policies(cells: Iterable[CellRows], real: dict[str, tuple[Path, Record]]) -
             if known.sha256 != policy.sha256 or (policy.sha256 is None and known.name != policy.name):
                 raise LeaderboardError(
                     f"{task} was run with several {kind} policies ({known.name}, {policy.name}): an entry has one for "
-                    "both worlds and the robot"
+                    "both domains and the robot"
                 )
     return policies
 
@@ -137,7 +137,7 @@ def _written(
     real: dict[str, tuple[Path, Record]],
     policies: Policies,
 ) -> Record:
-    """Write all files but entry.json to ``folder``; return what that holds."""
+    """Write all files but entry.json to ``folder``; return the content of entry.json."""
     base = _policy_content(folder, "base", policies, about)
     residual = _policy_content(folder, "residual", policies, about)
     evaluations = [evaluation for part in cells.values() for evaluation in part.evaluations]
@@ -161,7 +161,7 @@ def _written(
 
 
 def _policy_content(folder: Path, kind: str, policies: Policies, about: About) -> Record:
-    """What entry.json holds of the "base" or "residual" policy, whose files are copied to ``folder``."""
+    """Content of entry.json for the "base" or "residual" policy; its files are copied to ``folder``."""
     by_task = dict(sorted(policies[kind].items()))
     names = {_full_name(kind, policy.name) for policy in by_task.values()}
     hashes = {task: policy.sha256 for task, policy in by_task.items()}
@@ -194,7 +194,7 @@ def _full_name(kind: str, name: str) -> str:
 
 
 def _source(kind: str, task: str, policy: Policy, base: str) -> Path:
-    """The file of a policy that is run from one. Raises ``LeaderboardError`` where it is not there."""
+    """The file of a policy. Raises ``LeaderboardError`` if it does not exist."""
     if kind == "residual" and policy.name in TRAINED:
         return residual_file(policy.name, task, base)
     path = Path(policy.name)

@@ -1,7 +1,7 @@
 """The tracks of the board: which cells an entry must have run to be listed in each.
 
-A cell is one task in one physics domain under one pose error model, on all rows of the split ``test``. The rows are
-fixed by the version of the package.
+A cell of the board is one task in one physics domain under one pose error model, on all rows (seeds) of the split
+``test``. The version of the package fixes the rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from oc_residual_gym.tasks import PAPER_TASKS
 
 SPLIT = "test"
 EPISODES = SPLITS[SPLIT] or 0
-"""Rows of a cell: all seeds of the split."""
+"""Rows per cell: all seeds of the split."""
 REAL = "real-robot"
 """Name of the track without rows."""
 ERRORS = {"nominal": "paper", "twin": "tracker"}
@@ -38,7 +38,7 @@ class Track:
     """One table of the board."""
 
     name: str
-    """In entry files and addresses."""
+    """Name in entry files and URLs."""
     title: str
     about: str
     cells: tuple[BoardCell, ...]
@@ -57,7 +57,7 @@ TRACKS = {
         Track(
             "zero-shot",
             "Zero-shot transfer",
-            "The same five tasks in a shifted world that stands in for reality, under the errors of a pose tracker. "
+            "The same five tasks in the held-out, shifted physics domain, under the errors of a pose tracker. "
             "Nothing is trained or tuned in it.",
             tuple(BoardCell(task, "twin") for task in PAPER_TASKS),
         ),
@@ -65,7 +65,7 @@ TRACKS = {
             "precision",
             "Precision",
             "PegInsert, a round peg in a hole with 1 mm of play: in nominal physics under the pose errors of the "
-            "paper, and in the shifted world under those of a tracker.",
+            "paper, and in the shifted domain under those of a tracker.",
             tuple(BoardCell("PegInsert", domain) for domain in ERRORS),
         ),
         Track(

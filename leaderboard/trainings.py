@@ -1,4 +1,4 @@
-"""How the policies of an entry were trained, from the folders of trainings or from what a person writes."""
+"""How the policies of an entry were trained, read from the folders of trainings or from the description."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from oc_residual_gym.files import Record, read_json
 
 
 def training_content(trainings: Sequence[Path], about: About, residual: Record, base: Record) -> Record:
-    """What entry.json holds as "training".
+    """The content of "training" in entry.json.
 
     Args:
-        trainings: folders of ``train-residual``, one for each task of the residual; none where ``about`` has it all.
-        about: what a person wrote.
-        residual, base: their contents in entry.json.
+        trainings: folders of ``train-residual``, one per task of the residual; empty if ``about`` has everything.
+        about: the person's description.
+        residual, base: their content in entry.json.
 
     Raises:
-        LeaderboardError: a training is not finished, is of another policy, or something is missing.
+        LeaderboardError: a training is unfinished or of another policy, or something is missing.
     """
     if about.training is None:
-        raise LeaderboardError("the entry brings policies: say in the table [training] how they were made")
+        raise LeaderboardError("the entry contains policies: describe their training in the table [training]")
     written = {"checkpoint": "last"} | about.training
     if not trainings:
         return written
@@ -56,7 +56,8 @@ def _finished(folder: Path) -> Record:
 
 
 def _check_policies(folder: Path, report: Record, policies: Mapping[str, Record]) -> None:
-    """Raise ``LeaderboardError`` where a training has not made, or not used, the ``policies`` of the entry."""
+    """Raise ``LeaderboardError`` if a training did not produce (residual) or use (base) the ``policies`` of the
+    entry."""
     task, trained = report["task"], {"residual": report["sha256"], "base": report["base_sha256"]}
     for kind, content in policies.items():
         if trained[kind] != content["sha256"][task]:

@@ -1,4 +1,4 @@
-"""Comparisons on a real robot in an entry: complete, not rehearsed, and what they add up to."""
+"""Comparisons on a real robot in an entry: check that they are complete and not rehearsals, and count them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLICIES = ("base", "residual")
 
 
 def read_settings(folder: Path) -> Record:
-    """What the comparison in ``folder`` was. Raises ``LeaderboardError`` where it cannot be listed."""
+    """Settings of the comparison in ``folder``. Raises ``LeaderboardError`` if it cannot be listed."""
     path = folder / SETTINGS_FILE
     try:
         settings = parse_json(path.read_text("utf-8"))
@@ -38,14 +38,14 @@ def read_settings(folder: Path) -> Record:
 
 
 def count_trials(folder: Path, settings: Record) -> dict[str, dict[str, int]]:
-    """Successes and judged trials of both conditions, as entry.json holds them.
+    """Successes and judged trials per condition, as entry.json holds them.
 
     Args:
-        folder: of the comparison.
-        settings: what :func:`read_settings` said.
+        folder: folder of the comparison.
+        settings: from :func:`read_settings`.
 
     Raises:
-        LeaderboardError: a file is no trial, or one of other policies; or trials are open, or judged twice.
+        LeaderboardError: a file is not a trial or is of other policies, or trials are open or judged twice.
     """
     try:
         trials = read_trials(folder / TRIALS)

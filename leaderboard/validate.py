@@ -1,4 +1,4 @@
-"""``validate``: whether an entry is what it says it is. All that is wrong with it is listed, not only the first."""
+"""``validate``: check that an entry is consistent and complete. All its problems are listed, not only the first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from leaderboard import LeaderboardError, rows, trials
 from leaderboard.entry import ENTRY_FILE, ENTRY_ID, Entry
+from leaderboard.platforms import MUJOCO
 from leaderboard.probe import probe_policies
 from leaderboard.schema import entry_problems
 from leaderboard.tracks import REAL, TRACKS
@@ -17,26 +18,26 @@ from oc_residual_gym.files import sha256
 from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, base_file
 
 OWN_BASES = (*NEWEST.values(), "hold")
-"""Base policies of the package that an entry may name; its others read true state or run on a server."""
+"""Base policies of the package that an entry may name; the others read the true state or run on a server."""
 POLICY_FREE = ("zero", "oracle")
-"""Residuals without files."""
+"""Residual policies without files."""
 TAKEN = (*NEWEST, *OWN_BASES, *NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values(), *POLICY_FREE, "expert", "expert-offset")
-"""Names that mean something else than a policy of the entry."""
+"""Names that an entry's own policies must not have."""
 LARGEST, LARGEST_JSON = 100, 8
-"""MiB of a file, and of one with JSON, which takes much more memory than it has bytes."""
+"""Maximum MiB of a file, and of a JSON file, which takes much more memory than its size."""
 
 
 def validate(entry: Entry) -> list[str]:
-    """What is wrong with an entry, each problem with its place; nothing if it is right.
+    """Problems of an entry, each with its place; empty if it is valid.
 
     Raises:
-        LeaderboardError: its policies could not be tried; that is no fault of theirs.
+        LeaderboardError: its policies could not be tried, for a reason that is not theirs.
     """
     return check_files(entry) or probe_policies(entry)
 
 
 def check_files(entry: Entry) -> list[str]:
-    """What is wrong with an entry as far as that shows without running its policies.
+    """Problems of an entry that can be found without running its policies.
 
     Raises:
         LeaderboardError: its files cannot be read on this machine.
@@ -54,20 +55,23 @@ def _file_problems(entry: Entry) -> list[str]:
     if not entry.folder.is_dir():
         return [f"there is no folder {entry.folder}"]
     if not re.fullmatch(ENTRY_ID, entry.id):
-        problems.append(f"the folder's name {entry.id!r} is no id: give 3 to 40 of a to z, 0 to 9 and inner hyphens")
+        problems.append(f"the folder's name {entry.id!r} is not an id: use 3 to 40 of a to z, 0 to 9 and inner hyphens")
     if ENTRY_FILE not in found:
         return [*problems, f"{ENTRY_FILE} is missing: `submit` makes one"]
     try:
         wrong = entry_problems(entry.content)
     except LeaderboardError as error:
         return [*problems, str(error)]
-    if wrong:  # nothing else can be relied on
+    if wrong:  # the other checks rely on the schema
         return problems + [f"{ENTRY_FILE}: {problem}" for problem in wrong]
     problems += [f"{ENTRY_FILE}: {problem}" for problem in _policy_problems(entry) + _training_problems(entry)]
+    used = (entry.content.get("evaluation") or {"versions": {}})["versions"].get("mujoco", MUJOCO)
+    if used != MUJOCO:
+        problems.append(f"{ENTRY_FILE}: evaluated with MuJoCo {used}; the board lists figures made with {MUJOCO} alone")
     wanted = _wanted(entry)
     problems += [f"{name}: it is missing" for name in sorted(set(wanted) - found)]
     unknown = sorted(found - set(wanted) - {ENTRY_FILE})
-    problems += [f"{name!r}: no entry has such a file, or entry.json does not name it" for name in unknown]
+    problems += [f"{name!r}: an entry has no such file, or entry.json does not name it" for name in unknown]
     intact = set()
     for name in sorted(found & set(wanted)):
         actual = sha256(entry.folder / name)
@@ -82,7 +86,7 @@ def _file_problems(entry: Entry) -> list[str]:
 
 
 def _found(entry: Entry) -> tuple[list[str], set[str]]:
-    """What is wrong with the files as such, and the names of the others, relative to the entry."""
+    """Problems of files that are not plain or too large, and the names of the other files, relative to the entry."""
     problems, found = [], set()
     if entry.folder.is_symlink():
         problems.append("the folder is a symbolic link: entries hold their files themselves")
@@ -96,7 +100,7 @@ def _found(entry: Entry) -> tuple[list[str], set[str]]:
             if stat.S_ISLNK(status.st_mode):
                 problems.append(f"{relative!r}: it is a symbolic link; entries hold their files themselves")
             elif not stat.S_ISREG(status.st_mode):
-                problems.append(f"{relative!r}: it is no plain file")
+                problems.append(f"{relative!r}: it is not a regular file")
             elif status.st_size > (most := LARGEST_JSON if path.suffix in (".json", ".jsonl") else LARGEST) * 2**20:
                 problems.append(f"{relative!r}: it has more than {most} MiB")
             else:
@@ -105,7 +109,7 @@ def _found(entry: Entry) -> tuple[list[str], set[str]]:
 
 
 def _wanted(entry: Entry) -> dict[str, str | None]:
-    """SHA-256 of the files that the entry must have besides entry.json."""
+    """File name to SHA-256, for all files that the entry must have besides entry.json."""
     content, wanted = entry.content, {}
     for track in entry.tracks:
         if track != REAL:
@@ -124,7 +128,7 @@ def _policy_problems(entry: Entry) -> list[str]:
         hashes, name = policy["sha256"], policy["name"]
         if sorted(hashes) != entry.tasks:
             there, tasks = ", ".join(sorted(hashes)) or "none", ", ".join(entry.tasks)
-            problems.append(f"$.{kind}.sha256: it is of the tasks {there}; the tracks have {tasks}")
+            problems.append(f"$.{kind}.sha256: it has the tasks {there}; the tracks have {tasks}")
         valid = OWN_BASES if kind == "base" else POLICY_FREE
         on_robots_only = kind == "base" and not entry.cells  # such as a large model on a server
         if policy["files"] and name in TAKEN:
@@ -145,7 +149,7 @@ def _policy_problems(entry: Entry) -> list[str]:
 
 
 def _hash_of(name: str, task: str) -> str | None:
-    """SHA-256 of the package's policy ``name``; null where it has no file."""
+    """SHA-256 of the package's policy ``name``; ``None`` if it has no file."""
     return sha256(base_file(name, task)) if name in NEWEST.values() else None
 
 
@@ -153,9 +157,9 @@ def _training_problems(entry: Entry) -> list[str]:
     content = entry.content
     training, files = content["training"], content["base"]["files"] or content["residual"]["files"]
     if not files:
-        return ["$.training: the entry brings no files, so it must be null"] if training else []
+        return ["$.training: the entry contains no policy files, so it must be null"] if training else []
     if training is None:
-        return ["$.training: the entry brings files, so it must say how they were made"]
+        return ["$.training: the entry contains policy files, so it must say how they were trained"]
     if sorted(training["tasks"]) != entry.tasks:
         there = ", ".join(sorted(training["tasks"]))
         return [f"$.training.tasks: it has {there}; the tracks have {', '.join(entry.tasks)}"]
@@ -167,13 +171,13 @@ def _row_problems(entry: Entry, track: str) -> list[str]:
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
-        return [f"rows/{track}.jsonl: it is no UTF-8 text ({error})"]
+        return [f"rows/{track}.jsonl: it is not UTF-8 text ({error})"]
     found = rows.problems_of(text, TRACKS[track], entry.content["tracks"][track]["successes"])
     return [f"rows/{track}.jsonl: {problem}" for problem in found]
 
 
 def _real_problems(entry: Entry, intact: set[str]) -> list[str]:
-    """What is wrong with the trials on real robots, whose files are read where they are ``intact``."""
+    """Problems of the trials on real robots; their files are read only if they are ``intact``."""
     real: dict[str, Any] = entry.content["tracks"].get(REAL, {"files": {}, "trials": {}})
     problems = []
     tasks = {name.partition("/")[0] for name in real["files"]}

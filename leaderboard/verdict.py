@@ -1,4 +1,4 @@
-"""What re-run rows say about an entry's claim."""
+"""Judge an entry's claim by its re-run rows."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from oc_residual_gym.files import Record
 
 ACCEPTED, DEVIATING, REJECTED = "accepted", "deviating", "rejected"
 FLIP_RATE = 0.01
-"""Share of rows whose success may differ on another platform. Measured on 2,400 rows (six tasks, both worlds, "bc"
-alone and under its residual) with the C library, NumPy and Numba kept from AVX2, AVX-512 and FMA: none flipped, though
-up to 96 of 100 rows of a cell differed in other values. That is below 0.13 % with 95 % confidence; the rest is for what
-was left out: other kernels of ONNX Runtime, other OpenGL drivers."""
+"""Fraction of rows whose success may differ on another platform. Measured on 2,400 rows (six tasks, both domains, "bc"
+with and without its residual) with AVX2, AVX-512 and FMA disabled for the C library, NumPy and Numba: none flipped,
+though up to 96 of 100 rows of a cell differed in other values. So the rate is below 0.13 % with 95 % confidence; the
+margin is for what was not varied: kernels of ONNX Runtime, OpenGL drivers."""
 LEVEL = 0.01
-"""Level of the tests whether there are more flips than that, and whether they favour the claim."""
+"""Significance level of the tests whether there are more flips than that, and whether they favour the claim."""
 FALSE_SHARES = (0.01, 0.05, 0.1)
-"""Shares of false rows in a cell for which the risk of a sample is stated."""
+"""Fractions of false rows in a cell for which the risk of a sample is stated."""
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """Re-run rows of one cell beside the claimed ones."""
+    """Comparison of re-run rows with the claimed rows of one cell."""
 
     cell: BoardCell
     rows: int
     identical: int
-    """In all their values."""
+    """Rows that are identical in all values."""
     gained: int
-    """Claimed as a success, and a failure now."""
+    """Rows that are claimed as a success but failed now."""
     lost: int
-    """Claimed as a failure, and a success now."""
+    """Rows that are claimed as a failure but succeeded now."""
     claimed_successes: int
     successes: int
     example: str | None
@@ -47,7 +47,7 @@ class Rerun:
 
     @property
     def record(self) -> Record:
-        """As a verification holds it."""
+        """The comparison as a verification record holds it."""
         counts = ("rows", "identical", "flips", "claimed_successes", "successes")
         return {"task": self.cell.task, "domain": self.cell.domain} | {name: getattr(self, name) for name in counts}
 
@@ -70,18 +70,18 @@ def compare_rows(cell: BoardCell, claimed: Sequence[Record], run: Sequence[Recor
 
 
 def _difference(cell: BoardCell, there: Record, here: Record) -> str:
-    """How two rows of one seed differ, telling the weightiest value."""
+    """How two rows of one seed differ, in words; names the most important value."""
     key = next(key for key in ("success", "failure", *here) if there[key] != here[key])
     values = f"{key} {there[key]} claimed, {here[key]} found"
     return f"{cell.task} in {cell.domain}, seed {here['seed']}: {values}"
 
 
 def judge(reruns: Sequence[Rerun], same: bool) -> tuple[str, str]:
-    """Verdict on the claim, and the reason in words.
+    """The verdict on a claim, and the reason in words.
 
     Args:
-        reruns: of all cells.
-        same: whether the rows were claimed on the platform on which they were run again.
+        reruns: the comparisons of all cells.
+        same: whether the claim is from the platform on which the rows were run again.
     """
     rows = sum(rerun.rows for rerun in reruns)
     different = rows - sum(rerun.identical for rerun in reruns)
@@ -90,19 +90,20 @@ def judge(reruns: Sequence[Rerun], same: bool) -> tuple[str, str]:
     example = next(rerun.example for rerun in reruns if rerun.example)
     differ = f"{different} of {rows} rows differ ({example})"
     if same:
-        return REJECTED, f"{differ}, on the platform of the claim, where none may"
+        return REJECTED, f"{differ}, but on the platform of the claim all must be identical"
     for rerun in reruns:
         if binomtest(rerun.flips, rerun.rows, FLIP_RATE, "greater").pvalue < LEVEL:
             cell = f"{rerun.cell.task} in {rerun.cell.domain}"
-            many = f"the success of {rerun.flips} of {rerun.rows} rows is another in {cell}"
+            many = f"the success of {rerun.flips} of {rerun.rows} rows differs in {cell}"
             return REJECTED, f"{differ}; {many}, more than the {FLIP_RATE:.1%} of other platforms explain"
     gained, flips = sum(rerun.gained for rerun in reruns), sum(rerun.flips for rerun in reruns)
     if flips and (p := binomtest(gained, flips, 0.5, "greater").pvalue) < LEVEL:
-        favour = f"{gained} of {flips} rows whose success is another favour the claim (sign test, p = {p:.1g})"
+        favour = f"{gained} of {flips} rows whose success differs favour the claim (sign test, p = {p:.1g})"
         return REJECTED, f"{differ}; {favour}, which chance does not explain"
     return DEVIATING, f"{differ}, {flips} in their success: within what another platform explains"
 
 
 def risk(total: int, rows: int) -> dict[str, float]:
-    """By share of false rows in a cell of ``total``: the chance that none of them is among ``rows`` random ones."""
+    """Fraction of false rows in a cell of ``total`` rows, to the chance that ``rows`` random ones include none of
+    them."""
     return {f"{share:g}": float(hypergeom.pmf(0, total, math.ceil(share * total), rows)) for share in FALSE_SHARES}

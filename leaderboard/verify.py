@@ -1,4 +1,4 @@
-"""``verify``: run the rows of entries again, and say whether they are what is claimed."""
+"""``verify``: run the rows of entries again, and judge whether they match the claims."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from leaderboard import LeaderboardError, tracks
 from leaderboard.entry import ENTRY_FILE, Entry
 from leaderboard.limits import LEAST_MEMORY_GIB, MEMORY_GIB, WORLDS, Limits, PolicyFailure, run_limited
-from leaderboard.platforms import current_platform, differences, identity
+from leaderboard.platforms import check_mujoco, current_platform, differences, identity
 from leaderboard.records import LISTED, NOT_VERIFIED, Outcome, record_of, recorded
 from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files, validate
@@ -30,25 +30,25 @@ from oc_residual_gym.files import Record, alone, read_json, write_json
 from oc_residual_gym.tasks.index import INDEX
 
 STEP_SECONDS = 0.05
-"""What a policy that keeps up with 20 Hz needs at most for a control step of one world."""
+"""Maximum time of a policy that keeps up with 20 Hz, per control step of one world."""
 SPARE_SECONDS = 120.0
-"""For loading the policies and building the worlds."""
+"""Extra time for loading the policies and building the worlds."""
 STATE_FILE = "verification.json"
 
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """How to verify."""
+    """Arguments of ``verify``."""
 
     work: Path
-    """Where rows wait for the end of an interrupted verification."""
+    """Folder that keeps the rows of unfinished verifications."""
     rows: int | None = None
-    """Random rows of each cell; all by default."""
+    """Number of random rows per cell; by default all."""
     worlds: int = WORLDS
-    """Episodes that run at a time."""
+    """Episodes that run in parallel."""
     memory_gib: float = MEMORY_GIB
     records: Path | None = None
-    """Folder of the records; by default that of the board, and then entries elsewhere get none."""
+    """Folder of the records; by default the board's, and then entries in other folders get no record."""
 
     def __post_init__(self) -> None:
         if self.rows is not None and not 1 <= self.rows < tracks.EPISODES:
@@ -61,11 +61,14 @@ class VerifyRequest:
 
 
 def verify(entries: Sequence[Entry], request: VerifyRequest) -> Iterator[Outcome]:
-    """Verify ``entries`` one after the other, writing a record of each; a bar counts the rows of all of them.
+    """Verify ``entries`` one after the other and write a record of each, with a progress bar over all rows.
 
-    An interrupted verification goes on where it stopped, with the same sample. An entry that fails, or breaks what
-    runs it, leaves the others alone.
+    An interrupted verification resumes with the same sample. An entry that fails or crashes does not affect the others.
+
+    Raises:
+        LeaderboardError: this environment has another version of MuJoCo than published figures.
     """
+    check_mujoco()
     platform = current_platform()
     per_cell = request.rows or tracks.EPISODES
     checked = [
@@ -86,11 +89,11 @@ def verify(entries: Sequence[Entry], request: VerifyRequest) -> Iterator[Outcome
             except (LeaderboardError, SettingsError, OSError) as error:
                 outcome = Outcome(entry.id, NOT_VERIFIED, str(error))
             yield outcome
-            bar.update(before + per_cell * len(entry.cells) - bar.n)  # what was not run any more
+            bar.update(before + per_cell * len(entry.cells) - bar.n)  # rows that were not run
 
 
 def _validated(entry: Entry, request: VerifyRequest, platform: Record) -> Outcome | None:
-    """What can be said of an entry without running rows; ``None`` where they are to be run."""
+    """The outcome for an entry if it is known without running rows; ``None`` if rows must be run."""
     try:
         problems = validate(entry)
         if problems and not (entry.folder / ENTRY_FILE).is_file():
@@ -106,7 +109,7 @@ def _verify(entry: Entry, folder: Path, request: VerifyRequest, platform: Record
     """Run rows of a valid entry again in ``folder``, and record the verdict.
 
     Raises:
-        LeaderboardError, SettingsError, OSError: the rows could not be run; that is no fault of the entry.
+        LeaderboardError, SettingsError, OSError: the rows could not be run, for a reason that is not the entry's.
     """
     state = _state(folder, request)
     sample = _sample(state["sample_seed"], request.rows, len(entry.cells))
@@ -126,7 +129,7 @@ def _verify(entry: Entry, folder: Path, request: VerifyRequest, platform: Record
             state["seconds"] += time.monotonic() - began
             write_json(folder / STATE_FILE, state)
     if _has_changed(entry):
-        shutil.rmtree(folder)  # its rows may be of either content
+        shutil.rmtree(folder)  # its rows may be of the old or the new content
         raise LeaderboardError("its files were changed while it was verified: verify it again")
     same = not differences(entry.content["evaluation"], platform)
     verdict, reason = (REJECTED, failure) if failure else judge(reruns, same)
@@ -141,32 +144,32 @@ def _verify(entry: Entry, folder: Path, request: VerifyRequest, platform: Record
 
 
 def _has_changed(entry: Entry) -> bool:
-    """Whether the files are not those any more that ``entry`` was when it was first read."""
+    """Whether the files have changed since ``entry`` was first read."""
     now = Entry(entry.folder)
     return bool(check_files(now)) or now.sha256 != entry.sha256
 
 
 def _work_folder(entry: Entry, request: VerifyRequest, platform: Record) -> Path:
-    """A name of its own for everything that gives rows of its own."""
+    """Working folder, with a unique name for everything on which the rows depend."""
     what = [entry.sha256, str(entry.folder.absolute()), request.rows, identity(platform)]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     return request.work.absolute() / f"{entry.id}-{digest[:12]}"
 
 
 def _state(folder: Path, request: VerifyRequest) -> Record:
-    """What an interrupted verification noted, or the beginning of a new one."""
+    """State of an interrupted verification, or of a new one."""
     path = folder / STATE_FILE
     if path.exists():
         return read_json(path)
-    # From the system's entropy: nobody can make an entry whose false rows are not in the sample. 53 bits are exact
-    # in every reader of JSON.
+    # From the system's entropy, so that nobody can foresee the sample and hide false rows from it. Every JSON parser
+    # reads 53 bits exactly.
     state = {"sample_seed": secrets.randbits(53) if request.rows else None, "seconds": 0.0}
     write_json(path, state)
     return state
 
 
 def _sample(seed: int | None, rows: int | None, cells: int) -> list[list[int]]:
-    """Seeds to run again in each of ``cells`` cells."""
+    """For each of ``cells`` cells, the seeds to run again."""
     if seed is None:
         return [list(range(tracks.EPISODES))] * cells
     rng = np.random.default_rng(seed)
@@ -198,12 +201,13 @@ def _run(entry: Entry, cell: BoardCell, seeds: Sequence[int], request: VerifyReq
             bar.update(message["episodes"])
     episodes = read_episodes(out / EPISODES_FILE)
     if sorted(episode["seed"] for episode in episodes) != list(seeds):
-        raise LeaderboardError(f"{out} holds other rows than were run: remove it and verify again")
+        raise LeaderboardError(f"{out} holds rows other than those that were run: remove it and verify again")
     return compare_rows(cell, entry.rows_of(cell), episodes)
 
 
 def _limits(task: str, worlds: int, memory_gib: float) -> Limits:
-    """At 20 Hz, one world after the other, the first of ``worlds`` episodes ends in this time at the latest."""
+    """Limits for a cell: the time in which an episode ends if a policy at 20 Hz steps the worlds one after the
+    other."""
     steps = INDEX[task].max_episode_steps
     seconds = math.ceil(worlds * steps * STEP_SECONDS + SPARE_SECONDS)
     means = (

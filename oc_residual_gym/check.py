@@ -15,8 +15,8 @@ from packaging.specifiers import SpecifierSet
 
 DISTRIBUTION = "oc-residual-gym"
 INSTALL_GL = "apt-get install libegl1 libgl1-mesa-dri"
-INSTALL_OPENCV_LIBRARIES = "apt-get install libgl1 libglib2.0-0"
-"""robosuite imports OpenCV, which loads these libraries."""
+OPTIONAL = {"train": "only training needs it", "robosuite": "only the bridge to robosuite needs it"}
+"""Extras that are looked at, and what they are for."""
 
 _SIMULATE = """
 import numpy as np
@@ -61,34 +61,34 @@ def _python() -> Finding:
 
 
 def _packages() -> list[Finding]:
-    """One finding for each requirement of this package, and for what training needs besides."""
+    """One finding per requirement of this package, and of the extras that are looked at."""
     requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
-    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
-    training = [r for r in requirements if r not in needed and r.marker and r.marker.evaluate({"extra": "train"})]
-    return [_package(r, optional=False) for r in needed] + [_package(r, optional=True) for r in training]
+    findings = [_package(r) for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+    seen = {finding.name for finding in findings}
+    for extra in OPTIONAL:
+        wanted = [r for r in requirements if r.name not in seen and r.marker and r.marker.evaluate({"extra": extra})]
+        findings += [_package(r, extra) for r in wanted]
+    return findings
 
 
-def _package(requirement: Requirement, optional: bool) -> Finding:
+def _package(requirement: Requirement, extra: str | None = None) -> Finding:
     wanted = f"{requirement.name}{requirement.specifier}"
-    source = f"{DISTRIBUTION}[train]" if optional else wanted
+    source = f"{DISTRIBUTION}[{extra}]" if extra else wanted
     remedy = f'pip install "{source}"'
     try:
         found = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return Finding(
-            requirement.name,
-            optional,
-            "not installed; only training needs it" if optional else "missing",
-            remedy,
-        )
+        detail = f"not installed; {OPTIONAL[extra]}" if extra else "missing"
+        return Finding(requirement.name, extra is not None, detail, remedy)
     return Finding(requirement.name, found in requirement.specifier, found, f"{remedy} (this needs {wanted})")
 
 
 def _simulation() -> Finding:
-    """Whether MuJoCo and robosuite work together: one control step of one task."""
+    """Whether MuJoCo works: one control step of one task."""
     error = _error_of(_SIMULATE)
-    remedy = f"on Debian or Ubuntu: {INSTALL_OPENCV_LIBRARIES}" if "shared object" in error else "reinstall them"
-    return Finding("simulation", not error, error or "works", remedy)
+    return Finding(
+        "simulation", not error, error or "works", 'reinstall MuJoCo: pip install --force-reinstall "mujoco"'
+    )
 
 
 def _onnxruntime() -> Finding:

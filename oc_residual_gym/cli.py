@@ -180,7 +180,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
 
     settings = EvaluationSettings(
         tasks=resolve_tasks(options.task, options.base or DEFAULT_BASE),
-        base=options.base or "",
+        base=options.base,
         residual=options.residual,
         domain=options.domain,
         errors=options.errors,
@@ -219,7 +219,7 @@ def _render(options: argparse.Namespace) -> Outcome:
     from oc_residual_gym.video import render_episode
 
     settings = EvaluationSettings(
-        (options.task,), options.base or "", options.residual, options.domain, options.errors, options.split
+        (options.task,), options.base, options.residual, options.domain, options.errors, options.split
     )
     try:
         count = render_episode(settings, options.seed, options.out, options.camera, options.size, options.step)

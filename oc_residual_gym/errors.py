@@ -100,6 +100,12 @@ def one_of(kind: str, name: str, valid: Iterable[str], error: type[Exception] = 
 
     Raises:
         SettingsError: it is not; the message lists the valid names. ``error`` sets another exception type.
+
+    >>> one_of("split", "val", ("train", "val", "test"))
+    'val'
+    >>> one_of("split", "dev", ("train", "val", "test"))
+    Traceback (most recent call last):
+    oc_residual_gym.errors.SettingsError: unknown split 'dev': choose one of train, val, test
     """
     names = list(valid)
     if name not in names:

@@ -42,7 +42,8 @@ def name_among(kind: str, thing: Any, shipped: Mapping[str, Any]) -> str:
     """
     if isinstance(thing, str):
         return thing
-    return next((name for name, other in shipped.items() if other == thing), f"{kind}-{content_hash(thing)[:8]}")
+    own = next((name for name, other in shipped.items() if other == thing), None)
+    return own or f"{kind}-{content_hash(thing)[:8]}"
 
 
 def content_hash(thing: Any) -> str:
@@ -60,7 +61,9 @@ def content_hash(thing: Any) -> str:
     try:
         for part in _described(thing, []):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    except (TypeError, OSError, SyntaxError, AttributeError, RecursionError) as error:
+    except SettingsError:
+        raise
+    except Exception as error:  # whatever it says to being pickled
         raise SettingsError(
             f"results cannot say what {name_of(thing)!r} is ({error}): give it an attribute `hash`, a text that "
             "changes whenever its behaviour changes"

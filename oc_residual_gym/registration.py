@@ -12,7 +12,11 @@ from oc_residual_gym.tasks.index import INDEX, Entry
 
 
 def env_id(task: str) -> str:
-    """Gymnasium id of the task named ``task``."""
+    """Gymnasium id of the task named ``task``.
+
+    >>> env_id("Lift")
+    'OCResidual-Lift-v0'
+    """
     return f"OCResidual-{task}-v0"
 
 

@@ -194,7 +194,6 @@ def without_gl(self, name, *args, **kwargs):
 
 ctypes.CDLL.__init__ = without_gl
 ctypes.util.find_library = lambda name: None if "GL" in name or "OSMesa" in name else find(name)
-sys.modules["cv2"] = None  # OpenCV needs libGL
 import gymnasium as gym, numpy as np, oc_residual_gym
 env = gym.make("OCResidual-Lift-v0", render_mode="rgb_array")
 env.reset(seed=0)

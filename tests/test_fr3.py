@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from xml.etree.ElementTree import Element, fromstring, tostring
+from importlib.util import find_spec
+from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
-import robosuite
-from robosuite.models.bases import NullMount
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.robots.constants import (
@@ -23,7 +22,9 @@ from oc_residual_gym.robots.constants import (
     JOINT_VELOCITY_LIMIT,
     MAX_OPENING,
 )
-from oc_residual_gym.robots.fr3 import FR3, FR3Hand, add_gravity_compensation, write_arm_mjcf
+from oc_residual_gym.robots.fr3 import add_gravity_compensation, add_robot, write_arm_mjcf
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.worlds.scene import build_scene
 
 # Read from the file itself and chained below, independently of the package's own constants.
 DESCRIPTION = json.loads(resources.files("oc_residual_gym.robots").joinpath("fr3.json").read_text())
@@ -32,16 +33,36 @@ TCP = "gripper0_right_tcp"
 TCP_FROM_FLANGE = 0.1034
 
 
-def robot(visuals: str) -> FR3:
-    model = FR3(visuals=visuals)
+def robot() -> mujoco.MjSpec:
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    add_robot(spec)
+    return spec
+
+
+def robosuite_model() -> mujoco.MjModel:
+    """Our robot as robosuite composes it, with its meshes."""
+    from robosuite.models.bases import NullMount
+
+    from oc_residual_gym.bridge import FR3, FR3Hand
+
+    model = FR3()
     model.add_base(NullMount())
-    model.add_gripper(FR3Hand(idn="0_right", visuals=visuals))
-    return model
+    model.add_gripper(FR3Hand(idn="0_right"))
+    return model.get_model()
 
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, mujoco.MjModel]:
-    return {visuals: robot(visuals).get_model() for visuals in ("light", "full")}
+    """ "light": our own; "full": robosuite's, where that is installed."""
+    models = {"light": robot().compile()}
+    return models | ({"full": robosuite_model()} if find_spec("robosuite") else {})
+
+
+@pytest.fixture
+def full(models: dict[str, mujoco.MjModel]) -> mujoco.MjModel:
+    pytest.importorskip("robosuite", reason="needs the extra [robosuite]")
+    return models["full"]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +99,7 @@ def test_forward_kinematics_match_the_robot_description(models, arm):
         hand_rotation = flange_rotation * Rotation.from_euler("z", -np.pi / 4)
         tcp = flange + hand_rotation.apply([0.0, 0.0, TCP_FROM_FLANGE])
         for model, site, position, rotation in (
-            (models["light"], TCP, tcp, hand_rotation),
-            (models["full"], TCP, tcp, hand_rotation),
+            *((model, TCP, tcp, hand_rotation) for model in models.values()),
             (arm, "attachment_site", flange, flange_rotation),
         ):
             data = mujoco.MjData(model)
@@ -109,7 +129,7 @@ def test_home_pose(models):
 
 
 def test_inertias_match_the_robot_description(models, arm):
-    for model, prefix in ((models["light"], "robot0_"), (models["full"], "robot0_"), (arm, "fr3_")):
+    for model, prefix in (*((model, "robot0_") for model in models.values()), (arm, "fr3_")):
         for link in ARM_LINKS:
             expected = DESCRIPTION["links"][link]
             body = model.body(prefix + link)
@@ -168,8 +188,7 @@ def test_no_self_contact(name, models, arm):
         assert data.ncon == 0
 
 
-def test_contact_shapes_are_primitives_that_cover_the_meshes(models):
-    full = models["full"]
+def test_contact_shapes_are_primitives_that_cover_the_meshes(full):
     collision = np.flatnonzero(full.geom_group == 0)
     assert not np.isin(full.geom_type[collision], mujoco.mjtGeom.mjGEOM_MESH).any()
     for link in ARM_LINKS[1:]:
@@ -205,12 +224,16 @@ def distance(model: mujoco.MjModel, geom: int, points: np.ndarray) -> np.ndarray
     return np.linalg.norm(np.maximum(beyond, 0.0), axis=1) + np.minimum(beyond.max(axis=1), 0.0)
 
 
-def test_light_visuals_carry_no_assets_and_the_same_physics(models):
-    light, full = models["light"], models["full"]
+def test_light_visuals_carry_no_assets(models):
+    light = models["light"]
     assert light.nmesh == light.ntex == light.nmat == 0
     assert light.nbuffer < 200_000
-    assert full.nmesh > 50
     assert (light.geom_group == 1).sum() <= 26
+
+
+def test_robosuite_has_the_same_physics(models, full):
+    light = models["light"]
+    assert full.nmesh > 50
     assert [light.joint(i).name for i in range(light.njnt)] == [full.joint(i).name for i in range(full.njnt)]
     assert [light.body(i).name for i in range(light.nbody)] == [full.body(i).name for i in range(full.nbody)]
     for name in ("body_mass", "body_inertia", "dof_armature", "dof_damping", "jnt_range", "body_pos"):
@@ -221,9 +244,8 @@ def test_light_visuals_carry_no_assets_and_the_same_physics(models):
 
 
 def test_unknown_visuals_are_refused():
-    for model in (FR3, FR3Hand):
-        with pytest.raises(ValueError, match=r"light, full.*'pretty'"):
-            model(visuals="pretty")
+    with pytest.raises(ValueError, match=r"light, full.*'pretty'"):
+        build_scene(TASKS["Lift"], "pretty")
 
 
 def test_fingers_are_coupled_and_close_on_each_other(models):
@@ -252,15 +274,19 @@ def test_fingers_are_coupled_and_close_on_each_other(models):
         assert model.geom(pad).friction[0] <= 1.5
 
 
-@pytest.mark.parametrize("geom", ["type='box' size='.02 .02 .02'", "type='cylinder' size='.008 .03'"])
-def test_a_grasp_of_40_newtons_neither_slips_nor_sinks_in(geom):
-    root = robot("light").root
-    block = (
-        "<body name='block' pos='0.42 0 0.28'><freejoint/>"
-        f"<geom mass='0.06' friction='0.6 0.005 0.0001' contype='2' conaffinity='3' {geom}/></body>"
-    )
-    root.find("worldbody").append(fromstring(block))
-    model = mujoco.MjModel.from_xml_string(mujoco_xml(root))
+@pytest.mark.parametrize(
+    "geom",
+    [
+        {"type": mujoco.mjtGeom.mjGEOM_BOX, "size": [0.02, 0.02, 0.02]},
+        {"type": mujoco.mjtGeom.mjGEOM_CYLINDER, "size": [0.008, 0.03, 0.0]},
+    ],
+)
+def test_a_grasp_of_40_newtons_neither_slips_nor_sinks_in(geom: dict[str, Any]):
+    spec = robot()
+    block = spec.worldbody.add_body(name="block", pos=[0.42, 0.0, 0.28])
+    block.add_freejoint()
+    block.add_geom(mass=0.06, friction=[0.6, 0.005, 0.0001], contype=2, conaffinity=3, **geom)
+    model = spec.compile()
     model.opt.timestep = 0.002
     model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     model.opt.impratio = 10.0
@@ -293,9 +319,9 @@ def test_wrist_camera_sees_the_tcp_and_the_table_below(models):
 
 
 def test_gravity_compensation_holds_the_arm_without_control():
-    root = robot("light").root
-    add_gravity_compensation(root)
-    model = mujoco.MjModel.from_xml_string(mujoco_xml(root))
+    spec = robot()
+    add_gravity_compensation(spec)
+    model = spec.compile()
     data = mujoco.MjData(model)
     data.qpos[:7] = HOME_JOINT_POSITIONS
     for _ in range(500):
@@ -307,15 +333,14 @@ def test_gravity_compensation_holds_the_arm_without_control():
 
 def test_gravity_compensation_needs_a_robot():
     with pytest.raises(ValueError, match="FR3"):
-        add_gravity_compensation(NullMount().root)
-
-
-def mujoco_xml(root: Element) -> str:
-    return tostring(root, encoding="unicode")
+        add_gravity_compensation(mujoco.MjSpec())
 
 
 @pytest.fixture(scope="module")
 def lift():
+    robosuite = pytest.importorskip("robosuite", reason="needs the extra [robosuite]")
+    import oc_residual_gym.bridge  # noqa: F401
+
     env = robosuite.make(
         "Lift",
         robots="FR3",
@@ -338,7 +363,7 @@ def test_robosuite_runs_the_fr3_and_it_holds_still(lift):
     assert np.abs(after["robot0_joint_vel"]).max() < 1e-2
     noise = after["robot0_joint_pos"] - HOME_JOINT_POSITIONS  # robosuite's own, sigma 0.02 rad
     assert np.abs(noise).max() < 0.1
-    assert isinstance(lift.robots[0].gripper["right"], FR3Hand)
+    assert type(lift.robots[0].gripper["right"]).__name__ == "FR3Hand"
 
 
 def test_robosuite_opens_and_closes_the_hand_at_its_real_speed(lift):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
-from robosuite.models.bases import NullMount
 
 from oc_residual_gym.geometry import norm, rotation_between
 from oc_residual_gym.robots.constants import ARM_JOINTS, HOME_JOINT_POSITIONS, JOINT_LOWER, JOINT_UPPER
-from oc_residual_gym.robots.fr3 import FR3, FR3Hand
+from oc_residual_gym.robots.fr3 import add_robot
 from oc_residual_gym.robots.kinematics import flange_pose, forward_kinematics
 
 
 def test_tcp_is_where_the_simulation_has_it() -> None:
-    robot = FR3(visuals="light")
-    robot.add_base(NullMount())
-    robot.add_gripper(FR3Hand(idn="0_right", visuals="light"))
-    model = robot.get_model()
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    add_robot(spec)
+    model = spec.compile()
     data = mujoco.MjData(model)
     addresses = [model.joint(f"robot0_{joint}").qposadr[0] for joint in ARM_JOINTS]
     angles = np.random.default_rng(0).uniform(JOINT_LOWER, JOINT_UPPER, (50, 7))

@@ -25,12 +25,13 @@ LAYERS = (
     ("residuals",),
     ("engines",),
     ("evaluation",),
+    ("bridge",),
     ("video", "bench", "check"),
     ("real",),
     ("cli",),
 )
 """Rooms of oc_residual_gym from the ground up; those of one layer do not import each other."""
-OPTIONAL = ("bridge", "robosuite_env", "testing")
+OPTIONAL = ("testing",)
 """Rooms that nothing imports: they may use everything below the commands."""
 ABOVE = ("oc_residual_gym", "demos_replay", "baselines", "leaderboard")
 """Packages from the ground up."""

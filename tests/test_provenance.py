@@ -93,6 +93,23 @@ print(json.dumps([compiled.__file__, compiled._DIRECTORY.name, test_provenance.S
     assert cache == compiled._DIRECTORY.name  # nor is anything compiled again
 
 
+def test_sources_are_parsed_for_the_cache_of_compiled_code_only_when_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+
+    def file_hash(file: Path) -> str:
+        parsed.append(file)
+        return syntax.file_hash(file)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "file_hash", file_hash)
+    folder = compiled._cache_directory()
+    assert folder.is_relative_to(tmp_path) and set(parsed) == set(PACKAGE.rglob("*.py"))
+    parsed.clear()
+    assert compiled._cache_directory() == folder and not parsed
+
+
 def test_every_file_of_the_simulation_counts(copied: Path) -> None:
     before = hash_of(copied)
     assert before == provenance.simulation_hash()
@@ -137,6 +154,8 @@ from oc_residual_gym.evaluation.rollout import run_rows
 from oc_residual_gym.evaluation.settings import EvaluationSettings
 for base in ("vla", "bc"):
     list(run_rows(EvaluationSettings(("Lift",), base, "trained", "twin", "tracker"), [("Lift", 0)], 1))
+from oc_residual_gym.tasks import SHIPPED_TASKS, TASKS
+made = [TASKS[name] for name in SHIPPED_TASKS]
 files = [m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "oc_residual_gym"]
 print(json.dumps([files, opened]))
 """

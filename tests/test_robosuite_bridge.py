@@ -11,23 +11,25 @@ import h5py
 import mujoco
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
+
+from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW
+from oc_residual_gym.policies.expert import follow
+from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
+from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks.base import Snapshot
+from oc_residual_gym.tasks.pick_place import HALF_SIZE, PLATE_HEIGHT
+from oc_residual_gym.worlds.scene import Scene, build_scene
+
+pytest.importorskip("robosuite", reason="needs the extra [robosuite]")
+from oc_residual_gym.bridge import OCResidual  # isort: skip  # before robosuite, whose import it keeps quiet
 import robosuite
 from robosuite.scripts.collect_human_demonstrations import (
     collect_human_trajectory,
     gather_demonstrations_as_hdf5,
 )
 from robosuite.wrappers import DataCollectionWrapper, GymWrapper
-from scipy.spatial.transform import Rotation
-
-from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.geometry import WXYZ_FROM_XYZW
-from oc_residual_gym.policies.expert import follow
-from oc_residual_gym.robosuite_env import OCResidual
-from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
-from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.tasks.base import Snapshot
-from oc_residual_gym.tasks.pick_place import HALF_SIZE, PLATE_HEIGHT
-from oc_residual_gym.worlds.scene import Scene, build_scene
 
 Poses = Mapping[str, np.ndarray]
 OPEN, CLOSE = -1.0, 1.0

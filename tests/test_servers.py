@@ -21,7 +21,7 @@ from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.server import COLUMNS, parse_address, state_columns, targets_from_actions
 from oc_residual_gym.tasks import TASKS
 
-image_tools = pytest.importorskip("openpi_client.image_tools", reason="needs the extra [dev]")
+image_tools = pytest.importorskip("openpi_client.image_tools", reason="needs the extra [openpi], which wants numpy < 2")
 pytest.importorskip("websockets", reason="needs the extra [servers]")
 pytest.importorskip("zmq", reason="needs the extra [servers]")
 
@@ -193,7 +193,7 @@ BAD_ANSWERS = {
     "garbage": "cannot be read",
     "objects": "cannot be read",  # arrays of Python objects, which would have to be unpickled
     "hang": "no answer in 1 s",
-    "nan": "no poses",
+    "nan": "not poses",
     "narrow": "; expected",
     "velocities": "far from unit length",
     "short": "4 targets where 16 are executed",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import pkgutil
 import re
 import textwrap
 import warnings
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import demos_replay
 import oc_residual_gym
 
 ROOT = Path(__file__).parents[1]
@@ -45,11 +43,10 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path
 
 
 MODULES = [
-    module.name
-    for package in (oc_residual_gym, demos_replay)
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    if ">>>" in Path(str(module.module_finder.path), f"{module.name.rpartition('.')[2]}.py").read_text(encoding="utf-8")  # type: ignore[union-attr]
-    if not module.ispkg
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("oc_residual_gym", "demos_replay")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if ">>>" in path.read_text(encoding="utf-8")
 ]
 
 

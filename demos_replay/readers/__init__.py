@@ -1,4 +1,4 @@
-"""Readers of teleoperation logs in HDF5: one module a format, found by the structure of the file.
+"""Readers of teleoperation logs in HDF5: one module per format, chosen by the structure of the file.
 
 A reader never follows a link out of the file it was given, and reports anything unusable as a ``LogError``.
 """
@@ -20,15 +20,15 @@ from demos_replay.readers.probe import try_first
 
 
 class Reader(Protocol):
-    """What each module of this package offers."""
+    """Interface of each reader module of this package."""
 
     NAME: str
     """Name of the format."""
     LOOKED_FOR: str
-    """What in a file identifies the format, one phrase."""
+    """What identifies the format in a file, as one phrase."""
 
     def matches(self, file: h5py.File) -> bool:
-        """Is it a file of this format, as far as its structure tells?"""
+        """Whether the structure of ``file`` is that of this format."""
 
     def demos(self, file: h5py.File) -> list[str]:
         """Names of the demonstrations, in natural order.
@@ -38,15 +38,15 @@ class Reader(Protocol):
         """
 
     def read(self, file: h5py.File, name: str) -> Log:
-        """One demonstration.
+        """Read one demonstration.
 
         Raises:
-            LogError: it cannot be used.
+            LogError: the demonstration cannot be used.
         """
 
 
 READERS: tuple[Reader, ...] = (teleop, libero, robomimic, robosuite, droid, act)
-"""In order of detection: the particular before the general."""
+"""Readers in order of detection: specific formats before general ones."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Skipped:
 
 @contextmanager
 def open_log(path: str | Path) -> Iterator[tuple[h5py.File, Reader]]:
-    """The file at ``path``, opened for reading only, and the reader for its format.
+    """Open the file at ``path`` for reading; yield it and the reader for its format.
 
     Raises:
-        LogError: there is no such file, it is not HDF5 or damaged, it refers to other files, or it is no log.
+        LogError: the file does not exist, is not HDF5, is damaged, refers to other files, or is not a log.
     """
     path = Path(path)
     if path.is_dir():
@@ -82,10 +82,10 @@ def open_log(path: str | Path) -> Iterator[tuple[h5py.File, Reader]]:
 
 
 def read_demo(file: h5py.File, reader: Reader, name: str) -> Log:
-    """One checked demonstration.
+    """Read and check one demonstration.
 
     Raises:
-        LogError: it cannot be used; the message says why.
+        LogError: the demonstration cannot be used; the message says why.
     """
     try:
         return check_log(reader.read(file, name))
@@ -94,7 +94,7 @@ def read_demo(file: h5py.File, reader: Reader, name: str) -> Log:
 
 
 def read_demo_or_skip(file: h5py.File, reader: Reader, name: str) -> Log | Skipped:
-    """One checked demonstration, or the reason why it is skipped."""
+    """Read and check one demonstration, or return the reason for skipping it."""
     try:
         return read_demo(file, reader, name)
     except LogError as error:
@@ -124,13 +124,13 @@ def _detect(file: h5py.File, path: Path) -> Reader:
         except DAMAGE:
             continue
     looked_for = "; ".join(f"{reader.NAME}: {reader.LOOKED_FOR}" for reader in READERS)
-    raise LogError(f"{path} is HDF5 but no log of a known format. Looked for {looked_for}")
+    raise LogError(f"{path} is HDF5 but not a log of a known format. Looked for {looked_for}")
 
 
 def _refuse_references(file: h5py.File, path: Path) -> None:
-    """Nothing in the file may lead out of it, or nowhere."""
-    # By h5py's low-level functions, as a file may have tens of thousands of links. Collected before any is followed:
-    # h5py cannot bear an error in the midst of a visit.
+    """Reject external and dangling links."""
+    # Use h5py's low-level functions, because a file may have tens of thousands of links. Collect all links before
+    # following any: h5py cannot handle exceptions during a visit.
     links: list[tuple[bytes, int]] = []
     try:
         file.id.links.visit(lambda name, info: links.append((name, info.type)), info=True)
@@ -138,7 +138,7 @@ def _refuse_references(file: h5py.File, path: Path) -> None:
     except DAMAGE as error:
         raise LogError(f"{path} is damaged ({type(error).__name__}: {error})") from error
     if problem is not None:
-        raise LogError(f"{path}: {problem}; only logs that are complete in themselves are read")
+        raise LogError(f"{path}: {problem}; only self-contained logs can be read")
 
 
 def _problem(file: h5py.File, name: bytes, kind: int) -> str | None:
@@ -149,12 +149,12 @@ def _problem(file: h5py.File, name: bytes, kind: int) -> str | None:
         item = h5py.h5o.open(file.id, name)
     except DAMAGE:
         if kind == h5py.h5l.TYPE_SOFT:
-            return f"{link} is a soft link that leads nowhere or in a circle"
+            return f"{link} is a dangling or circular soft link"
         raise
     if isinstance(item, h5py.h5d.DatasetID):
         storage = item.get_create_plist()
         if storage.get_external_count() > 0:
             return f"{link} has its data in another file"
         if storage.get_layout() == h5py.h5d.VIRTUAL:
-            return f"{link} is a virtual dataset, which may be of other files"
+            return f"{link} is a virtual dataset, which may refer to other files"
     return None

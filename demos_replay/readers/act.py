@@ -1,13 +1,13 @@
-"""Episodes as ACT and its successors store them, of one Franka arm: ``episode_<n>.hdf5`` or ``trajectory.hdf5``.
+"""Reader of episodes of one Franka arm as ACT and its successors store them: ``episode_<n>`` or ``trajectory.hdf5``.
 
-Two layouts hold such arms:
+Two layouts are read:
 
 - ``/observations/qpos`` (measured) and ``/action`` (commanded), as ACT and ALOHA have them
   (https://github.com/tonyzhaozh/act), with joints or end-effector poses;
 - ``/puppet/joint_position`` (measured) and ``/master/joint_position`` (commanded), with ``/puppet/end_effector``, as
   RoboMIND has them (https://github.com/x-humanoid-robomind, ``all_robot_h5_info.md``).
 
-None names its columns: :mod:`.columns` judges by their values.
+Neither names its columns: :mod:`.columns` infers them from the values.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ NAME = "act"
 LOOKED_FOR = "dataset action or observations/qpos, or puppet/joint_position (episode_<n>.hdf5, trajectory.hdf5)"
 
 COMMAND_DISTANCE = 0.15
-"""Metres from a measured pose within which a command for it lies: farther ones are relative, or of another frame."""
+"""Maximum metres between a command and its measured pose; farther commands are relative or in another frame."""
 CLOCKS = tuple(f"{group}{name}" for group in ("", "observations/") for name in ("timestamp", "timestamps", "time"))
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things are."""
+    """Dataset names and rate of one layout."""
 
     measured: str
     commanded: str
     rate: float
-    """Rows per second, where the file does not tell."""
+    """Rows per second if the file does not say."""
     rate_source: str
 
 
@@ -108,7 +108,7 @@ def read(file: h5py.File, name: str) -> Log:
         tcp_pose=state.tcp,
         gripper_closed=command.closed,
         target=target,
-        # A commanded opening is none that was measured: closed fingers may hold something.
+        # A commanded opening is not a measurement: closed fingers may hold something.
         gripper_width=None if source == layout.commanded else hand.opening * MAX_OPENING,
         joint_positions=state.joints,
         lag=lag,
@@ -119,12 +119,12 @@ def read(file: h5py.File, name: str) -> Log:
 
 
 def _arms(file: h5py.File) -> list[h5py.Group]:
-    """What RoboMIND keeps of the robot (puppet) and of what drives it (master), as far as it is there."""
+    """RoboMIND's groups of the robot (puppet) and of the device that drives it (master), if present."""
     return [item for name in ("puppet", "master") if isinstance(item := file.get(name), h5py.Group)]
 
 
 def _time(file: h5py.File, rows: int, layout: _Layout, facts: list[str], assumptions: list[str]) -> tuple[Array, float]:
-    """Seconds (T,), and the nominal rate."""
+    """Time (T,) in seconds, and the nominal rate in Hz."""
     stated = rate_attribute(file)
     for name in CLOCKS:
         if isinstance(file.get(name), h5py.Dataset):
@@ -142,7 +142,7 @@ def _time(file: h5py.File, rows: int, layout: _Layout, facts: list[str], assumpt
 
 
 def _compare(stored: Array, state: Columns) -> str:
-    """Where stored end-effector positions (T, 3) are on the arm whose joints are known."""
+    """A sentence on how far stored end-effector positions (T, 3) are from the TCP and from the flange."""
     assert state.joints is not None
     flange = flange_pose(state.joints)
     distances = [1000 * float(np.median(np.linalg.norm(stored - p[:, :3], axis=1))) for p in (state.tcp, flange)]
@@ -155,7 +155,7 @@ def _compare(stored: Array, state: Columns) -> str:
 def _target(
     commanded: Array, source: str, state: Columns, rate: float, facts: list[str], assumptions: list[str]
 ) -> tuple[Array | None, float]:
-    """Commanded poses (T, 7), if they are absolute, and the seconds until they are measured."""
+    """Commanded poses (T, 7) if they are absolute, and their lag in seconds."""
     check_width(commanded, source)
     try:
         command = understand(commanded, source)

@@ -1,4 +1,4 @@
-"""What logs of real Franka arms have in common: joint ranges, grippers, poses as six numbers, clocks, lag."""
+"""Helpers for logs of real Franka arms: joint ranges, grippers, poses as six numbers, clocks, lag."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER, MAX_OPENI
 from oc_residual_gym.robots.kinematics import TCP_FROM_FLANGE
 from oc_residual_gym.states import Array
 
-# Both arms, because logs of a Panda are replayed too (its limits: Franka Emika Panda datasheet), and 3 degrees, because
-# an arm at its limit is measured beyond it now and then.
+# The union of both arms' ranges, because logs of a Panda are replayed too (limits: Franka Emika Panda datasheet), plus
+# 3 degrees, because an arm at its limit is sometimes measured beyond it.
 _PANDA_LOWER = np.array([-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973])
 _PANDA_UPPER = np.array([2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973])
 _JOINT_MARGIN = 0.05
@@ -23,13 +23,13 @@ LOWEST_JOINTS: Array = np.minimum(JOINT_LOWER, _PANDA_LOWER) - _JOINT_MARGIN
 HIGHEST_JOINTS: Array = np.maximum(JOINT_UPPER, _PANDA_UPPER) + _JOINT_MARGIN
 
 REACH = 1.2
-"""Metres from the base that a TCP cannot exceed: 0.855 m to the wrist's centre (datasheet), and flange and gripper."""
+"""Maximum metres from the base to a TCP: 0.855 m to the wrist's centre (datasheet), plus flange and gripper."""
 LAGS = 8
-"""Rows up to which a measured pose may be behind its command."""
+"""Maximum number of rows by which a measured pose may lag behind its command."""
 _MOVING = 0.01
-"""Metres of motion from which a lag can be estimated."""
+"""Minimum motion in metres for estimating a lag."""
 _RATES = (2.0, 500.0)
-"""Rows per second between which teleoperation is logged."""
+"""Plausible range of logging rates, rows per second."""
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -50,7 +50,7 @@ ROBOTIQ_2F85 = Gripper(
     "robotiq_2f85",
     "a Robotiq 2F-85",
     # Centre of the finger pads, which moves from 142 mm (open) to 155 mm (closed), by MuJoCo Menagerie's model
-    # ``robotiq_2f85`` on its coupling; here around an object of 40 mm.
+    # ``robotiq_2f85`` on its coupling; this value is for an object of 40 mm.
     np.array([0.0, 0.0, 0.153, 0.0, 0.0, 0.0, 1.0]),
     0.085,
 )
@@ -58,9 +58,10 @@ GRIPPERS = {gripper.name: gripper for gripper in (FRANKA_HAND, ROBOTIQ_2F85)}
 
 
 def check_joints(joint_positions: Array, where: str, beyond: float = 0.0) -> None:
-    """
+    """Check that ``joint_positions`` (T, 7), rad, are within the range of an FR3 or a Panda.
+
     Raises:
-        LogError: ``joint_positions`` (T, 7) are more than ``beyond`` out of the range of an FR3 or a Panda, in rad.
+        LogError: a joint exceeds the range by more than ``beyond`` rad.
     """
     outside = (joint_positions < LOWEST_JOINTS - beyond) | (joint_positions > HIGHEST_JOINTS + beyond)
     if outside.any():
@@ -72,9 +73,10 @@ def check_joints(joint_positions: Array, where: str, beyond: float = 0.0) -> Non
 
 
 def check_reach(positions: Array, where: str) -> None:
-    """
+    """Check that ``positions`` (T, 3), metres, are within reach of an arm at the origin.
+
     Raises:
-        LogError: ``positions`` (T, 3) are not within the reach of an arm at the origin, in metres.
+        LogError: a position is out of reach.
     """
     distances = np.linalg.norm(np.clip(positions, -1e6, 1e6), axis=1)
     if (distances > REACH).any():
@@ -85,7 +87,7 @@ def check_reach(positions: Array, where: str) -> None:
 
 
 def poses_from_euler(values: Array, where: str) -> Array:
-    """Poses (T, 7) of positions and extrinsic xyz Euler angles (T, 6), in metres and rad.
+    """Poses (T, 7) from positions (metres) and extrinsic xyz Euler angles (rad), (T, 6).
 
     Raises:
         LogError: the angles are not in rad.
@@ -97,9 +99,10 @@ def poses_from_euler(values: Array, where: str) -> Array:
 
 
 def check_rows(group: h5py.Group, name: str) -> None:
-    """
+    """Check that dataset ``name`` of ``group`` has enough rows for a demonstration.
+
     Raises:
-        LogError: dataset ``name`` of ``group`` has too few rows for a demonstration.
+        LogError: it has fewer than 2.
     """
     dataset = group.get(name)
     if isinstance(dataset, h5py.Dataset) and dataset.shape and dataset.shape[0] < 2:
@@ -107,10 +110,10 @@ def check_rows(group: h5py.Group, name: str) -> None:
 
 
 def clock(stamps: Array, where: str) -> tuple[Array, str]:
-    """Seconds (T,) from 0, and the unit, of time stamps (T,) in s, ms, us or ns.
+    """Convert time stamps (T,) in s, ms, us or ns to seconds (T,) from 0; also return the unit.
 
     Raises:
-        LogError: they do not increase, or fit no unit.
+        LogError: the time stamps do not increase, or fit no unit.
     """
     steps = np.diff(stamps)
     if (steps <= 0.0).any():
@@ -122,25 +125,25 @@ def clock(stamps: Array, where: str) -> tuple[Array, str]:
 
 
 def rate_attribute(file: h5py.File) -> tuple[float, str] | None:
-    """Rows per second, and the attribute of the file that says it, if one does.
+    """Rows per second, and the name of the file's attribute that gives it; ``None`` if there is none.
 
     Raises:
-        LogError: it says something impossible.
+        LogError: the rate is implausible.
     """
     for name in ("fps", "hz", "frequency", "control_freq", "control_frequency", "rate"):
         value = number(file, name)
         if value is not None:
             if not _RATES[0] <= value <= _RATES[1]:
-                raise LogError(f"the attribute {name!r} is {value:g}: no rate of teleoperation in Hz")
+                raise LogError(f"the attribute {name!r} is {value:g}: not a plausible rate of teleoperation in Hz")
             return value, name
     return None
 
 
 def find_lag(target: Array, measured: Array) -> tuple[int, float] | None:
-    """Rows from a command to its measurement, and the distance left (m, root mean square), or None without motion.
+    """Lag in rows from command to measurement, and the remaining distance (m, RMS); ``None`` without motion.
 
-    The shift of up to ``LAGS`` rows that brings positions ``target`` (T, 3) nearest to ``measured`` (T, 3) by least
-    squares, whatever constant distance lies between them.
+    The lag is the shift of up to ``LAGS`` rows that best aligns positions ``target`` (T, 3) with ``measured`` (T, 3) in
+    the least-squares sense, up to a constant offset.
     """
     longest = min(LAGS, (len(target) - 1) // 2)
     rows = len(target) - longest
@@ -156,14 +159,14 @@ def find_lag(target: Array, measured: Array) -> tuple[int, float] | None:
 def follow(
     target: Array, tcp: Array, source: str, rate: float, farthest: float, facts: list[str], assumptions: list[str]
 ) -> tuple[Array | None, float]:
-    """Commanded poses ``target`` (T, 7), if the measured ones (T, 7) follow them, and the lag in seconds.
+    """Commanded poses ``target`` (T, 7) if the measured ones follow them, else ``None``; and the lag in seconds.
 
     Args:
-        target: read from the dataset ``source``.
-        tcp: measured.
-        source: named in the sentences that are added to ``facts`` and ``assumptions``.
+        target: commanded poses, read from the dataset ``source``.
+        tcp: measured poses (T, 7).
+        source: name for the sentences that are added to ``facts`` and ``assumptions``.
         rate: rows per second.
-        farthest: metres that may lie between the two, lag taken out.
+        farthest: maximum metres between the two, after removing the lag.
     """
     found = find_lag(target[:, :3], tcp[:, :3])
     shift = found[0] if found else 0
@@ -172,11 +175,11 @@ def follow(
     if distance > farthest:
         assumptions.append(
             f"The measured poses stand for {source}, which lies {1000 * distance:.0f} mm from them: it is relative, or "
-            "of another frame."
+            "in another frame."
         )
         return None, 0.0
     if found is None:
-        assumptions.append("The arm hardly moves: the lag from command to measurement is taken for 0.")
+        assumptions.append("The arm hardly moves: the lag from command to measurement is assumed to be 0.")
     else:
         facts.append(
             f"The arm follows {source} by {shift} rows ({shift / rate:.2f} s), found by least squares; "
@@ -186,5 +189,5 @@ def follow(
 
 
 def top_speed(positions: Array, time: Array) -> float:
-    """Greatest speed of positions (T, 3) between rows, m/s."""
+    """Maximum speed of positions (T, 3) between rows, m/s."""
     return float((np.linalg.norm(np.diff(positions, axis=0), axis=1) / np.diff(time)).max())

@@ -1,4 +1,4 @@
-"""What unlabelled columns of a Franka arm's log are, judged by their values.
+"""Infer the meaning of unlabelled columns of a Franka arm's log from their values.
 
 A gripper is always the last column. Before it,
 
@@ -6,7 +6,7 @@ A gripper is always the last column. Before it,
   all lie in a Franka arm's range;
 - six are a position and extrinsic xyz Euler angles, if the position is in front of the robot and within its reach.
 
-Everything else is refused.
+Everything else is rejected.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.states import Array, BoolArray
 
 UNIT = 0.02
-"""Deviation from length 1 of a stored unit quaternion."""
+"""Maximum deviation from length 1 of a stored unit quaternion."""
 IN_FRONT = 0.1
-"""Metres along the base's x, at least, where a tool works on a table: our workspace starts at 0.2 m."""
+"""Minimum x in metres (base frame) of a tool that works on a table; this package's workspace starts at 0.2 m."""
 CLEARER = 0.2
-"""By which the cosines of two tools from straight down differ to tell which of them works on a table."""
+"""Minimum difference between the downward cosines of two quaternion orders for choosing by them."""
 DRIFT = 0.05
-"""Share of the gripper's range by which measurements may be beyond it."""
+"""Fraction of the gripper's range by which measurements may exceed it."""
 MOVED = 0.2
-"""Share of the gripper's range by which fingers move, at least, that open or close."""
+"""Minimum motion of fingers that open or close, as a fraction of the gripper's range."""
 
 FRAME = "Stored poses are those of a Franka Hand's TCP, 103.4 mm from the flange, in the robot's base frame."
 HAND = "The gripper is a Franka Hand, its TCP 103.4 mm from the flange."
@@ -45,14 +45,15 @@ class Columns:
     tcp: Array
     """(T, 7) poses in the base frame."""
     joints: Array | None
-    """(T, 7) rad, where these are what was stored."""
+    """(T, 7) rad, if joint positions were stored."""
     assumptions: tuple[str, ...]
 
 
 def check_width(values: Array, where: str) -> None:
-    """
+    """Check that ``values`` (T, n) have 7 or 8 columns.
+
     Raises:
-        LogError: ``values`` (T, n) are not 7 or 8 wide.
+        LogError: they do not.
     """
     width = values.shape[1]
     if width in (14, 16):
@@ -65,10 +66,10 @@ def check_width(values: Array, where: str) -> None:
 
 
 def understand(values: Array, where: str) -> Columns:
-    """What ``values`` (T, 7 or 8) of the dataset at ``where`` are.
+    """Interpret ``values`` (T, 7 or 8) of the dataset at ``where``.
 
     Raises:
-        LogError: nothing that can be replayed.
+        LogError: they cannot be replayed.
     """
     check_width(values, where)
     if values.shape[1] == 7:
@@ -91,7 +92,7 @@ def _quaternion(values: Array, where: str) -> Columns:
     check_reach(values[:, :3], where)
     stored = values[:, 3:7]
     orders = {"xyzw": stored, "wxyz": np.roll(stored, -1, axis=1)}
-    # On a table a tool points down; and where both orders have it so, a Franka's hand has its x axis forward.
+    # At a table the tool points down. If both orders give that, choose the one with the hand's x axis forward.
     axes = {order: Rotation.from_quat(quat).as_matrix().mean(axis=0) for order, quat in orders.items()}
     down = {order: -matrix[2, 2] for order, matrix in axes.items()}
     forward = {order: matrix[0, 0] for order, matrix in axes.items()}
@@ -115,11 +116,11 @@ def _euler(values: Array, where: str) -> Columns:
         check_reach(values[:, :3], where)
         tcp = poses_from_euler(values[:, :6], where)
     except LogError as error:
-        raise LogError(f"{where} is 7 wide, but no position, Euler angles and gripper: {error}") from error
+        raise LogError(f"{where} is 7 wide, but not position, Euler angles and gripper: {error}") from error
     ahead = float(np.median(values[:, 0]))
     if ahead < IN_FRONT:
         raise LogError(
-            f"{where} is 7 wide, but no position, Euler angles and gripper: the position would be at x = {ahead:.3g}"
+            f"{where} is 7 wide, but not position, Euler angles and gripper: the position would be at x = {ahead:.3g}"
             " m, not in front of the robot. Seven joints without a gripper, or relative motions, cannot be replayed"
         )
     assumption = f"The angles of {where} are extrinsic xyz Euler angles (roll, pitch, yaw) in rad."
@@ -131,33 +132,33 @@ def _euler(values: Array, where: str) -> Columns:
 
 @dataclass(frozen=True)
 class Fingers:
-    """The gripper in one column."""
+    """Gripper openings read from one column."""
 
     opening: Array
-    """(T,) distance between the fingers as a share of a Franka Hand's 80 mm."""
+    """(T,) distance between the fingers as a fraction of a Franka Hand's 80 mm."""
     more_is_open: bool
-    """Polarity of the column."""
+    """True if a greater value in the column is more open."""
     assumptions: tuple[str, ...]
 
     @property
     def move(self) -> bool:
-        """Do they open or close at all?"""
+        """Whether the fingers open or close at all."""
         return bool(np.ptp(self.opening) > MOVED)
 
     @property
     def closed(self) -> BoolArray:
-        """(T,) rows nearer to the least than to the greatest opening there was, or below half if they do not move."""
+        """(T,) True below the middle of the measured range, or below 0.5 if the fingers do not move."""
         return self.opening < (0.5 * (self.opening.min() + self.opening.max()) if self.move else 0.5)
 
 
-# Unit, greatest value, and what that is of 80 mm; then shares of a range: unit, least and greatest value. In both the
-# first that fits counts.
+# Unit, greatest value, and its fraction of 80 mm; then relative ranges: unit, least and greatest value. In both, the
+# first that fits is used.
 _METRIC = (("metres moved by each finger", 0.04, 1.0), ("metres between the fingers", 0.085, 0.085 / MAX_OPENING))
 _RELATIVE = (("from 0 to 1", 0.0, 1.0), ("from -1 to 1", -1.0, 1.0), ("from 0 to 255", 0.0, 255.0))
 
 
 def fingers(values: Array, where: str, more_is_open: bool | None = None) -> Fingers:
-    """What column ``values`` (T,) of the dataset at ``where`` is, with polarity ``more_is_open`` if that is known.
+    """Interpret the gripper column ``values`` (T,) of the dataset at ``where``, with ``more_is_open`` if known.
 
     Raises:
         LogError: the values fit no unit.
@@ -180,13 +181,13 @@ def fingers(values: Array, where: str, more_is_open: bool | None = None) -> Fing
 
 
 def _within(low: float, high: float, least: float, most: float) -> bool:
-    """Is a column from ``low`` to ``high`` one from ``least`` to ``most``? Some drift is allowed."""
+    """Whether values from ``low`` to ``high`` fit the range from ``least`` to ``most``, with some drift allowed."""
     drift = min(DRIFT * (most - least), 0.1)
     return least - drift <= low and high <= most + drift
 
 
 def _polarity(shares: Array) -> tuple[bool, str]:
-    """Whether more is more open, and why."""
+    """Whether a greater value is more open, and the reason."""
     low, high = shares.min(), shares.max()
     start = float(np.median(shares[:5]))
     if high - low > MOVED and abs(start - 0.5 * (low + high)) > 0.15 * (high - low):

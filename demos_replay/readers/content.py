@@ -1,4 +1,4 @@
-"""Reading numbers and texts out of HDF5 files that may hold anything."""
+"""Read numbers and text from untrusted HDF5 files."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ ONLY_DEMO = "demo_0"
 """Name of the demonstration in formats with one per file."""
 
 DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
-"""What h5py raises on damaged files."""
+"""Exceptions that h5py raises on damaged files."""
 
 MAX_ROWS = 100_000
-"""More than an hour at 20 rows a second: a dataset that claims more is damaged, and might not fit into memory."""
+"""Maximum rows, more than an hour at 20 Hz; a dataset that claims more is damaged and might not fit into memory."""
 MAX_COLUMNS = 10_000
 
 
 def numbers(
     group: h5py.Group, name: str, tail: tuple[int | None, ...], rows: int | None = None, *, gaps: bool = False
 ) -> Array:
-    """Dataset ``name`` of ``group`` as float64, shape (rows, *tail); None allows any size.
+    """Read dataset ``name`` of ``group`` as float64, shape (rows, *tail); None allows any size.
 
     Raises:
-        LogError: it is missing, not made of real numbers, has another shape, or, unless it may have ``gaps``, entries
-            that are not finite.
+        LogError: it is missing, not numeric, has another shape, or has entries that are not finite (unless ``gaps``).
     """
     where = f"{group.name.rstrip('/')}/{name}"
     dataset = group.get(name)
     if not isinstance(dataset, h5py.Dataset):
         raise LogError(f"the dataset {where} is missing")
     if dataset.dtype.kind not in "fiub":
-        raise LogError(f"{where} holds no numbers but {dataset.dtype}")
+        raise LogError(f"{where} holds no numbers, but {dataset.dtype}")
     expected: tuple[int | None, ...] = (rows, *tail)
     shape: tuple[int, ...] = dataset.shape or ()
     fits = len(shape) == len(expected)
@@ -55,7 +54,7 @@ def numbers(
 
 
 def poses(group: h5py.Group, name: str, rows: int | None = None, *, gaps: bool = False) -> Array:
-    """Dataset ``name`` of ``group`` as poses (rows, 7), quaternions xyzw brought to unit length.
+    """Read dataset ``name`` of ``group`` as poses (rows, 7); quaternions xyzw are normalised.
 
     Raises:
         LogError: as :func:`numbers`, or quaternions are far from unit length.
@@ -65,7 +64,7 @@ def poses(group: h5py.Group, name: str, rows: int | None = None, *, gaps: bool =
     bad = ~(np.abs(lengths - 1.0) < 0.01) & np.isfinite(lengths)
     if bad.any() and not gaps:
         raise LogError(
-            f"{group.name.rstrip('/')}/{name} has quaternions that are no rotations, first in row {bad.argmax()}"
+            f"{group.name.rstrip('/')}/{name} has quaternions that are not rotations, first in row {bad.argmax()}"
         )
     values[:, 3:] /= np.where(bad, 1.0, lengths)[:, None]
     return values
@@ -75,7 +74,7 @@ def subgroup(group: h5py.Group, name: str) -> h5py.Group:
     """Group ``name`` of ``group``.
 
     Raises:
-        LogError: it is missing, or something else.
+        LogError: it is missing, or not a group.
     """
     item = group.get(name)
     if not isinstance(item, h5py.Group):
@@ -84,7 +83,7 @@ def subgroup(group: h5py.Group, name: str) -> h5py.Group:
 
 
 def text(item: h5py.HLObject, name: str) -> str | None:
-    """Attribute ``name`` of a group or dataset, if there is one and it is text."""
+    """Attribute ``name`` of a group or dataset; None if it is missing or not text."""
     value = item.attrs.get(name)
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
@@ -94,7 +93,7 @@ def text(item: h5py.HLObject, name: str) -> str | None:
 
 
 def number(item: h5py.HLObject, name: str) -> float | None:
-    """Attribute ``name`` of a group or dataset, if there is one and it is one finite number."""
+    """Attribute ``name`` of a group or dataset; None if it is missing or not one finite number."""
     value = np.asarray(item.attrs.get(name, np.nan))
     if value.size != 1 or value.dtype.kind not in "fiub":
         return None
@@ -117,7 +116,7 @@ def demo_groups(group: h5py.Group) -> list[str]:
 
 
 def check_only_demo(name: str) -> None:
-    """Raise ``LogError`` where ``name`` is not that of a file's one demonstration."""
+    """Raise ``LogError`` unless ``name`` is that of the file's only demonstration."""
     if name != ONLY_DEMO:
         raise LogError(f"there is no demonstration {name!r}: a file of this format holds one, {ONLY_DEMO!r}")
 

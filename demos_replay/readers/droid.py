@@ -1,10 +1,10 @@
-"""DROID's ``trajectory.h5``: one demonstration of a Franka arm a file, in the base frame, at 15 Hz.
+"""Reader of DROID's ``trajectory.h5``: one demonstration of a Franka arm per file, in the base frame, at 15 Hz.
 
-Read from the writer's source (https://github.com/droid-dataset/droid: ``trajectory_writer``, ``robot_env``,
+Conventions are from the writer's source (https://github.com/droid-dataset/droid: ``trajectory_writer``, ``robot_env``,
 ``franka/robot``, ``robot_ik_solver``, ``oculus_controller``): ``cartesian_position`` is the pose of the flange with
 extrinsic xyz Euler angles, ``gripper_position`` is 0 open and 1 closed, row t of ``action`` follows row t of
-``observation``. A file does not name its gripper; the attribute ``gripper`` ("robotiq_2f85" or "franka_hand") may be
-added to it, and without one the flange's heading tells (:func:`_gripper`).
+``observation``. A file does not name its gripper: add the attribute ``gripper`` ("robotiq_2f85" or "franka_hand") to
+it, or the gripper is inferred from the flange's heading (:func:`_gripper`).
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ LOOKED_FOR = "groups action and observation/robot_state (trajectory.h5; DROID's 
 RATE = 15.0
 """Rows per second (``robot_env``: control_hz)."""
 JOINT_STEP = 0.2
-"""Radians that a joint is commanded to move a row, at most (``robot_ik_solver``: relative_max_joint_delta)."""
+"""Maximum commanded motion of a joint per row, radians (``robot_ik_solver``: relative_max_joint_delta)."""
 GRIPPER_STEP = 0.25
-"""Share of the gripper's range that a velocity of 1 is a row (``robot_ik_solver``: max_gripper_delta)."""
+"""Fraction of the gripper's range per row at a velocity of 1 (``robot_ik_solver``: max_gripper_delta)."""
 PUSHING = 0.1
-"""Share of the gripper's range by which a command is beyond fingers that it presses."""
+"""Minimum lead of the command over pressing fingers, as a fraction of the gripper's range."""
 STILL = 0.01
-"""Share of the gripper's range that still fingers move a row, at most."""
+"""Maximum motion of still fingers per row, as a fraction of the gripper's range."""
 STILL_ROWS = 9
-"""Rows, 0.6 s, that fingers are still at least when they hold something: longer than they take to start moving."""
+"""Minimum rows (0.6 s) that fingers are still when they hold something: longer than they take to start moving."""
 COMMAND_DISTANCE = 0.05
-"""Metres from a commanded pose to the measured one that an arm following it stays within, lag taken out."""
+"""Maximum metres between a commanded pose and the measured one that follows it, after removing the lag."""
 
 
 def matches(file: h5py.File) -> bool:
@@ -115,7 +115,7 @@ def _verdict(file: h5py.File) -> str:
 
 
 def _poses(group: h5py.Group, name: str, rows: int | None) -> Array:
-    """Poses (T, 7) of six-number dataset ``name``."""
+    """Poses (T, 7) from dataset ``name`` of positions and Euler angles (T, 6)."""
     where = f"{group.name.lstrip('/')}/{name}"
     check_rows(group, name)
     values = numbers(group, name, (6,), rows)
@@ -124,7 +124,7 @@ def _poses(group: h5py.Group, name: str, rows: int | None) -> Array:
 
 
 def _time(file: h5py.File, rows: int, facts: list[str], assumptions: list[str]) -> tuple[Array, float]:
-    """Seconds (T,), and the nominal rate."""
+    """Time (T,) in seconds, and the nominal rate in Hz."""
     where = "observation/timestamp/robot_state"
     stamps = file.get(where)
     if isinstance(stamps, h5py.Group) and "read_start" in stamps:
@@ -145,7 +145,7 @@ def _time(file: h5py.File, rows: int, facts: list[str], assumptions: list[str]) 
 
 
 def _enabled(file: h5py.File, rows: int) -> BoolArray:
-    """(T,) rows in which the arm was being moved."""
+    """(T,) True in rows in which the operator had enabled movement."""
     info = file.get("observation/controller_info")
     if not isinstance(info, h5py.Group) or "movement_enabled" not in info:
         return np.ones(rows, dtype=bool)
@@ -156,17 +156,17 @@ def _enabled(file: h5py.File, rows: int) -> BoolArray:
 
 
 def _without_gaps(time: Array, kept: BoolArray, rate: float) -> Array:
-    """Seconds of the ``kept`` rows, one nominal step across dropped ones."""
+    """Time in seconds of the ``kept`` rows; a gap of dropped rows becomes one nominal step."""
     indices = np.flatnonzero(kept)
     steps = np.where(np.diff(indices) == 1, np.diff(time[kept]), 1.0 / rate)
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def _gripper(file: h5py.File, start: Array, facts: list[str], assumptions: list[str]) -> Gripper:
-    """The gripper on the flange, whose first pose is ``start`` (7,).
+    """Identify the gripper on the flange, whose first pose is ``start`` (7,).
 
-    DROID's arms carry a Robotiq 2F-85 square with the flange's axes, and start with these square with the base (joint
-    7 at 0). A Franka Hand sits at 45 degrees, and an arm that carries one starts with its flange turned by these.
+    DROID's arms carry a Robotiq 2F-85 aligned with the flange's axes, and start with the flange aligned with the base
+    (joint 7 at 0). A Franka Hand is mounted at 45 degrees, so its arm starts with the flange turned by 45 degrees.
     """
     named = text(file, "gripper")
     if named is not None:
@@ -196,7 +196,7 @@ def _target(
     facts: list[str],
     assumptions: list[str],
 ) -> tuple[Array | None, float]:
-    """Commanded TCP poses of the kept rows, if there are absolute ones, and the seconds until they are measured."""
+    """Commanded TCP poses of the kept rows if they are absolute, else ``None``; and their lag in seconds."""
     if "cartesian_position" in action:
         source, flange = "cartesian_position", _poses(action, "cartesian_position", rows)
     elif "joint_position" in action:
@@ -216,7 +216,7 @@ def _target(
 
 
 def _closure(group: h5py.Group, name: str, rows: int) -> Array:
-    """(T,) 0 open to 1 closed."""
+    """Gripper closure (T,) from 0 (open) to 1 (closed)."""
     closure = numbers(group, name, (), rows)
     if closure.min() < -0.1 or closure.max() > 1.1:
         raise LogError(
@@ -228,7 +228,7 @@ def _closure(group: h5py.Group, name: str, rows: int) -> Array:
 def _closed(
     action: h5py.Group, closure: Array | None, rows: int, facts: list[str], assumptions: list[str]
 ) -> BoolArray:
-    """(T,) rows whose command asks for closed fingers."""
+    """(T,) True in rows whose command asks for closed fingers."""
     trigger = action.get("target_gripper_position")
     if isinstance(trigger, h5py.Dataset) and trigger.shape == (rows,):
         facts.append("The gripper's command is action/target_gripper_position: above 0.5 it asks for closed fingers.")
@@ -251,7 +251,7 @@ def _closed(
     )
     if closure is None:
         return command > 0.5
-    # Fingers around a wide object stay half open, and the command of a velocity only just beyond them.
+    # Around a wide object the fingers stay half open, with a velocity command only just ahead of them.
     pressing = (command - closure > PUSHING) & (np.abs(np.gradient(closure)) < STILL)
     held: BoolArray = binary_opening(pressing, np.ones(STILL_ROWS))
     return (command > 0.5) | held

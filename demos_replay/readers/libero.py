@@ -1,7 +1,7 @@
-"""LIBERO's demonstrations.
+"""Reader of LIBERO's demonstrations.
 
-Their states row j was measured before action j, their observations row j after it: observations are used only where
-there are no states, and then against the next action.
+Row j of the states was measured before action j, row j of the observations after it. Observations are used only if
+there are no states, and are then paired with the next action.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAME = "libero"
 LOOKED_FOR = "a group data with an attribute bddl_file_name or problem_info"
 
 _RATE = 20.0
-"""Hz at which all of LIBERO was recorded."""
+"""Recording rate of all LIBERO data, Hz."""
 
 
 def matches(file: h5py.File) -> bool:

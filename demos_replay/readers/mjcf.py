@@ -1,8 +1,8 @@
-"""The kinematics of a recorded MuJoCo model, compiled without the meshes and textures that it refers to.
+"""Compile the kinematics of a recorded MuJoCo model, without the meshes and textures that it refers to.
 
-Old robosuite files name meshes on the machine they were recorded on, and MuJoCo's language has changed since: only what
-places bodies, joints, shapes and sites is handed to the compiler. Joints stay in their order, so that recorded states
-keep their meaning. Of meshes only those of robosuite's own objects are read, from the installed robosuite.
+Old robosuite files refer to meshes on the recording machine, and MJCF has changed since. The compiler therefore gets
+only the elements that place bodies, joints, shapes and sites. Joints keep their order, so that recorded states keep
+their meaning. The only meshes read are those of robosuite's own objects, from the installed robosuite.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _KEPT = {
     "site": _PLACED | {"type", "size", "fromto"},
     "mesh": {"name", "file", "scale", "refpos", "refquat"},
 }
-"""Elements that place something, with the attributes that do."""
+"""Elements that place something, with the attributes that matter for it."""
 _GENERATED = {"attach", "composite", "flexcomp", "replicate"}
-"""Elements from which the compiler would make bodies of its own."""
+"""Elements from which the compiler generates bodies."""
 
 _NOT_FINITE = re.compile(r"\b(nan|inf)", re.IGNORECASE)
 
@@ -48,22 +48,22 @@ _SHAPELESS = (mujoco.mjtGeom.mjGEOM_MESH, mujoco.mjtGeom.mjGEOM_HFIELD, mujoco.m
 
 @dataclass(frozen=True)
 class KinematicModel:
-    """What is left of a recorded model."""
+    """The kinematics of a recorded model."""
 
     model: mujoco.MjModel
     mesh_bodies: frozenset[str]
-    """Bodies that collide with meshes which are left out."""
+    """Names of bodies whose collision meshes are left out."""
 
 
 def kinematic_model(xml: str) -> KinematicModel:
     """Compile the kinematics of a recorded model.
 
     Raises:
-        LogError: it is no MJCF, wants to include files, or is beyond any recorded scene in size.
+        LogError: it is not MJCF, includes other files, or is far larger than any recorded scene.
     """
     tree = _parse(xml)
     reduced = _reduce(tree)
-    # Inertia plays no part, but bodies that move must have some.
+    # Inertia is not used, but the compiler requires it for moving bodies.
     reduced.insert(0, Element("compiler", boundmass="0.001", boundinertia="0.001", autolimits="true"))
     try:
         spec = mujoco.MjSpec.from_string(ElementTree.tostring(reduced, encoding="unicode"))
@@ -89,11 +89,11 @@ def _parse(xml: str) -> Element:
     except (ElementTree.ParseError, ValueError) as error:
         raise LogError(f"its model is not XML ({error})") from error
     if tree.tag != "mujoco":
-        raise LogError(f"its model is no MJCF: its root is <{tree.tag}>, not <mujoco>")
+        raise LogError(f"its model is not MJCF: its root is <{tree.tag}>, not <mujoco>")
     if sum(1 for _ in tree.iter()) > _MAX_ELEMENTS:
         raise LogError(f"its model has more than {_MAX_ELEMENTS} elements; recorded scenes have far fewer")
     if next(tree.iter("include"), None) is not None:
-        raise LogError("its model includes other files; only models that are complete in themselves are read")
+        raise LogError("its model includes other files; only self-contained models can be read")
     return tree
 
 
@@ -115,7 +115,7 @@ def _reduce(element: Element, depth: int = 0) -> Element:
 
 
 def _installed_mesh(mesh: Element) -> Element | None:
-    """``mesh`` with the path of the same file in the installed robosuite, if it is one of its objects."""
+    """``mesh`` with its path in the installed robosuite, if it belongs to one of robosuite's objects."""
     path = mesh.get("file", "")
     match = re.search(r"models/assets/(objects/meshes/(\w+)\.(stl|msh|obj))$", path)
     robosuite = find_spec("robosuite")

@@ -1,4 +1,4 @@
-"""Logs that keep observations but no states of the simulation: the arm can be read from them, objects cannot."""
+"""Read logs that have observations but no simulation states: they give the arm's motion, but no objects."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.states import Array
 
 ROBOSUITE_BASE = np.array([-0.56, 0.0, 0.912])
-"""Position of the base of an arm beside robosuite's tables, in its world, m."""
+"""Position (3,) of the arm's base at robosuite's tables, in robosuite's world frame, metres."""
 ROBOSUITE_TABLE = 0.8
-"""Height of those tables' tops in its world, m."""
+"""Height of robosuite's table tops in its world frame, metres."""
 _TO_TCP = np.array([0.0, 0.0, GRIP_SITE_SHORT, 0.0, 0.0, 0.0, 1.0])
 _TO_GRIP_SITE = np.array([0.0, 0.0, -GRIP_SITE_SHORT, 0.0, 0.0, 0.0, 1.0])
 
 
 def observed(demo: h5py.Group) -> h5py.Group:
-    """The group of observations. Raises ``LogError`` where there is none."""
+    """The group of observations. Raises ``LogError`` if there is none."""
     obs = demo.get("obs")
     if not isinstance(obs, h5py.Group):
         raise LogError(
@@ -45,12 +45,12 @@ def read_observations(
     facts: tuple[str, ...] = (),
     assumptions: tuple[str, ...] = (),
 ) -> Log:
-    """A demonstration of T rows from what was observed before each action.
+    """Read a demonstration of T rows from the observations before each action.
 
     Args:
-        grip_site: poses (T, 7) in robosuite's world: position of the grip site, orientation of the hand.
-        joint_positions: (T, 7), if they were observed.
-        fingers: positions (T, 2) of the fingers, likewise.
+        grip_site: poses (T, 7) in robosuite's world frame: position of the grip site, orientation of the hand.
+        joint_positions: (T, 7) rad, if they were observed.
+        fingers: finger positions (T, 2) in metres, if they were observed.
 
     Raises:
         LogError: it cannot be used.
@@ -87,7 +87,7 @@ def read_observations(
             f"The environment is {env_name or 'not named'}.",
             "The last column of the actions is the gripper's: above 0 it closes.",
             "There are no simulation states: the objects' poses are unknown.",
-            "The actions are no absolute targets: the measured path is what can be replayed.",
+            "The actions are not absolute targets, so the measured path is replayed.",
             "No lag could be estimated."
             if rows is None
             else f"The arm follows the actions after {1000 * rows / rate:.0f} ms.",
@@ -97,7 +97,8 @@ def read_observations(
 
 
 def _tool(grip_site: Array, joint_positions: Array | None) -> tuple[Array, Array, bool]:
-    """TCP poses (T, 7) in the base frame, the base's position in the world, and whether it is a Franka arm."""
+    """TCP poses (T, 7) in the base frame, the base's position (3,) in the world frame, and whether it is a Franka
+    arm."""
     if joint_positions is not None:
         tcp = forward_kinematics(joint_positions)
         offsets = grip_site[:, :3] - pose_multiply(tcp, _TO_GRIP_SITE)[:, :3]

@@ -1,4 +1,4 @@
-"""Trying a file in another process first: libhdf5 can crash, or go on for ever, on files with damaged structure."""
+"""Read a file in a child process first, because libhdf5 can crash or hang on damaged files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from demos_replay.log import LogError
 from demos_replay.readers import probe_worker
 
 PATIENCE = 30.0
-"""Seconds that any file may take. A gigabyte of numbers takes a few."""
+"""Seconds allowed for any file. A gigabyte of numbers takes a few."""
 SLOWEST = 10e6
-"""Bytes a second of a slow disk: large files may take longer."""
+"""Bytes per second of a slow disk: large files get more time."""
 
 _lock = Lock()
 _workers: dict[int, subprocess.Popen[str]] = {}
-"""By number of the process that started it: processes that were forked from one another must not share a worker."""
+"""Id of the process that started it, to the worker: forked processes must not share a worker."""
 
 
 def try_first(path: Path) -> None:
-    """
+    """Read the file at ``path`` in a child process.
+
     Raises:
-        LogError: reading the file at ``path`` would kill this process, or never end.
+        LogError: reading it would crash this process, or never end.
     """
     patience = PATIENCE + path.stat().st_size / SLOWEST
     with _lock:
@@ -42,7 +43,7 @@ def try_first(path: Path) -> None:
         except BrokenPipeError:
             ready, answered = [worker.stdout], False
         if answered:
-            return  # What h5py itself reports is found again, and told, where it matters.
+            return  # Errors that h5py reports are handled by the reader.
         _stop(_workers.pop(os.getpid()))
     if ready:
         raise LogError(f"{path} is damaged: the HDF5 library crashes on it")
@@ -55,7 +56,7 @@ def try_first(path: Path) -> None:
 def _worker() -> subprocess.Popen[str]:
     worker = _workers.get(os.getpid())
     if worker is None or worker.poll() is not None:
-        # Without the folder of the program in its path: readers are named as the packages whose files they read.
+        # -P keeps this folder off the path: readers have the names of the packages whose files they read.
         command = [sys.executable, "-P", probe_worker.__file__]
         worker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -1,6 +1,6 @@
-"""Program that opens HDF5 files on behalf of :mod:`.probe`, in a process of its own that may die of them.
+"""Child process of :mod:`.probe` that reads HDF5 files and may crash on them.
 
-Reads one JSON string a line from standard input, a path, and answers each with a line of JSON: null, or what is wrong.
+It reads one path per line (a JSON string) from standard input and answers each with a line of JSON: null or the error.
 """
 
 import json
@@ -9,11 +9,11 @@ import sys
 import h5py
 
 MOST_BYTES = 1_000_000_000
-"""Largest size of a dataset or attribute; readers refuse far less."""
+"""Largest dataset or attribute to read, in bytes; readers reject far smaller ones."""
 
 
 def touch(path: str) -> None:
-    """Everything that a reader may look at: links, objects, attributes, and numbers with one or two axes."""
+    """Read everything that a reader may read: links, objects, attributes, and numbers with one or two axes."""
     with h5py.File(path, "r", locking=False) as file:
         names: list[bytes] = []
         file.id.links.visit(names.append, info=False)
@@ -21,7 +21,7 @@ def touch(path: str) -> None:
             try:
                 item = h5py.h5o.open(file.id, name)
             except (KeyError, RuntimeError, OSError):
-                continue  # A link that leads nowhere.
+                continue  # A dangling link.
             for i in range(h5py.h5a.get_num_attrs(item)):
                 attribute = h5py.h5a.open(item, index=i)
                 if attribute.get_storage_size() < MOST_BYTES:
@@ -38,7 +38,7 @@ def main() -> None:
             touch(json.loads(line))
             answer = None
         except Exception as error:
-            # Whatever h5py raises is an answer: only a crash is not.
+            # Any exception from h5py is an answer; only a crash is not.
             answer = f"{type(error).__name__}: {error}"
         print(json.dumps(answer), flush=True)
 

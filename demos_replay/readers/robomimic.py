@@ -1,4 +1,4 @@
-"""Files that robomimic made of robosuite's, MimicGen's among them: states where they are kept, else observations."""
+"""Reader of robomimic's files, MimicGen's included: uses simulation states if there are any, else observations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NAME = "robomimic"
 LOOKED_FOR = "a group data with an attribute env_args"
 
 _ROBOSUITE = 1
-"""Number of robosuite among the kinds of environments in robomimic's env_args."""
+"""Environment type of robosuite in robomimic's env_args."""
 _DEFAULT_RATE = 20.0
-"""Hz of robosuite's environments and all of robomimic's published data."""
+"""Control rate of robosuite's environments and of all data published by robomimic, Hz."""
 
 
 def matches(file: h5py.File) -> bool:
@@ -73,7 +73,7 @@ def _read_observations(
     rows = len(actions)
     quaternions = numbers(obs, "robot0_eef_quat", (4,), rows)
     if (np.abs(np.linalg.norm(quaternions, axis=1) - 1.0) > 0.01).any():
-        raise LogError("obs/robot0_eef_quat has quaternions that are no rotations")
+        raise LogError("obs/robot0_eef_quat has quaternions that are not rotations")
     told = kwargs.get("control_freq")
     rate = float(told) if isinstance(told, int | float) and 1.0 <= told <= 1000.0 else _DEFAULT_RATE
     joints = numbers(obs, "robot0_joint_pos", (None,), rows) if "robot0_joint_pos" in obs else None

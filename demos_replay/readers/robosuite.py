@@ -1,4 +1,4 @@
-"""Raw files of robosuite's collector: from version 1.0, whose models lie beside the file, to today's."""
+"""Reader of raw files of robosuite's collector, from version 1.0 (models beside the file) to the current one."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ LOOKED_FOR = "a group data with demonstrations that hold states and have an attr
 
 _MAX_MODEL_BYTES = 10_000_000
 _RATES = (1.0, 1000.0)
-"""Hz at which robosuite's controllers are run."""
+"""Plausible range of control rates, Hz."""
 _PLAUSIBLE_ERROR = 0.1
-"""m between an absolute target and the measured pose, beyond which it is in another frame than was thought."""
+"""Maximum metres between an absolute target and the measured pose; beyond it the frame is not the assumed one."""
 
 
 def matches(file: h5py.File) -> bool:
@@ -64,10 +64,10 @@ def _listed(value: Any) -> str:
 
 
 def find_model(file: h5py.File, demo: h5py.Group) -> str:
-    """The MJCF of a demonstration: embedded, or in a file beside the log, as version 1.0 has it.
+    """The MJCF of a demonstration: embedded, or in a file beside the log (robosuite 1.0).
 
     Raises:
-        LogError: it has none, or names a file that is not there, or lies elsewhere.
+        LogError: there is none, or it is in a file that is missing or outside the log's folder.
     """
     model = text(demo, "model_file")
     if model is None:
@@ -89,7 +89,7 @@ def find_model(file: h5py.File, demo: h5py.Group) -> str:
 
 @dataclass(frozen=True)
 class Controller:
-    """What the actions of a file mean, as far as that is told."""
+    """Meaning of the actions in a file, as far as the file says."""
 
     kind: str
     absolute: bool
@@ -98,12 +98,12 @@ class Controller:
 
     @property
     def is_delta(self) -> bool:
-        """Do the first three numbers of an action say where to go from here?"""
+        """Whether the first three numbers of an action are a relative motion."""
         return self.kind in ("OSC_POSE", "OSC_POSITION", "IK_POSE") and not self.absolute
 
 
 def arm_controller(env_info: dict[str, Any]) -> Controller | None:
-    """The arm's controller in ``make``'s arguments, as robosuite 1.0 to 1.5 write it."""
+    """The arm's controller from ``make``'s arguments, as robosuite 1.0 to 1.5 write them; ``None`` if unknown."""
     config = env_info.get("controller_configs")
     if isinstance(config, list) and config:
         config = config[0]
@@ -116,12 +116,12 @@ def arm_controller(env_info: dict[str, Any]) -> Controller | None:
     if config.get("impedance_mode", "fixed") != "fixed":
         return Controller(f"{config['type']} with variable impedance", False, "")
     absolute = config.get("control_delta") is False or config.get("input_type") == "absolute"
-    # Before version 1.5 absolute actions were in the world frame, and there was nothing to choose.
+    # Before version 1.5, absolute actions were always in the world frame.
     return Controller(config["type"], absolute, str(config.get("input_ref_frame", "world")))
 
 
 def task_of(env_name: str) -> str | None:
-    """Our task that an environment of robosuite or MimicGen ("Stack_D0") comes close to."""
+    """Name of the task that is closest to an environment of robosuite or MimicGen ("Stack_D0"), if any."""
     env_name = re.sub(r"_D\d$", "", env_name)
     return next(
         (name for name, task in TASKS.items() if task.robosuite and fnmatchcase(env_name, task.robosuite)), None
@@ -138,7 +138,7 @@ def read_states(
     facts: tuple[str, ...],
     instruction: str = "",
 ) -> Log:
-    """A demonstration that consists of simulation states and actions, with the model they belong to.
+    """Read a demonstration of simulation states and actions, with the model that they belong to.
 
     Raises:
         LogError: it cannot be used.
@@ -188,7 +188,7 @@ def _rate(time: Array) -> tuple[float, str]:
     steps = np.diff(time)
     step = float(np.median(steps))
     if not 1.0 / _RATES[1] <= step <= 1.0 / _RATES[0]:
-        raise LogError(f"its rows are {step:g} s apart: no rate at which an arm is controlled")
+        raise LogError(f"its rows are {step:g} s apart: not a plausible control rate")
     longer = steps > 1.5 * step
     sentence = f"Rows are {1000 * step:.1f} ms apart"
     if longer.any():
@@ -202,12 +202,12 @@ def _rate(time: Array) -> tuple[float, str]:
 def _commands(
     actions: Array, scene: Scene, rate: float, controller: Controller | None
 ) -> tuple[Array | None, float, str]:
-    """Absolute targets (T, 7) if there are any, lag in seconds, and a sentence about them."""
+    """Absolute targets (T, 7) if there are any, the lag in seconds, and a sentence about the commands."""
     if controller is None:
         return (
             None,
             0.0,
-            "Nothing tells what the actions mean: the measured path is what can be replayed; no lag known.",
+            "The file does not say what the actions mean, so the measured path is replayed; the lag is unknown.",
         )
     if controller.kind == "OSC_POSE" and controller.absolute and actions.shape[1] == 7:
         target = _absolute_targets(actions, scene, controller.frame)
@@ -223,12 +223,10 @@ def _commands(
         return (
             None,
             0.0,
-            "The actions claim to be absolute poses but are far from the measured ones: not used; no lag known.",
+            "The actions claim to be absolute poses but are far from the measured ones: not used; the lag is unknown.",
         )
     if controller.is_delta and actions.shape[1] >= 4:
-        sentence = (
-            f"The actions are {controller.kind} steps, no absolute targets: the measured path is what can be replayed."
-        )
+        sentence = f"The actions are {controller.kind} steps, not absolute targets, so the measured path is replayed."
         rows = step_delay(actions[:, :3], scene.tcp_pose[:, :3])
         if rows is None:
             return None, 0.0, sentence + " No lag could be estimated."
@@ -236,7 +234,7 @@ def _commands(
     return (
         None,
         0.0,
-        f"The actions are {controller.kind} commands: the measured path is what can be replayed; no lag known.",
+        f"The actions are {controller.kind} commands, so the measured path is replayed; the lag is unknown.",
     )
 
 
@@ -249,7 +247,8 @@ def _absolute_targets(actions: Array, scene: Scene, frame: str) -> Array:
 
 
 def step_delay(steps: Array, measured: Array) -> int | None:
-    """Rows after which measured positions (T, 3) move where commanded steps (T, 3) pointed; None if they never do."""
+    """Delay in rows from commanded steps (T, 3) to the motion of measured positions (T, 3); None if they do not
+    agree."""
     velocities = np.diff(measured, axis=0)
     best_rows, best_agreement = None, 0.5
     for rows in range(min(LAGS, len(velocities) - 1) + 1):

@@ -1,4 +1,4 @@
-"""Objects and table of a robosuite model: which bodies they are, and how large."""
+"""Find the objects and the table of a robosuite model: their bodies and sizes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 from oc_residual_gym.states import Array
 
 _FURNITURE = re.compile(r"table|floor|wall|ground|mount|arena", re.IGNORECASE)
-"""In names of fixed bodies that are no objects of a task."""
+"""Matches names of fixed bodies that are not objects of a task."""
 _SUFFIX = re.compile(r"_(main|root)$")
-"""That robosuite adds to an object's name for its body."""
+"""Suffix that robosuite adds to an object's name to name its body."""
 
 
 @dataclass(frozen=True)
 class FoundObject:
-    """A body outside the robot with everything that is rigidly fixed to it."""
+    """An object: a body outside the robot with everything that is rigidly fixed to it."""
 
     name: str
     body: int
     centre: Array
     """Pose (7,) of its bounding box in its body's frame."""
     half_size: Array | None
-    """(3,) of that box along the body's axes, m; None if it has meshes that are not there."""
+    """(3,) half extents of that box along the body's axes, metres; None if its meshes are missing."""
 
 
 def find_objects(
     model: mujoco.MjModel, qpos: Array, mesh_bodies: Collection[str], robot_bodies: Collection[int]
 ) -> list[FoundObject]:
-    """Everything that moves, and fixed things that belong to the task, such as pegs and bins."""
+    """Find all objects that can move, and fixed ones that belong to the task, such as pegs and bins."""
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
@@ -54,14 +54,14 @@ def find_objects(
 
 
 def table_top(model: mujoco.MjModel, qpos: Array, objects: list[FoundObject]) -> tuple[float, str | None]:
-    """World height of the surface that objects start on, and where in the model that is said (None: nowhere)."""
+    """World height (m) of the surface that objects start on, and its source in the model (None if not found)."""
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
     for site in range(model.nsite):
         if model.site(site).name == "table_top":
             return float(data.site_xpos[site, 2]), "site table_top"
-    # Bins are what objects lie in, where there is no table: the widest of their boxes is the floor.
+    # Without a table, objects lie in bins: the widest box of a bin is its floor.
     for pattern in (r".*table.*", r"bin1"):
         tops = []
         for geom in range(model.ngeom):
@@ -76,7 +76,7 @@ def table_top(model: mujoco.MjModel, qpos: Array, objects: list[FoundObject]) ->
 
 
 def _carriers(model: mujoco.MjModel) -> list[int]:
-    """For each body the one that it is rigidly fixed to and that moves against its parent, or stands in the world."""
+    """For each body, the movable or world-fixed body to which it is rigidly attached (possibly itself)."""
     carriers = [0]
     for body in range(1, model.nbody):
         parent = int(model.body_parentid[body])
@@ -101,7 +101,7 @@ def _extent(model: mujoco.MjModel, geom: int, position: Array, turn: Array) -> t
 
 
 def _box(model: mujoco.MjModel, data: mujoco.MjData, body: int, geoms: list[int]) -> tuple[Array, Array] | None:
-    """Centre and half size of the box around shapes, in the body's frame."""
+    """Centre and half size of the bounding box of ``geoms``, in the body's frame."""
     turn = data.xmat[body].reshape(3, 3)
     extents = [
         _extent(model, g, turn.T @ (data.geom_xpos[g] - data.xpos[body]), turn.T @ data.geom_xmat[g].reshape(3, 3))

@@ -1,6 +1,6 @@
-"""What a robosuite model and its recorded states say: where robot, gripper and objects were, row by row.
+"""Poses of robot, gripper and objects in each row, from a robosuite model and its recorded states.
 
-Everything comes out in the frame of the robot's base, whose place in the world is robosuite's own choice.
+All poses are converted from robosuite's world frame to the frame of the robot's base.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from oc_residual_gym.states import Array
 GRIP_SITE_SHORT = 0.0069
 """Metres from the grip site to Franka's TCP.
 
-Robosuite's Panda has its grip site 0.1065 + 0.097 m from link 7, Franka 0.107 + 0.1034 m."""
+In robosuite's Panda the grip site is 0.1065 + 0.097 m from link 7; Franka's TCP is 0.107 + 0.1034 m from it."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """T rows in the base frame."""
+    """A recorded scene of T rows, in the base frame."""
 
     tcp_pose: Array
-    """(T, 7)."""
+    """(T, 7) TCP poses."""
     tcp_in_grip_site: Array
     """Pose (7,) of the TCP in the frame of robosuite's grip site."""
     base_pose: Array
     """Pose (7,) of the base in robosuite's world."""
     joint_positions: Array | None
-    """(T, 7) of a Franka arm with Franka's hand."""
+    """(T, 7) rad; ``None`` unless it is a Franka arm with a Franka Hand."""
     gripper_width: Array | None
-    """(T,) likewise."""
+    """(T,) metres between the fingers; ``None`` in the same case."""
     objects: Mapping[str, LogObject]
     table_height: float
     facts: tuple[str, ...]
@@ -48,11 +48,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Robot:
-    """Numbers of a robot's parts in a model."""
+    """MuJoCo ids of a robot's parts in a model."""
 
     bodies: frozenset[int]
     base: int
-    """Body that the first joint turns against."""
+    """Body to which the first joint attaches the arm."""
     arm_joints: tuple[int, ...]
     finger_joints: tuple[int, ...]
     finger_bodies: frozenset[int]
@@ -115,7 +115,7 @@ def read_scene(xml: str, states: Array) -> Scene:
 
 
 REACH = 2.0
-"""m from the base: no arm gets that far, and robosuite parks objects that a task does not use further away."""
+"""Maximum metres from the base: no arm reaches that far, and robosuite parks unused objects farther away."""
 
 
 def _find_robot(model: mujoco.MjModel) -> _Robot:
@@ -126,7 +126,7 @@ def _find_robot(model: mujoco.MjModel) -> _Robot:
     chain = _chain(model, int(model.site_bodyid[sites[0]]))
     arm = [joint for body in chain for joint in _joints(model, body)]
     if len(arm) not in (6, 7) or any(model.jnt_type[joint] != mujoco.mjtJoint.mjJNT_HINGE for joint in arm):
-        raise LogError("its robot is no arm of six or seven joints on a fixed base")
+        raise LogError("its robot is not an arm of six or seven joints on a fixed base")
     first, last = (int(model.jnt_bodyid[joint]) for joint in (arm[0], arm[-1]))
     bodies = _below(model, chain[0])
     fingers = [joint for body in sorted(_below(model, last) - {last}) for joint in _joints(model, body)]
@@ -165,7 +165,7 @@ def _tool(
             return tcp, joints, np.abs(fingers).sum(axis=1), facts, ()
     axes = np.stack([np.cross(opening, [0.0, 0.0, 1.0]), opening, [0.0, 0.0, 1.0]], axis=1)
     turn = Rotation.from_matrix(axes)
-    # Fingers are alike: of the two ways round, the one that has the hand's x axis forwards, as a Franka arm would.
+    # The fingers are interchangeable: choose the orientation with the hand's x axis forward, as on a Franka arm.
     if (Rotation.from_quat(grip_site[0, 3:]) * turn).apply([1.0, 0.0, 0.0])[0] < 0.0:
         turn = turn * Rotation.from_euler("z", np.pi)
     tcp = pose_multiply(grip_site, np.concatenate([[0.0, 0.0, GRIP_SITE_SHORT], turn.as_quat()]))
@@ -231,7 +231,7 @@ def _chain(model: mujoco.MjModel, body: int) -> list[int]:
 
 
 def _below(model: mujoco.MjModel, root: int) -> set[int]:
-    """``root`` and all bodies that hang on it; MuJoCo numbers parents before their children."""
+    """``root`` and all its descendants; MuJoCo numbers parents before their children."""
     bodies = {root}
     for body in range(root + 1, model.nbody):
         if int(model.body_parentid[body]) in bodies:

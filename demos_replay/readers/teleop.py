@@ -1,4 +1,4 @@
-"""Our own log schema, as :mod:`oc_residual_gym.log_schema` describes it."""
+"""Reader of this package's own log schema; see :mod:`oc_residual_gym.log_schema`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "teleop"
 LOOKED_FOR = f'an attribute schema of the file that is "{SCHEMA}"'
 
 CLOSES_BELOW, OPENS_ABOVE = 0.45, 0.55
-"""Opening in the target; in between the command stays what it was."""
+"""Thresholds on the target's opening; between them the command stays as it was."""
 
 
 def matches(file: h5py.File) -> bool:
@@ -81,7 +81,7 @@ def read(file: h5py.File, name: str) -> Log:
 
 
 def latch(opening: Array) -> BoolArray:
-    """Does a command (T,) in [0, 1] ask for closed fingers?"""
+    """(T,) True where the opening command (T,) in [0, 1] asks for closed fingers, with hysteresis."""
     closed = np.zeros(len(opening), dtype=bool)
     state = False
     for t, value in enumerate(opening):
@@ -93,12 +93,12 @@ def latch(opening: Array) -> BoolArray:
 def _target_poses(target: Array) -> Array:
     lengths = np.linalg.norm(target[:, 3:7], axis=1)
     if (np.abs(lengths - 1.0) > 0.01).any():
-        raise LogError(f"target has quaternions that are no rotations, first in row {np.abs(lengths - 1).argmax()}")
+        raise LogError(f"target has quaternions that are not rotations, first in row {np.abs(lengths - 1).argmax()}")
     return np.concatenate([target[:, :3], target[:, 3:7] / lengths[:, None]], axis=1)
 
 
 def _objects(demo: h5py.Group, rows: int) -> tuple[dict[str, LogObject], list[str]]:
-    """Objects with their poses, where they were not seen those of the row before; and the names of those never seen."""
+    """Objects by name, and the names of those never seen. In a row without a valid pose, the last valid one is kept."""
     objects, unseen = {}, []
     group = subgroup(demo, "objects") if "objects" in demo else {}
     validity = subgroup(demo, "objects_valid") if "objects_valid" in demo else {}
@@ -111,7 +111,7 @@ def _objects(demo: h5py.Group, rows: int) -> tuple[dict[str, LogObject], list[st
             unseen.append(name)
             continue
         values = poses(group, name, rows, gaps=not valid.all())
-        # Before it was first seen, where it was seen first.
+        # Before the first valid pose, use that pose.
         last = np.maximum.accumulate(np.where(valid, np.arange(rows), seen[0]))
         objects[name] = LogObject(values[last])
     return objects, unseen

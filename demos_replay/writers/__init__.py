@@ -17,9 +17,9 @@ class WriterError(Exception):
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write a file or folder to, which becomes ``path`` at the end of the block.
+    """Yield a temporary path beside ``path``; the file or folder written there becomes ``path`` when the block ends.
 
-    If the block ends with an exception, what it wrote is removed and ``path`` is as it was.
+    If the block raises, the temporary file or folder is removed and ``path`` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -32,7 +32,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise a ``WriterError`` if there is anything at ``path``."""
+    """Raise a ``WriterError`` if ``path`` exists."""
     if path.exists():
         raise WriterError(f"{path} exists already; give another --out, or remove it")
 

@@ -1,15 +1,15 @@
-"""What all writers take from a demonstration: one name, shape and convention for each quantity.
+"""The quantities that all writers take from a demonstration, each with one name, shape and convention.
 
-Base frame, metres, radians, seconds; quaternions xyzw. Where conventions differ between trainings:
+Base frame, metres, radians, seconds; quaternions xyzw. Where training codes use different conventions:
 
 - Rotations in six numbers ("rot_6d") are the first two ROWS of the rotation matrix, one after the other: what GR00T
   (``EndEffectorPose``) and robomimic (PyTorch3D's ``matrix_to_rotation_6d``) decode. The first two columns, as in the
-  observations of our environments, would be decoded as the inverse rotation.
-- Quaternions do not jump between their two signs, and have the same one in all demonstrations: in the first row the
-  tool's x is not negative (straight down is (1, 0, 0, 0)), objects' w is not. Targets have the tool's sign.
+  observations of this package's environments, would be decoded as the inverse rotation.
+- Quaternions do not jump between their two signs, and all demonstrations use the same one: in the first row, neither x
+  of the tool (straight down is (1, 0, 0, 0)) nor w of an object is negative. Targets have the tool's sign.
 - A gripper opening is 0 for closed, 1 for open (80 mm): DROID has it reversed, robosuite -1 for open, 1 for closed.
-- Actions are absolute: what the robot was told in step t. Their counterpart in joint space is the joint positions it
-  had after the step. Differences and relative poses follow from state t and action t.
+- Actions are absolute: the target executed in step t. Their counterpart in joint space is the joint positions after the
+  step. Differences and relative poses follow from state t and action t.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Columns = dict[str, Array]
 
 
 def check_demo(demo: Demo) -> Demo:
-    """``demo``, if it can be written.
+    """Return ``demo`` if it can be written.
 
     Raises:
-        WriterError: it has no step, or entries that are not finite.
+        WriterError: it has no steps, or entries that are not finite.
     """
     if len(demo.target) == 0:
         raise WriterError(f"the demonstration {demo.name} has no steps")
@@ -42,7 +42,7 @@ def check_demo(demo: Demo) -> Demo:
 
 
 def robot_columns(demo: Demo) -> Columns:
-    """What an FR3 cell measures before each step and after the last, (T + 1, n)."""
+    """Measurements of an FR3 cell before each step and after the last one, (T + 1, n)."""
     pose = _tool_pose(demo)
     opening = demo.gripper_width[:, None] / MAX_OPENING
     start = np.concatenate([pose[0], [not demo.gripper_closed[0]]])
@@ -62,12 +62,12 @@ def robot_columns(demo: Demo) -> Columns:
 
 
 def object_columns(demo: Demo) -> Columns:
-    """True poses of the objects (T + 1, 7), each by its name."""
+    """Object name to true poses (T + 1, 7)."""
     return {name: _with_quaternions(poses, _steady(poses[:, 3:], 3)) for name, poses in demo.objects.items()}
 
 
 def target_columns(demo: Demo) -> Columns:
-    """What was executed in each step, in every convention, (T, n)."""
+    """Target executed in each step, in every convention, (T, n)."""
     executed = targets(demo)
     return {
         "pos": executed[:, :3],
@@ -96,12 +96,12 @@ def _tool_pose(demo: Demo) -> Array:
 
 
 def _with_quaternions(poses: Array, quaternions: Array) -> Array:
-    # Rounding can leave an entry just above 1, which robomimic's check of actions does not forgive.
+    # Rounding can leave an entry just above 1, which robomimic's check of actions rejects.
     return np.concatenate([poses[:, :3], np.clip(quaternions, -1.0, 1.0)], axis=1)
 
 
 def _steady(quaternions: Array, entry: int) -> Array:
-    """The same rotations (T, 4), ``entry`` of the first row not negative, each row with the sign nearer to the last."""
+    """Quaternions (T, 4) of the same rotations without sign jumps, with a non-negative ``entry`` in the first row."""
     flips = np.where(np.einsum("ti,ti->t", quaternions[1:], quaternions[:-1]) < 0.0, -1.0, 1.0)
     first = -1.0 if quaternions[0, entry] < 0.0 else 1.0
     return quaternions * (first * np.cumprod(np.concatenate([[1.0], flips])))[:, None]

@@ -1,27 +1,28 @@
-"""LeRobot datasets of version 2.1 with GR00T's ``modality.json``, the layout that most trainings of VLA policies read.
+"""LeRobot datasets of version 2.1 with GR00T's ``modality.json``, the layout that most training codes of VLA policies
+read.
 
 ``observation.state`` and ``action`` (21,) float32 have the same slices; the state is measured before the step, the
-action is what the robot was told in it (``columns`` has units and conventions):
+action is the target executed in it (``columns`` has units and conventions):
 
     0:3    TCP position          9:13   TCP quaternion xyzw
     3:9    TCP rotation, 6-D     13:20  joint positions (of the action: those reached by the step)
                                  20:21  gripper opening
 
-Besides: ``observation.images.<camera>`` (H.264 video), ``next.reward``, ``next.done``, ``next.success``, and
+Other columns: ``observation.images.<camera>`` (H.264 video), ``next.reward``, ``next.done``, ``next.success``, and
 ``annotation.human.action.task_description``, an index into tasks.jsonl like ``task_index``. The 20 Hz rows are those of
 steps 0 to T - 1; the state after the last step is not in the dataset. episodes.jsonl also keeps each demonstration's
 name, success and report.
 
-What a training takes:
+What each training code reads:
 
 - GR00T: the keys of modality.json. eef_9d (0:9), gripper_position and joint_position are named and laid out as those of
-  its DROID embodiment, a Franka too (whose gripper, though, is 1 for closed); relative end-effector actions need just
-  such a 9-D pose. Its loader finds stats.json complete; its tools add relative_stats.json.
+  its DROID embodiment, a Franka too (whose gripper, though, is 1 for closed); relative end-effector actions need
+  exactly this 9-D pose. Its loader needs stats.json, which is written here; its tools add relative_stats.json.
 - openpi (pi0, pi0.5): a data transform picks slices, for example 13:21 of both (joints and gripper, as for DROID), and
   ``DeltaActions`` makes joint targets relative; the images are shoulder (base) and wrist.
 - SmolVLA, ACT and Diffusion Policy of LeRobot: ``observation.state``, ``action`` and all images as they are; 21 entries
   fit SmolVLA's 32. What they predict is redundant: execute one part of it, 0:9 with 20, or 13:21.
-- robomimic: the file that this was made from.
+- robomimic: the HDF5 file that this dataset was made from.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from oc_residual_gym.states import CONTROL_FREQUENCY
 CODEBASE_VERSION = "v2.1"
 FPS = int(CONTROL_FREQUENCY)
 CHUNK = 1000
-"""Episodes a folder."""
+"""Episodes per folder."""
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 INSTRUCTION = "annotation.human.action.task_description"
@@ -76,7 +77,7 @@ SCALARS = {
     "index": "int64",
     "task_index": "int64",
 }
-"""Columns of one number a row, and their types."""
+"""Columns with one number per row, and their types."""
 ENCODING: dict[str, Any] = {
     "codec": "libx264",
     "pixelformat": "yuv420p",
@@ -88,10 +89,10 @@ ENCODING: dict[str, Any] = {
 
 
 def write_lerobot(demos: Iterable[Demo], out: Path) -> int:
-    """Write ``demos`` as a dataset into the new folder ``out``, one in memory at a time but for its numbers.
+    """Write ``demos`` as a dataset to the new folder ``out``; the images of only one are in memory at a time.
 
     Returns:
-        How many were written.
+        Number of demonstrations written.
 
     Raises:
         WriterError: PyArrow is not installed, ``out`` exists, there are no demonstrations, or one has no steps, entries
@@ -109,17 +110,17 @@ def write_lerobot(demos: Iterable[Demo], out: Path) -> int:
 
 @dataclass
 class _Dataset:
-    """What is known of a dataset while it is being written to ``root``."""
+    """State of a dataset while it is being written to ``root``."""
 
     root: Path
     tasks: dict[str, int] = field(default_factory=dict)
     episodes: list[dict[str, Any]] = field(default_factory=list)
     statistics: list[dict[str, Any]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    """Values of the features that are numbers, for the quantiles of the whole."""
+    """Numeric features of all episodes, for the quantiles of the dataset."""
     frames: int = 0
     pictures: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Shape of a picture by camera."""
+    """Camera name to the shape of its images."""
 
     def add(self, demo: Demo) -> None:
         episode = len(self.episodes)
@@ -244,7 +245,7 @@ def _video_key(camera: str) -> str:
 
 def _modality(cameras: Iterable[str]) -> dict[str, Any]:
     slices: dict[str, Any] = {name: {"start": start, "end": end} for name, (start, end) in SLICES.items()}
-    # Quaternions go without their type: the GR00T versions that convert it take w to be the first entry.
+    # Quaternions are written without their type: GR00T versions that convert it assume that w is the first entry.
     slices["eef_rotation_6d"]["rotation_type"] = "rotation_6d"
     return {
         "state": slices,

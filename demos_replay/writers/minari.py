@@ -2,12 +2,12 @@
 
 An episode has observations of T + 1 rows by name, float32: what the robot measures (eef_pos, eef_quat, eef_rot_6d,
 eef_vel_lin, eef_vel_ang, eef_wrench, joint_pos, joint_vel, gripper_opening, gripper_closed, previous_target), the true
-poses of the objects object/<name> (7,), and images image/<camera>, which Minari keeps as JPEG and so not exactly.
+poses of the objects object/<name> (7,), and images image/<camera>, which Minari stores as JPEG (lossy).
 Actions (T, 8) are absolute: the executed TCP target, position, quaternion xyzw, opening; ``columns`` has units and
 conventions. Rewards are the task's dense ones; the last step of a success terminates, that of a failure truncates.
 Episode metadata has name, task, instruction, success and report.
 
-These are no residual actions: ``gym.make("OCResidual-<Task>-v0")`` takes corrections to a base policy, so the dataset
+These are not residual actions: ``gym.make("OCResidual-<Task>-v0")`` takes corrections to a base policy, so the dataset
 names no environment to recover.
 """
 
@@ -40,17 +40,17 @@ ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 """Environment variable that tells Minari where its datasets are."""
 
 Tree = dict[str, Any]
-"""Arrays by name, or further dicts of them."""
+"""Name to an array, or to another such dict."""
 
 
 def write_minari(demos: Iterable[Demo], dataset_id: str, out: Path) -> int:
     """Write ``demos``, one in memory at a time, as the Minari dataset ``dataset_id`` among those in the folder ``out``.
 
     Args:
-        dataset_id: as Minari has them, for example "lift/twin-v0".
+        dataset_id: Minari's id, for example "lift/twin-v0".
 
     Returns:
-        How many were written.
+        Number of demonstrations written.
 
     Raises:
         WriterError: Minari is not installed, the id is malformed or exists in ``out``, there are no demonstrations, or
@@ -74,7 +74,7 @@ def write_minari(demos: Iterable[Demo], dataset_id: str, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder, _datasets_in(Path(folder)):
         with warnings.catch_warnings():
-            # Minari warns of every piece of metadata that it is not given.
+            # Minari warns about all missing metadata.
             warnings.simplefilter("ignore", UserWarning)
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
@@ -93,7 +93,7 @@ def _check_id(dataset_id: str) -> None:
     try:
         optional_module("minari.dataset.minari_dataset").parse_dataset_id(dataset_id)
     except (TypeError, ValueError) as error:
-        raise WriterError(f"{dataset_id!r} is no id of a Minari dataset; give one like lift/twin-v0") from error
+        raise WriterError(f"{dataset_id!r} is not an id of a Minari dataset; give one like lift/twin-v0") from error
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def _move(folder: Path, out: Path, dataset_id: str) -> None:
 
 
 def _observations(demo: Demo) -> Tree:
-    """Arrays of T + 1 rows each."""
+    """Observations by name, T + 1 rows each."""
     tree: Tree = {name: values.astype(np.float32) for name, values in robot_columns(demo).items()}
     for kind, parts in (("object", object_columns(demo)), ("image", demo.images)):
         if parts:

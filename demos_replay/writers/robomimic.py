@@ -6,19 +6,19 @@
       actions (T, 8)  executed target of step t: TCP position, quaternion xyzw, opening; all within [-1, 1]
       action_dict/    the same as abs_pos, abs_rot_6d, abs_quat, gripper, and joint_pos (joints reached by the step)
       states (T, nq)  joint positions (qpos) of the simulation before step t; the last ones in last_state (1, nq)
-      rewards (T,)    after step t;  dones (T,) 1 where the task is done, which only the last step of a success is
+      rewards (T,)    after step t;  dones (T,) 1 in the last step of a success, else 0
       obs/, next_obs/ before and after step t, so next_obs[t] is obs[t + 1]
     /mask/            train and valid (every tenth) of the successes; successful and failed, if there are failures
 
 Observations, float32: robot0_eef_pos, _eef_quat, _eef_rot_6d, _eef_vel_lin, _eef_vel_ang, _eef_wrench, _joint_pos,
 _joint_vel, _gripper_qpos (both fingers, m, robosuite's signs), _gripper_opening, _gripper_closed, _previous_target;
 <object>_pos and <object>_quat, all of them again as "object"; <camera>_image. ``columns`` has units and conventions.
-In a file of several tasks env_args names the first one's environment.
+In a file of several tasks, env_args names the environment of the first one.
 
 robomimic trains on it as it is: ``observation.modalities.obs.low_dim`` takes, for example, robot0_eef_pos,
 robot0_eef_rot_6d, robot0_gripper_opening and object, ``.rgb`` takes the images. Version 0.3 predicts ``actions``; newer
-ones choose: ``train.action_keys`` of action_dict/abs_pos, action_dict/abs_rot_6d, action_dict/gripper. ACT as in its
-own repository learns joints: obs/robot0_joint_pos with robot0_gripper_opening, action_dict/joint_pos with gripper.
+ones choose: ``train.action_keys`` of action_dict/abs_pos, action_dict/abs_rot_6d, action_dict/gripper. ACT's own
+repository learns joints: obs/robot0_joint_pos with robot0_gripper_opening, action_dict/joint_pos with gripper.
 GR00T, openpi and SmolVLA take the LeRobot dataset made from this file.
 """
 
@@ -47,21 +47,21 @@ SCHEMA, VERSION = "oc-residual-demos", 1
 GYM_TYPE = 2
 """robomimic's ``EnvType`` of Gymnasium environments."""
 VALID_EVERY = 10
-"""One demonstration in so many is for validation."""
+"""Every n-th successful demonstration is for validation."""
 IMAGE = "_image"
 
 
 def write_demos(path: Path, demos: Iterable[Demo], attrs: Mapping[str, Any]) -> int:
-    """Write ``demos`` into a new file at ``path``, one in memory at a time; a file that was there is replaced.
+    """Write ``demos`` to a file at ``path``, one in memory at a time; an existing file is replaced.
 
     Args:
-        attrs: where they come from, for the attributes of /data: numbers and texts as they are, all else as JSON.
+        attrs: origin of the demonstrations, for the attributes of /data: numbers and text as they are, else JSON.
 
     Returns:
-        How many were written.
+        Number of demonstrations written.
 
     Raises:
-        WriterError: there are none, two have one name, or one has no steps or entries that are not finite.
+        WriterError: there are none, two have the same name, or one has no steps or entries that are not finite.
     """
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
@@ -74,11 +74,11 @@ def assemble(path: Path, parts: Iterable[Path], attrs: Mapping[str, Any]) -> int
     """Copy the demonstrations of files that :func:`write_demos` wrote into one new file at ``path``, in that order.
 
     Returns:
-        How many were copied.
+        Number of demonstrations copied.
 
     Raises:
-        LogError: a part is no such file.
-        WriterError: there are no demonstrations, or two have one name.
+        LogError: a part is not such a file.
+        WriterError: there are no demonstrations, or two have the same name.
     """
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
@@ -93,20 +93,20 @@ def demo_names(path: Path) -> list[str]:
     """Names of the demonstrations in a file that :func:`write_demos` or :func:`assemble` wrote.
 
     Raises:
-        LogError: it is no such file.
+        LogError: it is not such a file.
     """
     with _opened(path) as data:
         return [text(data[demo], "name") or demo for demo in natural_order(data)]
 
 
 def read_demos(path: Path, images: bool = True) -> Iterator[Demo]:
-    """The demonstrations of such a file, one in memory at a time; exact in target, reward and qpos, float32 elsewhere.
+    """Read the demonstrations of such a file, one at a time; target, reward and qpos are exact, the rest is float32.
 
     Args:
-        images: read those too, where there are any.
+        images: whether to read images, if there are any.
 
     Raises:
-        LogError: it is no such file, or a demonstration in it is damaged.
+        LogError: it is not such a file, or a demonstration in it is damaged.
     """
     with _opened(path) as data:
         for demo in natural_order(data):
@@ -145,7 +145,7 @@ def _write(group: h5py.Group, demo: Demo) -> None:
 
 
 def _observations(demo: Demo) -> Columns:
-    """By their names in the file, (T + 1, n)."""
+    """Observations (T + 1, n) by their names in the file."""
     robot = robot_columns(demo)
     robot["gripper_qpos"] = demo.gripper_width[:, None] * np.array([0.5, -0.5])
     columns = {f"robot0_{name}": values for name, values in robot.items()}
@@ -162,7 +162,8 @@ def _create(group: h5py.Group, name: str, values: np.ndarray) -> None:
 
 
 def _create_pictures(group: h5py.Group, name: str, pictures: np.ndarray) -> None:
-    """One picture a chunk, so that the compressed bytes serve both ``obs`` and, a row earlier, ``next_obs``."""
+    """Write images, one per chunk, so that the compressed bytes serve both ``obs`` and, one row earlier,
+    ``next_obs``."""
     layout: dict[str, Any] = {"chunks": (1, *pictures.shape[1:]), "compression": "gzip"}
     before = group.create_dataset(f"obs/{name}", data=pictures[:-1], **layout)
     after = group.create_dataset(f"next_obs/{name}", shape=before.shape, dtype=before.dtype, **layout)
@@ -172,7 +173,7 @@ def _create_pictures(group: h5py.Group, name: str, pictures: np.ndarray) -> None
 
 
 def _finish(file: h5py.File, attrs: Mapping[str, Any]) -> int:
-    """Write what concerns all demonstrations; returns their number."""
+    """Write the attributes and masks of the whole file; return the number of demonstrations."""
     data = file["data"]
     demos = [data[name] for name in natural_order(data)]
     if not demos:
@@ -219,7 +220,7 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
         LogError: there is no such file, or :func:`write_demos` did not write it.
     """
     if not path.is_file():
-        raise LogError(f"{path} does not exist, or is no file")
+        raise LogError(f"{path} does not exist, or is not a file")
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -233,11 +234,9 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
         except DAMAGE as error:
             raise LogError(f"{path} is damaged ({type(error).__name__}: {error})") from error
         if away is not None:
-            raise LogError(
-                f"{path}: /{away} is a link to another file; only files that are complete in themselves are read"
-            )
+            raise LogError(f"{path}: /{away} is a link to another file; only self-contained files can be read")
         if not known:
-            raise LogError(f"{path} is no file that demos-replay wrote: /data has no attribute schema = {SCHEMA!r}")
+            raise LogError(f"{path} was not written by demos-replay: /data has no attribute schema = {SCHEMA!r}")
         if version != VERSION:
             raise LogError(
                 f"{path} has version {version} of {SCHEMA}, this package reads {VERSION}; install its release"

@@ -1,4 +1,4 @@
-"""Statistics that LeRobot and GR00T keep beside their data, as nested lists for JSON."""
+"""Statistics that LeRobot and GR00T store beside their data, as nested lists for JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ QUANTILES = {"q01": 0.01, "q99": 0.99}
 
 
 def of_columns(values: np.ndarray) -> dict[str, list[Any]]:
-    """Over the rows of (T,) or (T, n): lists of one or n numbers."""
+    """Statistics over the rows of (T,) or (T, n): lists of one or n numbers."""
     rows = _rows(values)
     summary = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
     return {**{name: value.tolist() for name, value in summary.items()}, "count": [len(rows)]}
 
 
 def of_pictures(pictures: np.ndarray) -> dict[str, list[Any]]:
-    """Levels of pictures (T, height, width, channels) uint8, scaled to [0, 1]: lists of shape (channels, 1, 1)."""
+    """Statistics of images (T, height, width, channels) uint8, scaled to [0, 1]: lists of shape (channels, 1, 1)."""
     levels = np.arange(256) / 255.0
     summary: dict[str, list[float]] = {"min": [], "max": [], "mean": [], "std": []}
     for channel in range(pictures.shape[-1]):
@@ -35,7 +35,7 @@ def of_pictures(pictures: np.ndarray) -> dict[str, list[Any]]:
 
 
 def of_dataset(tables: Sequence[Table]) -> dict[str, dict[str, list[Any]]]:
-    """Over all rows of ``tables``, with the quantiles that GR00T scales by."""
+    """Statistics over all rows of ``tables``, with the quantiles that GR00T normalises by."""
     result = {}
     for name in tables[0]:
         joined = np.concatenate([table[name] for table in tables])

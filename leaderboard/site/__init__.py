@@ -1,1 +1,1 @@
-"""The site: static pages with the tables, plots and comparisons of all entries."""
+"""The site: static pages with tables, plots and comparisons of all entries."""

@@ -1,4 +1,4 @@
-"""The board: all entries with their scores, their ranks, and what verification found."""
+"""The board: all entries with their scores, ranks and verification status."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from oc_residual_gym.evaluation.statistics import wilson
 from oc_residual_gym.files import Record
 
 VERIFIED = (ACCEPTED, DEVIATING)
-"""Verdicts that bear an entry out."""
+"""Verdicts that confirm an entry."""
 MOST_RISK = 0.1
-"""Greatest chance, for a ranked entry, that the sample it was verified by misses a cell with 5 % false rows: 43 rows of
-500 are enough."""
+"""Maximum chance, for a ranked entry, that the verified sample misses 5 % false rows in a cell; 43 rows of 500 are
+enough."""
 MOST_THREADS = 8
-"""That compare entries; each needs some 100 MB."""
+"""Maximum number of threads that compare entries; each needs some 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Method:
     entry: Entry
     verification: Record | None
     scores: dict[str, Score]
-    """By track in simulation."""
+    """Track in simulation to its score."""
 
     @property
     def id(self) -> str:
@@ -78,7 +78,7 @@ class Method:
 
     @property
     def trials(self) -> dict[str, dict[str, Record]]:
-        """By task and condition: "successes", "trials" and the success rate "mean", "low", "high"."""
+        """Task to condition to "successes", "trials" and the success rate "mean", "low", "high"."""
         claimed = self.content["tracks"].get(REAL, {"trials": {}})["trials"]
         return {
             task: {
@@ -103,15 +103,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Board:
-    """All that the pages show."""
+    """Everything that the pages show."""
 
     methods: list[Method]
-    """By id."""
+    """Sorted by id."""
     differences: dict[str, dict[tuple[str, str], Difference]]
-    """Track to ids of two of its entries, in the order of the alphabet, to the second's success minus the first's."""
+    """Track to the ids of two entries, in alphabetical order, to the success of the second minus that of the first."""
 
     def lines(self, track: str) -> list[Line]:
-        """The table of a track in simulation: the best mean first, and what is not verified at its end."""
+        """The table of a track in simulation: best mean first, unverified entries last."""
         methods = [method for method in self.methods if track in method.scores]
         placed = ranks([method.id for method in methods if method.is_ranked], self.differences[track])
         taken = list(placed.values())
@@ -127,7 +127,7 @@ class Board:
 
 
 def make_board(entries: Sequence[Entry], verifications: Path) -> Board:
-    """Score all entries and compare each two of them; a bar shows the comparisons."""
+    """Score all entries and compare every pair of them, with a progress bar."""
     methods = [
         Method(
             entry,
@@ -142,7 +142,7 @@ def make_board(entries: Sequence[Entry], verifications: Path) -> Board:
         for track in first.scores
         if track in second.scores
     ]
-    # NumPy lets go of Python's lock while it draws, so that threads are enough.
+    # NumPy releases Python's lock while it draws, so threads are enough.
     found = thread_map(
         lambda pair: difference(pair[1].scores[pair[0]], pair[2].scores[pair[0]]),
         pairs,
@@ -158,10 +158,10 @@ def make_board(entries: Sequence[Entry], verifications: Path) -> Board:
 
 
 def status(verification: Record | None, simulated: bool) -> Status:
-    """What to say about an entry with this record of its verification.
+    """The status of an entry with this record of its verification.
 
     Args:
-        verification: what ``verify`` wrote; None where it has not run on just this content.
+        verification: the record of ``verify`` for exactly this content; None if there is none.
         simulated: whether the entry has any track that can be run again.
     """
     if not simulated:
@@ -178,10 +178,10 @@ def status(verification: Record | None, simulated: bool) -> Status:
         about = f"The maintainers ran {extent} again on another platform, where only success can be judged: "
         about += f"{verification['reason']}."
         return Status("deviating", f"deviating{word}", about)
-    return Status("rejected", "rejected", f"What the maintainers found does not bear it out: {verification['reason']}.")
+    return Status("rejected", "rejected", f"The maintainers could not confirm it: {verification['reason']}.")
 
 
 def cell_name(track: Track, cell: BoardCell) -> str:
-    """What the tables of ``track`` call a cell."""
+    """Name of a cell in the tables of ``track``."""
     worlds = {other.domain for other in track.cells}
     return cell.task if len(worlds) == 1 else f"{cell.task}, {cell.domain}"

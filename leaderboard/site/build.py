@@ -1,4 +1,4 @@
-"""Writes the site: a folder of static files that needs no server."""
+"""Write the site: a folder of static files that needs no server."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from oc_residual_gym.files import write_text
 
 STATIC = Path(__file__).parent / "static"
 TOP = {"index.html", "compare.html", "submit.html", "schema.json", "data", "method", "static"}
-"""All that a site has in its folder."""
+"""Names of everything in a site's folder."""
 
 
 def build(entries: Sequence[Entry], out: Path, verifications: Path = VERIFICATIONS) -> None:
-    """Build the site of ``entries`` in the folder ``out``, in place of an earlier one there.
+    """Build the site of ``entries`` in the folder ``out``, and replace an earlier site there.
 
-    Two builds of the same entries and verifications are the same, byte by byte.
+    Two builds of the same entries and verifications are identical in every byte.
 
     Args:
-        entries: without mistakes: what ``validate`` has to say against their files has been said.
-        out: of the site; open its index.html.
+        entries: entries whose files are valid (``check_files``).
+        out: folder of the site; open its index.html.
         verifications: folder of the records of ``verify``.
 
     Raises:
-        LeaderboardError: ``out`` holds something that is no site.
+        LeaderboardError: ``out`` holds something that is not a site.
     """
     _check_replaceable(out)
     files = site_files(make_board(entries, verifications))

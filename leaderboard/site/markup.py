@@ -1,4 +1,4 @@
-"""Turning what entries say into HTML and script files that it cannot break out of."""
+"""Turn the text of entries into HTML and script files, safely escaped."""
 
 from __future__ import annotations
 
@@ -28,50 +28,51 @@ def environment() -> Environment:
 
 
 def percent(rate: float) -> str:
-    """ "87.2": a rate in percent."""
+    """A rate in percent, as in "87.2"."""
     return f"{100 * rate:.1f}"
 
 
 def interval(low: float, high: float) -> str:
-    """ "84.1 to 89.9": in percent."""
+    """An interval in percent, as in "84.1 to 89.9"."""
     return f"{percent(low)} to {percent(high)}"
 
 
 def fixed(value: float | None, digits: int) -> str:
-    """A number with so many digits after the point; a dash for None."""
+    """A number with ``digits`` digits after the point; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def by_task(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Tasks and their values in the order of the tasks in the package."""
+    """Tasks and their values, in the package's order of tasks."""
     return [(task, values[task]) for task in in_order(values)]
 
 
 def web_link(address: str | None) -> str | None:
-    """``address`` if it leads to a web page, None for any other kind (javascript:, data:, file:)."""
+    """``address`` if it is that of a web page; None for any other kind (javascript:, data:, file:)."""
     try:
         parts = urlsplit(address or "")
-    except ValueError:  # a port that is no number, a broken IPv6 host
+    except ValueError:  # a port that is not a number, a broken IPv6 host
         return None
     return address if parts.scheme in ("http", "https") and parts.netloc else None
 
 
 def script(name: str, content: Any) -> str:
-    """A script file that puts ``content`` under ``name`` where the site's own scripts find it.
+    """A script file that stores ``content`` under ``name`` for the site's own scripts.
 
-    Data are scripts because pages opened as files may not fetch anything else. All but ASCII is escaped, and "<".
+    Data are scripts because pages opened as files may not fetch anything else. Everything but ASCII is escaped, and so
+    is "<".
     """
     text, key = (json.dumps(value, allow_nan=False).replace("<", "\\u003c") for value in (content, name))
     return f"(window.boardData ??= {{}})[{key}] = {text};\n"
 
 
 def from_markdown(text: str, linked: tuple[str, ...]) -> Markup:
-    """HTML of a page in Markdown without its first heading; raw HTML in it is shown as text.
+    """Convert a Markdown page to HTML, without its first heading; raw HTML in it is shown as text.
 
     Args:
-        text: the page.
-        linked: relative addresses that exist on the site, too. Other relative links lose their address: what they
-            lead to in the repository is not there.
+        text: the page in Markdown.
+        linked: relative addresses that also exist on the site. Other relative links lose their address, because their
+            targets exist in the repository only.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)

@@ -1,4 +1,4 @@
-"""The files of the site: pages from templates, and the data that their scripts draw from."""
+"""The files of the site: pages from templates, and the data that their scripts plot."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from leaderboard.tracks import TRACKS
 from oc_residual_gym.files import Record
 
 GUIDE = Path(__file__).parents[1] / "README.md"
-"""How to submit."""
+"""Guide on how to submit, shown on the site."""
 SCHEMA = Path(__file__).parents[1] / "schema.json"
 BOARD_DATA = "data/board.js"
 
 
 def site_files(board: Board) -> dict[str, str]:
-    """The text of every page and data file by its path in the site."""
+    """Path in the site to the text of every page and data file."""
     templates = environment()
     templates.globals |= {
         "TRACKS": TRACKS,
@@ -50,7 +50,7 @@ def site_files(board: Board) -> dict[str, str]:
 
 
 def board_data(lines: dict[str, list[Line]]) -> Record:
-    """What plots and comparisons need of all entries: each track's cells and lines, as its table has them."""
+    """Data of all entries for plots and comparisons: each track's cells and lines, as in its table."""
     return {
         "tracks": {
             name: {
@@ -64,7 +64,7 @@ def board_data(lines: dict[str, list[Line]]) -> Record:
 
 
 def method_data(board: Board, method: Method) -> Record:
-    """What the plots of one entry need, which rows it won, and how entries later in the alphabet differ from it."""
+    """Data of one entry: its curves, its successful seeds, and its differences from entries later in the alphabet."""
     training = method.content["training"] or {"tasks": {}}
     return {
         "curves": {task: budget["curve"] for task, budget in by_task(training["tasks"]) if budget["curve"]},

@@ -1,4 +1,4 @@
-"""What the rows of entries show in a track: success rates, their mean, paired differences, and ranks."""
+"""Scores of entries in a track: success rates, their mean, paired differences, and ranks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from oc_residual_gym.files import Record
 
 @dataclass(frozen=True)
 class Score:
-    """How one entry did in one track in simulation."""
+    """Results of one entry in one track in simulation."""
 
     cells: dict[BoardCell, Record]
     """The evaluator's summary of each cell, in the order of the track."""
     successes: dict[BoardCell, NDArray[np.float64]]
-    """(episodes,) of 0 or 1 by seed."""
+    """Cell to (episodes,) of 0 or 1, in the order of seeds."""
     mean: Estimate
-    """Mean over the cells of their success rates."""
+    """Mean of the success rates of all cells."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Success rate of a second entry minus that of a first, on the same rows."""
+    """Success rate of a second entry minus that of a first one, on the same rows."""
 
     cells: dict[BoardCell, Estimate]
     mean: Estimate
@@ -44,11 +44,11 @@ class Difference:
 
 
 Differences = Mapping[tuple[str, str], Difference]
-"""By the ids of the first entry and the second, in the order of the alphabet."""
+"""Ids of the first and the second entry, in alphabetical order, to their difference."""
 
 
 def score(entry: Entry, track: str) -> Score:
-    """Read the rows of an entry in ``track`` and sum them up."""
+    """Read the rows of an entry in ``track`` and compute its score."""
     rows = entry.rows(track)
     summaries = {BoardCell(summary["task"], summary["domain"]): summary for summary in cells(rows)}
     successes = {cell: _successes(rows, cell) for cell in TRACKS[track].cells}
@@ -60,7 +60,7 @@ def score(entry: Entry, track: str) -> Score:
 
 
 def difference(first: Score, second: Score) -> Difference:
-    """Compare two entries as ``oc_residual_gym.evaluation.pairing.paired_rates`` does, cell by cell and in the mean."""
+    """Compare two entries as ``oc_residual_gym.evaluation.pairing.paired_rates`` does, per cell and in the mean."""
     by_cell = {cell: second.successes[cell] - values for cell, values in first.successes.items()}
     return Difference(
         {cell: stratified_bootstrap({"": values}, (-1.0, 1.0)) for cell, values in by_cell.items()},
@@ -69,9 +69,11 @@ def difference(first: Score, second: Score) -> Difference:
 
 
 def ranks(ids: Sequence[str], differences: Differences) -> dict[str, int]:
-    """Rank of each entry: one more than the number of those in ``ids`` that are better with an interval without zero.
+    """Rank of each entry: one plus the number of entries in ``ids`` that are better with an interval that excludes
+    zero.
 
-    Two with the same rank are beaten by as many; the rows may still tell them apart, or fail to for neighbours in rank.
+    Entries of the same rank are beaten by the same number of others; one of them may still be better than the other.
+    Entries of neighbouring ranks need not differ significantly.
     """
 
     def is_better(one: str, other: str) -> bool:

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from oc_residual_gym.syntax import code_hash, file_hash
+from oc_residual_gym.tasks.index import INDEX
 
 VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
 """Packages whose versions affect a result. This package is not listed: the simulation hash is more precise."""
 
 PACKAGE = Path(__file__).parents[1]
-SIMULATION = ("oc_residual_gym.evaluation.rollout",)
-"""Modules that run an episode; the simulation hash covers them and everything that they import."""
+_TASKS = (entry.source.partition(":")[0] for entry in INDEX.values() if entry.shipped)
+SIMULATION = ("oc_residual_gym.evaluation.rollout", *_TASKS)
+"""Modules that run an episode, with the tasks, which are imported by name; the simulation hash covers these modules and
+everything that they import."""
 # Exceptions: imported modules that cannot change an episode. Server clients (openpi, gr00t, server) are left out, as no
 # result has a hash of a server's model, and other base policies never call them. The rest name and store results.
 NOT_SIMULATION = (
@@ -35,7 +38,12 @@ NOT_SIMULATION = (
 
 def versions() -> dict[str, str]:
     """Installed versions of Python and of :data:`VERSIONED_PACKAGES`."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONED_PACKAGES}
+    return {"python": platform.python_version()} | {name: _version(name) for name in VERSIONED_PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)  # reads a file each time
 
 
 def machine() -> dict[str, Any]:

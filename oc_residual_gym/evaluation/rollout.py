@@ -16,8 +16,8 @@ from oc_residual_gym.files import Record
 from oc_residual_gym.identity import name_of, own_copy
 from oc_residual_gym.policies.server import ServerPolicy
 from oc_residual_gym.residuals import ResidualPolicy, load_residual
+from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.base import Array, IntArray
 from oc_residual_gym.worlds.render import RenderError
 
 

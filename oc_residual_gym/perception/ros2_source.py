@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from oc_residual_gym.errors import MessageError, SettingsError
+from oc_residual_gym.perception.listener import Listener
 from oc_residual_gym.perception.messages import OLDEST, PoseMessage, TrackedPose, checked_pose
-from oc_residual_gym.perception.sources import Listener
 
 BASE_FRAMES = ("base", "fr3_link0", "panda_link0")
 """Values of ``header.frame_id`` for the robot's base frame; any other value means the camera's frame."""

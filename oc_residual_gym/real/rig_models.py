@@ -6,25 +6,24 @@ franka-sim takes the body ``fr3_link7`` for the flange and hangs the hand on ``f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element, SubElement
 
+import mujoco
 import numpy as np
-from robosuite.utils.mjcf_utils import string_to_array
 
 from oc_residual_gym.geometry import WXYZ_FROM_XYZW, pose_multiply
 from oc_residual_gym.perception.errors import error_model_of
 from oc_residual_gym.robots.constants import ARM_LINKS, FINGER_SPEED, GRASP_FORCE, HAND_OFFSET, MAX_OPENING, TCP_OFFSET
-from oc_residual_gym.robots.fr3 import FR3Hand, write_arm_mjcf
-from oc_residual_gym.robots.mjcf import find, vector
+from oc_residual_gym.robots.fr3 import add_bare_arm, add_motors, empty_arm_model
+from oc_residual_gym.robots.hand import add_hand
+from oc_residual_gym.robots.mjcf import write_mjcf
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
-from oc_residual_gym.worlds.scene import body_names, compose, set_options
+from oc_residual_gym.worlds.arena import add_arena
+from oc_residual_gym.worlds.scene import body_names, empty_scene
+from oc_residual_gym.worlds.scene_objects import add_object
 from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 
 SELF_COLLISION_MARGIN = 0.05
@@ -33,7 +32,7 @@ WATCHED_APART = 3
 """Links that are so many joints apart can meet; nearer ones are kept apart by joint limits."""
 
 _LINK_BIT = 8
-_HAND_PREFIX = "gripper0_right_"
+_ARM_PREFIX = "fr3_"
 
 
 def write_models(task: Task | None, start: InitialState | None, folder: Path) -> dict[str, str]:
@@ -42,11 +41,14 @@ def write_models(task: Task | None, start: InitialState | None, folder: Path) ->
     Returns the environment variables that tell franka-sim of them.
     """
     files = {"FR3_MJCF": folder / "arm.xml", "FRANKA_HAND_MJCF": folder / "hand.xml"}
-    arm = _arm(folder)
-    root = arm if task is None or start is None else _scene(task, start, arm)
-    for tree, path in ((root, files["FR3_MJCF"]), (_hand(), files["FRANKA_HAND_MJCF"])):
-        ElementTree.indent(tree)
-        ElementTree.ElementTree(tree).write(path, encoding="utf-8", xml_declaration=True)
+    if task is None or start is None:
+        spec = empty_arm_model()
+        add_motors(spec, _ARM_PREFIX, "joint{}")
+    else:
+        spec = _scene(task, start)
+    _add_arm(spec)
+    write_mjcf(spec, files["FR3_MJCF"])
+    write_mjcf(_hand(), files["FRANKA_HAND_MJCF"])
     return {name: str(path) for name, path in files.items()}
 
 
@@ -109,29 +111,22 @@ def _observed(task: Task, start: InitialState) -> dict[str, str]:
     return {o.name: bodies[int(p[0, 0])] for o, p in zip(task.objects, task.object_poses(state), strict=True)}
 
 
-def _arm(folder: Path) -> Element:
-    """Our arm, with link 7's frame at the flange."""
-    path = folder / f".arm.{os.getpid()}.xml"
-    write_arm_mjcf(path)
-    root = ElementTree.parse(path).getroot()
-    path.unlink()
-    root.remove(find(root, "keyframe"))  # its length would have to follow the hand's joints
-    link7 = find(root, "body", "fr3_link7")
-    _move(link7, "pos", HAND_OFFSET * _z_axis(link7))
-    for element in link7:
-        if element.tag == "joint":
-            continue
-        if "fromto" in element.attrib:
-            ends = string_to_array(element.get("fromto")) - [0, 0, HAND_OFFSET] * 2
-            element.set("fromto", vector(ends))
+def _add_arm(spec: mujoco.MjSpec) -> None:
+    """Add our arm, with link 7's frame at the flange."""
+    link7 = add_bare_arm(spec, _ARM_PREFIX)
+    offset = np.array([0.0, 0.0, HAND_OFFSET])
+    link7.pos = link7.pos + HAND_OFFSET * _z_axis(link7)
+    link7.ipos = link7.ipos - offset
+    for item in (*link7.geoms, *link7.sites):
+        if np.isnan(item.fromto[0]):
+            item.pos = item.pos - offset
         else:
-            _move(element, "pos", np.array([0.0, 0.0, -HAND_OFFSET]))
-    SubElement(link7, "body", name="fr3_link8")
-    _watch_self_collision(root)
-    return root
+            item.fromto = item.fromto - np.tile(offset, 2)
+    link7.add_body(name=f"{_ARM_PREFIX}link8")
+    _watch_self_collision(spec)
 
 
-def _watch_self_collision(root: Element) -> None:
+def _watch_self_collision(spec: mujoco.MjSpec) -> None:
     """Let links that are three or more apart see each other from afar, so that the rig's reflex stops the arm.
 
     Doubles of the links' capsules report each other and push nothing: with a margin of their own, boxes would now and
@@ -139,85 +134,64 @@ def _watch_self_collision(root: Element) -> None:
     these links come closer than 85 mm.
     """
     for i, link in enumerate(ARM_LINKS):
-        body = find(root, "body", f"fr3_{link}")
-        capsules = [g for g in body.findall("geom") if g.get("type") == "capsule" and g.get("contype") != "0"]
+        body = spec.body(f"{_ARM_PREFIX}{link}")
+        capsules = [g for g in body.geoms if g.type == mujoco.mjtGeom.mjGEOM_CAPSULE and g.contype]
         for k, capsule in enumerate(capsules):
-            attributes = {
-                "name": f"fr3_{link}_watch{k}",
-                "contype": str(1 << (_LINK_BIT + i)),
-                "conaffinity": str(sum(1 << (_LINK_BIT + j) for j in range(i + 1 - WATCHED_APART))),
-                "margin": str(SELF_COLLISION_MARGIN),
-                "gap": "1",
-            }
-            SubElement(body, "geom", {**capsule.attrib, **attributes})
+            body.add_geom(
+                name=f"{_ARM_PREFIX}{link}_watch{k}",
+                type=capsule.type,
+                fromto=capsule.fromto,
+                size=capsule.size,
+                rgba=capsule.rgba,
+                solref=capsule.solref,
+                solimp=capsule.solimp,
+                mass=0.0,
+                contype=1 << (_LINK_BIT + i),
+                conaffinity=sum(1 << (_LINK_BIT + j) for j in range(i + 1 - WATCHED_APART)),
+                margin=SELF_COLLISION_MARGIN,
+                gap=1.0,
+            )
 
 
-def _z_axis(body: Element) -> Array:
-    w, x, y, z = string_to_array(body.get("quat", "1 0 0 0"))
+def _z_axis(body: mujoco.MjsBody) -> Array:
+    w, x, y, z = body.quat
     return np.array([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)])
 
 
-def _move(element: Element, key: str, by: Array) -> None:
-    element.set(key, vector(string_to_array(element.get(key, "0 0 0")) + by))
-
-
-def _hand() -> Element:
+def _hand() -> mujoco.MjSpec:
     """Our hand, its frame where franka-sim's mount puts a body that is turned by half a turn."""
-    gripper = FR3Hand(idn="0_right", visuals="light")
-    source = ElementTree.fromstring(gripper.get_xml())
-    root = Element("mujoco", model="hand")
-    SubElement(root, "compiler", angle="radian", autolimits="true")
+    spec = mujoco.MjSpec()
+    spec.modelname = "hand"
     # franka-sim's mount turns by 135 degrees about z, the real one by -45.
-    mount = SubElement(SubElement(root, "worldbody"), "body", name="hand_mount", quat="0 0 0 1")
-    body = find(source, "body", f"{_HAND_PREFIX}right_gripper")
-    mount.append(body)
+    mount = spec.worldbody.add_body(name="hand_mount", quat=(0.0, 0.0, 0.0, 1.0))
+    add_hand(spec, mount, prefix="")
     # The hand's mass is all on its parent; the rig's MuJoCo takes no body with shapes and without a mass.
-    SubElement(find(body, "body", f"{_HAND_PREFIX}hand"), "inertial", pos="0 0 0", mass="0", diaginertia="0 0 0")
-    equality = SubElement(root, "equality")
-    equality.extend(source.findall("equality/joint"))
-    for element in root.iter():
-        for key in ("name", "joint1", "joint2"):
-            if element.get(key, "").startswith(_HAND_PREFIX):
-                element.set(key, element.get(key, "").removeprefix(_HAND_PREFIX))
+    frame = spec.body("hand")
+    frame.explicitinertial, frame.ipos = True, (0.0, 0.0, 0.0)
     # franka-sim adds up both fingers' positions to the width.
-    second = find(root, "joint", "finger_joint2")
-    second.set("axis", "0 -1 0")
-    second.set("range", vector((0.0, MAX_OPENING / 2)))
-    for joint in equality:
-        joint.set("polycoef", "0 1 0 0 0")
-    return root
+    second = spec.joint("finger_joint2")
+    second.axis, second.range = (0.0, -1.0, 0.0), (0.0, MAX_OPENING / 2)
+    for coupling in spec.equalities:
+        coupling.data[1] = 1.0
+    return spec
 
 
-def _scene(task: Task, start: InitialState, arm: Element) -> Element:
-    """The task's scene as SimWorld has it, around this arm instead of robosuite's robot."""
-    root = ElementTree.fromstring(compose(task, "light").get_xml())
-    for tag in ("actuator", "sensor", "tendon", "equality", "contact", "size", "keyframe"):
-        for element in root.findall(tag):
-            root.remove(element)
-    world = find(root, "worldbody")
-    for body in world.findall("body"):
-        if body.get("name", "").startswith("robot0_") or body.get("name", "").endswith("_eef_target"):
-            world.remove(body)
-    _drop_visuals(root)
-    set_options(root)
-    world.extend(find(arm, "worldbody"))
-    poses: Mapping[str, Array] = _poses(task, start)
-    for spec in task.specs:
-        body = find(root, "body", f"{spec.name}_main")
-        body.set("pos", vector(poses[spec.name][:3]))
-        body.set("quat", vector(poses[spec.name][3:][WXYZ_FROM_XYZW]))
-    return root
+def _scene(task: Task, start: InitialState) -> mujoco.MjSpec:
+    """The task's scene as SimWorld has it, without a robot."""
+    spec = empty_scene(task.name)
+    add_arena(spec)
+    poses = _poses(task, start)
+    for item in task.specs:
+        body = add_object(spec, item, f"{item.name}_")
+        body.pos, body.quat = poses[item.name][:3], poses[item.name][3:][WXYZ_FROM_XYZW]
+    _drop_visuals(spec)
+    return spec
 
 
-def _drop_visuals(root: Element) -> None:
+def _drop_visuals(spec: mujoco.MjSpec) -> None:
     """Nobody looks, and the rig's MuJoCo does not know every kind of mesh that is only seen."""
-    for body in root.iter():
-        for geom in body.findall("geom"):
-            if geom.get("contype") == geom.get("conaffinity") == "0":
-                body.remove(geom)
-    used = {geom.get("mesh") for geom in root.iter("geom")}
-    assets = find(root, "asset")
-    for element in list(assets):
-        if element.get("name") not in used:
-            assets.remove(element)
-        element.attrib.pop("inertia", None)
+    for geom in [g for g in spec.geoms if not (g.contype or g.conaffinity)]:
+        spec.delete(geom)
+    used = {geom.meshname for geom in spec.geoms}
+    for mesh in [m for m in spec.meshes if m.name not in used]:
+        spec.delete(mesh)

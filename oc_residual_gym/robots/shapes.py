@@ -8,15 +8,22 @@ base's cable panel, and the hand's cable and plug above its edge.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import mujoco
 import numpy as np
-from robosuite.utils.mjcf_utils import array_to_string
 
 Vector = tuple[float, float, float]
 Color = tuple[float, float, float, float]
 
 WHITE: Color = (0.93, 0.93, 0.94, 1.0)
 DARK: Color = (0.22, 0.23, 0.25, 1.0)
+
+
+def geom_type(name: str) -> mujoco.mjtGeom:
+    """MuJoCo's type of geom with this name in lower case."""
+    kind: mujoco.mjtGeom = getattr(mujoco.mjtGeom, f"mjGEOM_{name.upper()}")
+    return kind
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,13 @@ class Round:
     type: str = "capsule"
     rgba: Color = WHITE
 
-    def attributes(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
+        """Arguments of ``MjsBody.add_geom``."""
         return {
-            "type": self.type,
-            "fromto": array_to_string((*self.start, *self.end)),
-            "size": str(self.radius),
-            "rgba": array_to_string(self.rgba),
+            "type": geom_type(self.type),
+            "fromto": (*self.start, *self.end),
+            "size": (self.radius, 0.0, 0.0),
+            "rgba": self.rgba,
         }
 
 
@@ -47,13 +55,14 @@ class Box:
     yaw: float = 0.0
     rgba: Color = WHITE
 
-    def attributes(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
+        """Arguments of ``MjsBody.add_geom``."""
         return {
-            "type": "box",
-            "pos": array_to_string(self.center),
-            "size": array_to_string(self.half_size),
-            "quat": array_to_string((float(np.cos(self.yaw / 2)), 0.0, 0.0, float(np.sin(self.yaw / 2)))),
-            "rgba": array_to_string(self.rgba),
+            "type": mujoco.mjtGeom.mjGEOM_BOX,
+            "pos": self.center,
+            "size": self.half_size,
+            "quat": (float(np.cos(self.yaw / 2)), 0.0, 0.0, float(np.sin(self.yaw / 2))),
+            "rgba": self.rgba,
         }
 
     def mirrored(self, side: int) -> Box:

@@ -34,7 +34,7 @@ class Geom:
     rgba: Color = WOOD
     role: str = "both"
     """"collision", "visual" or "both"."""
-    bits: dict[str, str] | None = None
+    bits: dict[str, int] | None = None
     """Collision bits, where they differ from those of the object."""
     vertices: tuple[tuple[float, float, float], ...] = ()
     """A mesh's corners, in metres. What collides is their convex hull."""

@@ -84,8 +84,8 @@ MAX_STANDING_ERROR = (0.008, 0.1)
 """Metres and radians of standing error, from load, friction and contact, that the expert makes up for."""
 
 # A flat pad and a cylinder would touch in one point; a capsule inside the cylinder touches in two, as a line.
-PEG_GRIP_BITS = {"contype": "0", "conaffinity": "1"}
-PEG_BODY_BITS = {"contype": "2", "conaffinity": "2"}
+PEG_GRIP_BITS = {"contype": 0, "conaffinity": 1}
+PEG_BODY_BITS = {"contype": 2, "conaffinity": 2}
 
 
 def _peg() -> ObjectSpec:

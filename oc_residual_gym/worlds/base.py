@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oc_residual_gym.errors import Stop, StopReason
-from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.states import Array, BoolArray, IntArray, Readings, RobotState, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.domains import EpisodePhysics
+from oc_residual_gym.worlds.visuals import Visuals
 
 
 class Tracker(Protocol):

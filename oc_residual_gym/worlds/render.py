@@ -9,17 +9,18 @@ import os
 import sys
 import threading
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.errors import RenderError
-from oc_residual_gym.robots.mjcf import Visuals
+from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import Task
+from oc_residual_gym.worlds.domains import EpisodePhysics
 from oc_residual_gym.worlds.scene import build_scene
-from oc_residual_gym.worlds.sim import SimWorld
+from oc_residual_gym.worlds.visuals import Visuals
 
 POLICY_CAMERAS = ("shoulder", "wrist")
 POLICY_IMAGE_SIZE = (128, 128)
@@ -61,6 +62,16 @@ def gl_context(width: int, height: int) -> Any:
     raise RenderError("cannot render, no OpenGL library works. Install one of these. " + "; ".join(problems))
 
 
+class Posed(Protocol):
+    """MuJoCo worlds that can be drawn, such as :class:`oc_residual_gym.worlds.sim.SimWorld`."""
+
+    physics: list[EpisodePhysics]
+    """What differs from the nominal simulation, per world."""
+
+    def physics_state(self, world: int) -> tuple[Array, Array, Array]:
+        """(nq,) joint positions, (M, 3) and (M, 4) poses (wxyz) of mocap bodies."""
+
+
 class SceneRenderer:
     """Draws worlds of one task.
 
@@ -80,7 +91,7 @@ class SceneRenderer:
         self._height, self._width = size
         full = visuals == "full"
         quality = model.vis.quality
-        quality.offsamples = 4 if full else 0
+        quality.offsamples = 8 if full else 0
         if not full:
             # At 128 x 128 pixels the finer shapes look the same and cost two to three times as much.
             quality.numslices, quality.numstacks, quality.numquads = 12, 6, 1
@@ -91,7 +102,7 @@ class SceneRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = full
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = False
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = full
         self._option = mujoco.MjvOption()
         self._option.geomgroup[0] = 0
         self._option.sitegroup[:] = 0
@@ -102,7 +113,7 @@ class SceneRenderer:
         self._ids = {name: model.camera(camera).id for name, camera in CAMERAS.items()}
         self._rectangle = mujoco.MjrRect(0, 0, self._width, self._height)
 
-    def image(self, world: SimWorld, index: int, camera: str) -> np.ndarray:
+    def image(self, world: Posed, index: int, camera: str) -> np.ndarray:
         """(height, width, 3) uint8 of world ``index`` from "shoulder", "wrist" or "person"."""
         if camera not in self._ids:
             raise ValueError(f"unknown camera {camera!r}: choose one of {', '.join(self._ids)}")
@@ -123,7 +134,7 @@ class SceneRenderer:
         mujoco.mjr_readPixels(pixels, None, self._rectangle, self._context)
         return pixels[::-1].copy()
 
-    def _place(self, world: SimWorld, index: int) -> None:
+    def _place(self, world: Posed, index: int) -> None:
         qpos, mocap_positions, mocap_quats = world.physics_state(index)
         model, data, physics = self._model, self._data, world.physics[index]
         data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = qpos, mocap_positions, mocap_quats
@@ -168,7 +179,7 @@ class HumanViewer:
         self._threads = set(threading.enumerate()) - before
         atexit.register(self.close)
 
-    def show(self, world: SimWorld, index: int) -> None:
+    def show(self, world: Posed, index: int) -> None:
         """Draw the present state of world ``index``."""
         self._data.qpos[:], self._data.mocap_pos[:], self._data.mocap_quat[:] = world.physics_state(index)
         mujoco.mj_forward(self._model, self._data)

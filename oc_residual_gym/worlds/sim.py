@@ -12,13 +12,13 @@ from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
 from oc_residual_gym.robots.constants import FINGER_SPEED, MAX_OPENING
-from oc_residual_gym.robots.mjcf import Visuals
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.domains import DOMAINS, Domain, EpisodePhysics, ModelIndex, apply_physics
 from oc_residual_gym.worlds.impedance import posture_torque
 from oc_residual_gym.worlds.scene import HAND_MASS, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene
 from oc_residual_gym.worlds.stepping import fill_controls, take_readings
+from oc_residual_gym.worlds.visuals import Visuals
 
 SUBSTEPS = round(1.0 / (CONTROL_FREQUENCY * PHYSICS_TIMESTEP))
 """Physics steps a control step."""

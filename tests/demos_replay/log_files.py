@@ -1,4 +1,4 @@
-"""Small files of every format that carries a simulator's states, of a motion that is known exactly."""
+"""Write small files of every format with simulation states, with an exactly known motion."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def numbers(values: Array) -> str:
 
 
 def model(grippers: int = 1) -> str:
-    """A robosuite model: arm, table and two objects, with meshes that nobody has."""
+    """A robosuite model: arm, table and two objects, with meshes that do not exist."""
     opened, closed = [], []
     for joint in ARM_JOINTS:
         description = FR3_DESCRIPTION["joints"][joint]
@@ -90,7 +90,7 @@ def model(grippers: int = 1) -> str:
         </body>"""
         for i in range(grippers)
     )
-    # Of the hand's -45 degrees about the last link's axis, and the grip site's -90 about that.
+    # Quaternions: the hand at -45 degrees about the last link's axis, and the grip site at -90 about that.
     return f"""<mujoco model="base">
       <compiler angle="radian" meshdir="meshes/"/>
       <size nconmax="5000" njmax="5000"/>
@@ -125,7 +125,7 @@ def in_world(poses: Array) -> Array:
 
 
 def states(m: Motion, grippers: int = 1) -> Array:
-    """(T, 1 + nq + nv)."""
+    """Simulation states (T, 1 + nq + nv): time, positions, velocities."""
     fingers = np.tile(np.stack([m.width / 2, -m.width / 2], axis=1), grippers)
     objects = [in_world(poses)[:, [0, 1, 2, 6, 3, 4, 5]] for poses in m.objects.values()]
     velocities = np.zeros((len(m.time), 7 + fingers.shape[1] + 6 * len(objects)))
@@ -193,7 +193,7 @@ def write_robosuite_1_0(path: Path, m: Motion | None = None, place: str = "model
 
 
 def observations(m: Motion) -> dict[str, Array]:
-    """Of robomimic; its end effector is robosuite's grip site, oriented as the hand."""
+    """Observations of robomimic; its end effector is robosuite's grip site, oriented as the hand."""
     eef = in_world(pose_multiply(m.tcp, np.array([0.0, 0.0, -0.0069, 0.0, 0.0, 0.0, 1.0])))
     return {
         "robot0_eef_pos": eef[:, :3],
@@ -227,7 +227,7 @@ def write_robomimic_observations(path: Path) -> None:
 
 
 def write_libero(path: Path, m: Motion | None = None, with_states: bool = True) -> None:
-    """Observations row j follow action j, states row j precede it."""
+    """Write a LIBERO file: row j of the observations follows action j, row j of the states precedes it."""
     m = m or motion()
     obs = observations(m)
     eef = np.concatenate([obs["robot0_eef_pos"], Rotation.from_quat(obs["robot0_eef_quat"]).as_rotvec()], axis=1)
@@ -273,4 +273,4 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "act_end_effector": write_act_end_effector,
     "act_joints": write_act_joints,
 }
-"""One of every layout that is read; formats are named by what comes before the first underscore."""
+"""Layout to a writer of such a file; the format is the part of the name before the first underscore."""

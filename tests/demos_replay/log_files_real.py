@@ -1,4 +1,4 @@
-"""Small files as real robots' software writes them, of a motion that is known exactly."""
+"""Write small files in the layouts of real robots' software, with an exactly known motion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROBOTIQ_JOINT7 = -np.pi / 4
 
 @dataclass(frozen=True)
 class Motion:
-    """What an arm did and what it had been told, in T rows."""
+    """Measured and commanded motion of an arm, in T rows."""
 
     time: Array
     joints: Array
@@ -30,7 +30,7 @@ class Motion:
     commanded: Array
     """(T, 7) joints, ``lag`` rows ahead."""
     opening: Array
-    """(T,) share of the gripper's range, measured: it stops at 0.5, on an object."""
+    """(T,) measured opening as a fraction of the gripper's range; it stops at 0.5, on an object."""
     closes: Array
     """(T,) bool, commanded."""
 
@@ -62,7 +62,7 @@ def expected_tcp(joints: Array, tcp: Array) -> Array:
     return pose_multiply(flange, np.tile(tcp, (len(flange), 1)))
 
 
-# In all of them, ``changed`` datasets by path replace the writer's own, and None leaves one out.
+# In all of these, ``changed`` replaces datasets by path; None leaves a dataset out.
 
 
 def write_droid(path: Path, m: Motion | None = None, attributes: dict[str, Any] | None = None, **changed: Any) -> None:

@@ -1,4 +1,4 @@
-"""Run by the ``lerobot`` package's own Python: what it makes of a dataset, and one step of training ACT on it.
+"""Script for the environment of the ``lerobot`` package: read a dataset, and train ACT on it for one step.
 
 python reads_with_lerobot.py DATASET OUT.npz
 """

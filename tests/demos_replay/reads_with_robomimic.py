@@ -1,4 +1,4 @@
-"""Run by the ``robomimic`` package's own Python: what it makes of a file, and one step of training BC on it.
+"""Script for the environment of the ``robomimic`` package: read a file, and train BC on it for one step.
 
 python reads_with_robomimic.py FILE OUT.npz
 """

@@ -20,14 +20,14 @@ from scipy.spatial.transform import Rotation
 Array = np.ndarray
 
 OPEN, CLOSE = -1.0, 1.0
-POSITION_SCALE, ROTATION_SCALE = 0.05, 0.5  # m and rad of an action of 1, robosuite's default OSC_POSE
+POSITION_SCALE, ROTATION_SCALE = 0.05, 0.5  # m and rad per action of 1, robosuite's default OSC_POSE
 SPEED = 0.6  # fraction of that which the operator uses at most
 REACHED = 0.006
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What the running simulation says, world frame; one row a recorded state."""
+    """True state of the simulation in the world frame, one row per recorded state."""
 
     states: Array
     grip_site: Array
@@ -43,8 +43,8 @@ class Operator:
     """Drives one episode and notes the truth before every step.
 
     Args:
-        env: robosuite's.
-        absolute: frame, "world" or "base", of actions that are poses; None for steps.
+        env: robosuite environment.
+        absolute: frame ("world" or "base") of absolute pose actions; None for delta actions.
     """
 
     def __init__(self, env: Any, absolute: str | None = None) -> None:
@@ -72,8 +72,8 @@ class Operator:
         }
 
     def step(self, position: Array, yaw: float, gripper: float) -> float:
-        """One step towards a grip site position with the tool down at ``yaw``; the distance that is left."""
-        # A step leaves the bodies where they were before its last substep.
+        """Move one step towards a grip site position, tool down at ``yaw``; return the remaining distance."""
+        # After a step, body poses are those before its last substep.
         self.env.sim.forward()
         state = self.env.sim.get_state().flatten()
         pose = self.grip_site()
@@ -100,7 +100,7 @@ class Operator:
             self.step(position, yaw, gripper)
 
     def grasp(self, name: str, yaw: float | None = None) -> float:
-        """Pick up an object from above, its sides between the fingers unless told another yaw; the tool's yaw."""
+        """Grasp an object from above, by its sides unless ``yaw`` is given; return the tool's yaw."""
         pose = self.objects()[name]
         if yaw is None:
             turn = Rotation.from_quat(pose[3:]).as_euler("xyz")[2]
@@ -155,7 +155,7 @@ def pick_place_can(operator: Operator) -> None:
 
 
 def wander(operator: Operator) -> None:
-    """A little of everything, without success."""
+    """Move and use the gripper a little, without success."""
     position = operator.grip_site()[:3]
     operator.go(position + np.array([0.05, 0.04, -0.06]), 0.3, OPEN, steps=12)
     operator.hold(CLOSE, 6, 0.3)
@@ -175,9 +175,9 @@ def record(
     absolute: str | None = None,
     script: Script | None = None,
 ) -> list[Truth]:
-    """Raw robosuite file of ``demos`` episodes, and the truth about each, in no order.
+    """Record a raw robosuite file of ``demos`` episodes; return the truth about each, in any order.
 
-    Of the task's own script only successful episodes are kept, as robosuite does; of another one, all.
+    With the task's own script only successful episodes are kept, as in robosuite; with another one, all.
     """
     controller = load_composite_controller_config(controller=None, robot=robot)
     if absolute is not None:

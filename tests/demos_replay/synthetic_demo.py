@@ -1,4 +1,4 @@
-"""Demonstrations made of random numbers, for tests of writers."""
+"""Demonstrations of random numbers, for tests of writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``demos-replay``: what it prints, writes and answers to mistakes; and that its files are installed."""
+"""The command ``demos-replay``: its output, its files and its error messages; and that its files are installed."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def one_demonstration(path: Path, task: str) -> Path:
 
 @pytest.fixture
 def lift(tmp_path):
-    """A log that replays to success."""
+    """A log whose replay succeeds."""
     return one_demonstration(tmp_path / "lift.hdf5", "Lift")
 
 
@@ -69,7 +69,7 @@ except SystemExit:
 
 
 def test_everything_that_comes_with_the_packages_is_installed(monkeypatch):
-    """Not only in an editable installation, which finds whatever lies in the folders."""
+    """Check a regular installation: an editable one finds every file in the folders."""
     setuptools = pytest.importorskip("setuptools", reason="only setuptools knows what it would install")
     root = Path(oc_residual_gym.__file__).parents[1]
     if not (root / "setup.cfg").is_file():
@@ -148,7 +148,7 @@ def test_time_must_be_in_seconds_and_fit_the_rate(capsys, tmp_path, unit, rate, 
     assert message is None or message in output
 
 
-def test_a_log_of_more_than_an_hour_is_none(capsys, tmp_path):
+def test_a_log_of_more_than_an_hour_is_rejected(capsys, tmp_path):
     m = motion()
     m.time[20:] += 3600.0
     write_teleop(tmp_path / "log.hdf5", m)
@@ -157,7 +157,7 @@ def test_a_log_of_more_than_an_hour_is_none(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["inspect", "validate"])
-def test_what_is_no_log_is_an_error(capsys, tmp_path, command):
+def test_a_file_that_is_not_a_log_is_an_error(capsys, tmp_path, command):
     (tmp_path / "notes.txt").write_text("notes")
     for path, message in [("notes.txt", "not HDF5"), ("missing.hdf5", "does not exist"), (".", "is a folder")]:
         code, _, error = run(capsys, command, tmp_path / path)
@@ -216,7 +216,7 @@ LOG, OUT, BELOW = "lift.hdf5", "new/demos.hdf5", "notes.txt/demos.hdf5"
         ([LOG, "--out", "lift.hdf5"], "exists already"),
         ([LOG, "--out", OUT, "--objects", "missing.json"], "cannot read start poses from missing.json"),
         ([LOG, "--out", OUT, "--objects", "notes.txt"], "cannot read start poses from notes.txt"),
-        ([LOG, "--out", OUT, "--objects", "poses.json"], "poses.json: 'demo_7' is no demonstration"),
+        ([LOG, "--out", OUT, "--objects", "poses.json"], "poses.json: 'demo_7' is not a demonstration"),
         ([LOG, "--out", OUT, "--demo", "demo_0000"], "--mode states"),
         ([LOG, "--mode", "states", "--out", OUT], "must end in .mp4"),
         ([LOG, LOG, "--mode", "states", "--out", "new/a.mp4"], "shows one file"),
@@ -224,7 +224,7 @@ LOG, OUT, BELOW = "lift.hdf5", "new/demos.hdf5", "notes.txt/demos.hdf5"
         ([LOG, "--mode", "states", "--domain", "twin", "--out", "new/a.mp4"], "without --images and --domain"),
         ([LOG, "--mode", "states", "--demo", "demo_7", "--out", "new/a.mp4"], "it has demo_0000"),
         ([LOG, "--mode", "states", "--task", "Juggle", "--out", "new/a.mp4"], "choose one of Lift"),
-        ([LOG, "--mode", "states", "--objects", "poses.json", "--out", "new/a.mp4"], "'demo_7' is no demonstration"),
+        ([LOG, "--mode", "states", "--objects", "poses.json", "--out", "new/a.mp4"], "'demo_7' is not a demonstration"),
         ([LOG, "--mode", "states", "--out", "notes.txt/a.mp4"], "cannot read or write a file"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_mistake_is_explained_and_leaves_nothing_behind(capsys, tmp_path, monk
     assert contents(tmp_path) == before
 
 
-def test_the_folder_that_one_is_in_can_be_the_output(capsys, tmp_path, monkeypatch, lift):
+def test_the_current_folder_can_be_the_output(capsys, tmp_path, monkeypatch, lift):
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -272,7 +272,7 @@ def test_states_are_shown_from_the_start_poses_given(capsys, tmp_path):
     assert code == 2 and not video.exists() and "--objects" in error
     (tmp_path / "poses.json").write_text(json.dumps({"demo_0000": poses}))
     code, output, error = run(capsys, *show, "--objects", tmp_path / "poses.json")
-    assert code == 0 and "pictures of demo_0000" in output, error
+    assert code == 0 and "frames of demo_0000" in output, error
     assert video.stat().st_size > 1000
 
 
@@ -294,7 +294,7 @@ def test_record_says_what_it_did(capsys, tmp_path):
     ("arguments", "message"),
     [
         (["--task", "Juggle", "--out", "log.hdf5"], "choose one of Lift"),
-        (["--task", "Lift", "--out", "notes.txt"], "is no log of Lift"),
+        (["--task", "Lift", "--out", "notes.txt"], "is not a log of Lift"),
         (["--task", "Lift", "--out", "notes.txt/log.hdf5"], "cannot read or write a file"),
         (["--task", "Lift", "--out", "."], "give another --out"),
     ],
@@ -331,10 +331,10 @@ def test_convert(capsys, tmp_path, monkeypatch, data_set, target, package):
     [
         (["missing.hdf5", "--to", "lerobot", "--out", "new"], "does not exist"),
         (["notes.txt", "--to", "lerobot", "--out", "new"], "not HDF5"),
-        (["lift.hdf5", "--to", "lerobot", "--out", "new"], "no file that demos-replay wrote"),
+        (["lift.hdf5", "--to", "lerobot", "--out", "new"], "was not written by demos-replay"),
         (["demos.hdf5", "--to", "lerobot", "--out", "notes.txt"], "exists already"),
         (["demos.hdf5", "--to", "lerobot", "--out", "notes.txt/new"], "cannot read or write a file"),
-        (["demos.hdf5", "--to", "minari", "--out", "new", "--dataset-id", "no id"], "'no id' is no id"),
+        (["demos.hdf5", "--to", "minari", "--out", "new", "--dataset-id", "no id"], "'no id' is not an id"),
     ],
 )
 def test_a_mistake_in_convert_leaves_nothing_behind(capsys, tmp_path, monkeypatch, lift, data_set, arguments, message):

@@ -1,4 +1,4 @@
-"""Replay jobs: every demonstration has a name, an outcome and a reason; nothing is lost, nothing is overwritten."""
+"""Replay jobs: every demonstration has a name, an outcome and a reason; nothing is lost or overwritten."""
 
 import json
 from collections import namedtuple
@@ -40,7 +40,7 @@ def names(folder: Path) -> list[str]:
 
 
 def never_simulate(monkeypatch: pytest.MonkeyPatch, demo=lambda name: make_demo(name=name, task="Lift")) -> None:
-    """In place of every replay, ``demo``."""
+    """Make every replay return ``demo`` without simulating."""
     monkeypatch.setattr(Replayer, "__init__", lambda *arguments, **options: None)
     monkeypatch.setattr(Replayer, "close", lambda self: None)
     monkeypatch.setattr(Replayer, "run", lambda self, logs, poses=None: ((name, demo(name)) for name, _ in logs))
@@ -118,10 +118,10 @@ def test_a_demonstration_that_cannot_be_written_is_skipped(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("away", "images", "most"), [(0.9, False, "most are 600 s"), (0.2, True, "most with images are 120 s")]
+    ("away", "images", "most"), [(0.9, False, "limit is 600 s"), (0.2, True, "limit with images is 120 s")]
 )
 def test_a_log_that_takes_too_long_is_skipped(tmp_path, away, images, most):
-    """Its rows are so far from one another that the robot takes many steps for each."""
+    """Its rows are so far apart that the robot takes many steps for each."""
     file = few(tmp_path / "lift.hdf5", "Lift", 2)
     with h5py.File(file, "a") as content:
         target = content["demos/demo_0000/target"]
@@ -207,7 +207,7 @@ BLOCK = [0.4, 0.0, 0.02, 0.0, 0.0, 0.0, 1.0]
 
 @pytest.fixture
 def two_files(tmp_path):
-    """A file with two demonstrations and one with one; only demo_0001 is a name that one file alone has."""
+    """A file with two demonstrations and a file with one; only the name demo_0001 is unique."""
     return find_sources([few(tmp_path / f"{name}.hdf5", "Lift", count) for name, count in (("a", 2), ("b", 1))], None)
 
 
@@ -225,13 +225,13 @@ def test_start_poses_go_by_as_much_of_a_name_as_is_unique(tmp_path, two_files):
         ("no json", "Expecting value"),
         ("[]", "holds no start poses"),
         ({"demo_0000": {"block": BLOCK}}, "'demo_0000' may be any of a/demo_0000, b/demo_0000"),
-        ({"demo_0007": {"block": BLOCK}}, "'demo_0007' is no demonstration .* a/demo_0000, a/demo_0001, b/demo_0000"),
+        ({"demo_0007": {"block": BLOCK}}, "'demo_0007' is not a demo.* a/demo_0000, a/demo_0001, b/demo_0000"),
         ({"demo_0001": {"brick": BLOCK}}, "'demo_0001' has 'brick', but Lift has block"),
         ({"demo_0001": {"block": BLOCK}, "a/demo_0001": {}}, "'a/demo_0001' is a/demo_0001, which has its poses"),
         ({"demo_0001": [1, 2]}, "'demo_0001' must have"),
-        ({"demo_0001": {"block": [1, 2]}}, "'block' of 'demo_0001' is no pose"),
-        ({"demo_0001": {"block": "here"}}, "'block' of 'demo_0001' is no pose"),
-        ({"demo_0001": {"block": [0, 0, 0, 0, 0, 0, 5]}}, "'block' of 'demo_0001' is no pose"),
+        ({"demo_0001": {"block": [1, 2]}}, "'block' of 'demo_0001' is not a pose"),
+        ({"demo_0001": {"block": "here"}}, "'block' of 'demo_0001' is not a pose"),
+        ({"demo_0001": {"block": [0, 0, 0, 0, 0, 0, 5]}}, "'block' of 'demo_0001' is not a pose"),
     ],
 )
 def test_a_wrong_entry_of_a_sidecar_file_is_named(tmp_path, two_files, content, message):

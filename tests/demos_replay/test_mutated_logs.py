@@ -1,4 +1,4 @@
-"""Logs of every format, damaged in every way we can think of: always a reason, never a crash, never half a result."""
+"""Logs of every format, damaged in many ways: always an error with a reason, never a crash or a partial result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True, suppress_h
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The HDF5 library is never done with some of these files."""
+    """Use a short time limit, because the HDF5 library hangs on some of these files."""
     monkeypatch.setattr(probe, "PATIENCE", 3.0)
 
 
@@ -40,7 +40,7 @@ def intact(layout: str) -> bytes:
 
 
 def read_all(path: Path) -> list[Log | Skipped]:
-    """What is read, all of it checked; nothing if the file as a whole is refused."""
+    """Read and check all demonstrations; none if the file as a whole is rejected."""
     demos: list[Log | Skipped] = []
     reason = "nothing was refused"
     try:

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import h5py
 import log_files
@@ -14,7 +16,6 @@ import numpy as np
 import pytest
 from log_files import HALF_SIZES, WRITERS, motion
 from logs import read_logs
-from robosuite_operator import Truth, record, wander
 from scipy.spatial.transform import Rotation
 
 from demos_replay.inspect import describe, validate
@@ -38,7 +39,7 @@ def read(path: Path) -> Log:
 
 
 def reason(path: Path) -> str:
-    """Why the first demonstration is skipped."""
+    """The reason for which the first demonstration is skipped."""
     skipped = next(iter(read_logs(path)))
     assert isinstance(skipped, Skipped)
     return skipped.reason
@@ -72,7 +73,7 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_named(path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"Lift, Stack\n1, 2\n", None])
-def test_a_file_that_is_not_or_half_hdf5_is_refused(content: bytes | None, path: Path) -> None:
+def test_a_file_that_is_not_hdf5_or_only_in_part_is_refused(content: bytes | None, path: Path) -> None:
     log_files.write_robosuite(path)
     path.write_bytes(content or path.read_bytes()[:-500])
     with pytest.raises(LogError, match="is not HDF5, or cut off or damaged"), open_log(path):
@@ -351,7 +352,7 @@ def test_the_task_is_taken_from_the_environment(env: str, expected: str | None, 
     assert read(path).task == expected
 
 
-def test_a_controller_of_joints_has_no_lag_that_could_be_known(path: Path) -> None:
+def test_the_lag_of_a_joint_controller_is_unknown(path: Path) -> None:
     log_files.write_robosuite(path, config={"type": "JOINT_VELOCITY"})
     log = read(path)
     assert log.target is None and log.lag == 0.0 and any("JOINT_VELOCITY" in fact for fact in log.facts)
@@ -383,7 +384,7 @@ def test_robomimic_files_of_other_simulators_are_refused(path: Path) -> None:
 # Against robosuite itself
 
 
-def assert_truth(log: Log, truths: list[Truth], opening_tolerance: float) -> None:
+def assert_truth(log: Log, truths: list[Any], opening_tolerance: float) -> None:
     """The log agrees with the running simulation that it was recorded from."""
     (truth,) = [t for t in truths if len(t.states) == len(log.time)]
     world = log.tcp_pose[:, :3] + truth.base
@@ -399,8 +400,8 @@ def assert_truth(log: Log, truths: list[Truth], opening_tolerance: float) -> Non
         assert norm(rotation_between(log.objects[name].poses[:, 3:], truth.objects[name][:, 3:])).max() < 1e-4
 
 
-def test_a_lift_that_robosuite_recorded(path: Path) -> None:
-    truths = record(path, "Lift")
+def test_a_lift_that_robosuite_recorded(operator: ModuleType, path: Path) -> None:
+    truths = operator.record(path, "Lift")
     logs = [log for log in read_logs(path) if isinstance(log, Log)]
     assert len(logs) == 1
     for log in logs:
@@ -414,8 +415,8 @@ def test_a_lift_that_robosuite_recorded(path: Path) -> None:
 
 
 @pytest.mark.parametrize("frame", ["world", "base"])
-def test_absolute_actions_that_robosuite_recorded(frame: str, path: Path) -> None:
-    record(path, "Lift", absolute=frame, script=wander)
+def test_absolute_actions_that_robosuite_recorded(frame: str, operator: ModuleType, path: Path) -> None:
+    operator.record(path, "Lift", absolute=frame, script=operator.wander)
     log = read(path)
     assert log.target is not None
     ahead = norm(log.target[:, :3] - log.tcp_pose[:, :3])
@@ -423,18 +424,18 @@ def test_absolute_actions_that_robosuite_recorded(frame: str, path: Path) -> Non
 
 
 @pytest.mark.parametrize("robot", ["Sawyer", "UR5e"])
-def test_other_arms_are_read_by_their_grip_site(robot: str, path: Path) -> None:
-    truths = record(path, "Lift", robot=robot, script=wander)
+def test_other_arms_are_read_by_their_grip_site(robot: str, operator: ModuleType, path: Path) -> None:
+    truths = operator.record(path, "Lift", robot=robot, script=operator.wander)
     log = read(path)
     assert_truth(log, truths, opening_tolerance=3.0)
     assert log.joint_positions is None and log.gripper_width is None
     assert any("not Franka's" in assumption for assumption in log.assumptions)
 
 
-def test_objects_of_meshes_and_bins_that_robosuite_recorded(path: Path) -> None:
-    truths = record(path, "PickPlaceCan", script=wander)
+def test_objects_of_meshes_and_bins_that_robosuite_recorded(operator: ModuleType, path: Path) -> None:
+    truths = operator.record(path, "PickPlaceCan", script=operator.wander)
     log = read(path)
-    assert set(log.objects) == {"Can", "bin1", "bin2"}  # the others are parked far away
+    assert set(log.objects) == {"Can", "bin1", "bin2"}  # robosuite parks the others far away
     assert_truth(log, truths, opening_tolerance=0.1)
     can = log.objects["Can"]
     np.testing.assert_allclose(can.half_size, [0.025, 0.025, 0.04], atol=1e-4)
@@ -442,8 +443,8 @@ def test_objects_of_meshes_and_bins_that_robosuite_recorded(path: Path) -> None:
     assert log.objects["bin2"].poses[0, 1] > log.objects["bin1"].poses[0, 1]
 
 
-def test_pegs_are_objects_although_they_are_fixed(path: Path) -> None:
-    record(path, "NutAssembly", script=wander)
+def test_pegs_are_objects_although_they_are_fixed(operator: ModuleType, path: Path) -> None:
+    operator.record(path, "NutAssembly", script=operator.wander)
     log = read(path)
     assert set(log.objects) == {"peg1", "peg2", "SquareNut", "RoundNut"}
     np.testing.assert_allclose(log.objects["peg1"].half_size[:2], 0.016)

@@ -1,4 +1,4 @@
-"""Readers of real robots' logs, on files of a motion that is known exactly, and on files that must be refused."""
+"""Readers of real robots' logs, on files with an exactly known motion, and on files that must be rejected."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read(path: Path) -> Log:
 
 
 def check_poses(found: np.ndarray | None, expected: np.ndarray) -> None:
-    """Within a tenth of a millimetre and of a milliradian."""
+    """Check poses to a tenth of a millimetre and of a milliradian."""
     assert found is not None
     assert norm(found[:, :3] - expected[:, :3]).max() < 1e-4
     assert norm(rotation_between(expected[:, 3:], found[:, 3:])).max() < 1e-4
@@ -141,7 +141,7 @@ def test_droid_clocks(path: Path) -> None:
 
 
 def test_droid_commands_that_are_not_the_flanges_are_not_used(path: Path) -> None:
-    """Of the TCP instead, of another frame, or velocities only."""
+    """Commands of the TCP instead of the flange, in another frame, or as velocities only."""
     m = motion(joint7=ROBOTIQ_JOINT7)
     elsewhere = expected_tcp(m.commanded, ROBOTIQ_2F85.tcp)
     write_droid(path, m, **{"action/cartesian_position": euler(elsewhere)})
@@ -163,7 +163,7 @@ def test_droid_joint_commands(path: Path) -> None:
 
 
 def wide_object() -> tuple[Motion, np.ndarray, np.ndarray, np.ndarray]:
-    """Fingers stop 0.3 closed on a wide object; with them commands as velocities and as the positions that follow."""
+    """Fingers that stop on a wide object at a closure of 0.3; with commands as velocities and as positions."""
     m = motion(90, joint7=ROBOTIQ_JOINT7)
     closure = np.zeros(90)
     for row in range(1, 90):
@@ -179,7 +179,7 @@ def test_droid_gripper_on_a_wide_object(path: Path, source: str) -> None:
     changed["action/" + source] = position if source == "gripper_position" else velocity
     write_droid(path, m, **{STATE + "gripper_position": closure}, **changed)
     closed = read(path).gripper_closed
-    # Where the fingers have closed on it, for as long as they press it, and once only.
+    # Closed from when the fingers reach the object, for as long as they press it, and only once.
     assert closed[40:74].all() and not closed[:30].any() and not closed[77:].any()
     assert np.count_nonzero(np.diff(closed.astype(int)) == 1) == 1
 
@@ -224,7 +224,7 @@ def test_act_commanded_poses_alone(path: Path) -> None:
 
 
 def test_act_measured_poses_alone(path: Path) -> None:
-    """On an object of 40 mm the fingers stop half closed."""
+    """On an object of 40 mm, the fingers stop half closed."""
     m = motion(100, 50.0)
     write_act_end_effector(path, m, action=None)
     log = read(path)
@@ -235,7 +235,7 @@ def test_act_measured_poses_alone(path: Path) -> None:
 
 
 def test_act_commands_without_a_gripper(path: Path) -> None:
-    """Their last column stays where it is while the fingers move."""
+    """The last column of the commands is constant while the fingers move."""
     write_act_end_effector(path)
     with h5py.File(path, "r+") as file:
         file["action"][:, 6] = 0.0

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-import robosuite
 from logs import read_logs
 
 from demos_replay.cli import main
@@ -57,7 +56,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
     file = tmp_path / "log.hdf5"
     record_scripted("CloseDrawer", file, demos=1, domain="twin")
     before, write = rows(file), Path.write_bytes
-    room = [False, True]  # Nothing more once a demonstration is done.
+    room = [False, True]  # Taken from the end: the first write succeeds, the one after a demonstration fails.
 
     def full(path, content):
         if not room.pop():
@@ -74,7 +73,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
 
 
 class ScriptedDevice:
-    """Stands for a robosuite device: pushes the drawer shut as a person with a keyboard would."""
+    """Takes the place of a robosuite device: pushes the drawer shut as a person with a keyboard would."""
 
     def __init__(self, move, give_up=False):
         self.started = 0
@@ -121,9 +120,22 @@ def test_a_person_who_gives_up_leaves_nothing_behind(tmp_path):
         assert len(content.get("demos", {})) == 0
 
 
-def test_devices_that_are_not_there_say_what_to_do(monkeypatch, capsys, tmp_path):
+def test_unknown_devices_are_answered_with_the_known_ones(capsys, tmp_path):
     with pytest.raises(DeviceError, match="keyboard, spacemouse, dualsense"):
         connect("joystick")
+    assert main(["record", "--task", "Lift", "--device", "joystick", "--out", str(tmp_path / "log.hdf5")]) == 2
+    assert "joystick" in capsys.readouterr().err
+
+
+def test_devices_need_robosuite(monkeypatch):
+    monkeypatch.delitem(sys.modules, "oc_residual_gym.bridge", raising=False)
+    monkeypatch.setitem(sys.modules, "robosuite", None)
+    with pytest.raises(DeviceError, match=r"keyboard.*oc-residual-gym\[robosuite\]"):
+        connect("keyboard")
+
+
+def test_devices_that_are_not_there_say_what_to_do(monkeypatch):
+    robosuite = pytest.importorskip("robosuite", reason="needs the extra [robosuite]")
 
     def no_display(cell):
         raise OSError("no display")
@@ -133,5 +145,3 @@ def test_devices_that_are_not_there_say_what_to_do(monkeypatch, capsys, tmp_path
     monkeypatch.setattr(robosuite, "devices", drivers, raising=False)
     with pytest.raises(DeviceError, match=r"no display.*desktop"):
         connect("keyboard")
-    assert main(["record", "--task", "Lift", "--device", "joystick", "--out", str(tmp_path / "log.hdf5")]) == 2
-    assert "joystick" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Replay: the environments' own limits and physics, the task's own rule, and jobs that lose nothing."""
+"""Replay under the environment's own limits and physics, judged by the task's own rule."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from logs import read_logs
-from robosuite_operator import record
 
 from demos_replay import LOGS
 from demos_replay.demo import Demo
@@ -30,7 +29,7 @@ def shipped(task: str, count: int) -> list[Log]:
 
 
 def replayed(task: str, logs: list[Log], worlds: int = 4) -> list[Demo | LogError]:
-    """What comes of ``logs``, in their order."""
+    """Replay ``logs``; return the results in their order."""
     replayer = Replayer(TASKS[task], worlds)
     results = dict(replayer.run((f"{i}/{log.name}", log) for i, log in enumerate(logs)))
     replayer.close()
@@ -76,9 +75,9 @@ def test_an_object_that_is_elsewhere_is_not_lifted():
 
 
 @pytest.mark.parametrize(("name", "there"), [("Stack", "Stack"), ("PickPlace", "PickPlaceCan")])
-def test_logs_of_other_scenes_succeed(name, there, tmp_path):
+def test_logs_of_other_scenes_succeed(name, there, operator, tmp_path):
     """Recorded in robosuite's own task, with its objects, table and bins."""
-    record(tmp_path / "log.hdf5", there)
+    operator.record(tmp_path / "log.hdf5", there)
     (log,) = read_logs(tmp_path / "log.hdf5")
     assert isinstance(log, Log)
     (demo,) = replayed(name, [log])
@@ -87,7 +86,7 @@ def test_logs_of_other_scenes_succeed(name, there, tmp_path):
 
 
 def another_scene(**changes) -> Log:
-    """A shipped Lift log as if of another simulator: its block is called "thing"."""
+    """A shipped Lift log, disguised as one of another simulator: its block is called "thing"."""
     log = shipped("Lift", 1)[0]
     return replace(log, objects={"thing": log.objects["block"]}, **changes)
 
@@ -96,7 +95,7 @@ def closings(log: Log) -> int:
     return int(np.flatnonzero(log.gripper_closed)[0])
 
 
-def test_a_push_or_a_miss_is_no_grasp():
+def test_a_push_or_a_miss_is_not_a_grasp():
     log = another_scene()
     start = closings(log)
     early = log.gripper_closed.copy()

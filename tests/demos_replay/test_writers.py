@@ -1,4 +1,4 @@
-"""Writers of datasets: nothing lost, conventions that agree with each other, nothing half-written."""
+"""Writers of datasets: nothing is lost, conventions agree with each other, no partial files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def assert_same(demo: Demo, expected: Demo) -> None:
             np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-# What a replay writes.
+# The robomimic file that a replay writes.
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_where_it_comes_from_is_in_the_file(tmp_path: Path) -> None:
     assert json.loads(attrs["versions"])["mujoco"]
 
 
-def test_failures_are_done_at_no_step_and_in_no_training_set(tmp_path: Path) -> None:
+def test_failures_are_never_done_and_not_in_training_sets(tmp_path: Path) -> None:
     failed = {3, 17}
     demos = [make_demo(i, steps=3, success=i not in failed) for i in range(24)]
     write_demos(tmp_path / "demos.hdf5", demos, ATTRS)
@@ -176,7 +176,7 @@ def test_parts_assemble_to_the_same_dataset(tmp_path: Path) -> None:
         np.testing.assert_array_equal(whole["mask/train"][()], at_once["mask/train"][()])
 
 
-# Files that are not ours, or no longer whole.
+# Foreign or damaged files.
 
 
 def _truncate(path: Path) -> None:
@@ -216,8 +216,8 @@ def _spoil(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "not HDF5"),
         (lambda path: path.write_text("no HDF5"), "not HDF5"),
         (_truncate, "cut off or damaged"),
-        (_drop("data"), "no file that demos-replay wrote"),
-        (_set("schema", "else"), "no file that demos-replay wrote"),
+        (_drop("data"), "was not written by demos-replay"),
+        (_set("schema", "else"), "was not written by demos-replay"),
         (_set("version", 99), "version 99"),
         (_link, "link to another file"),
         (_spoil, "not finite"),
@@ -299,7 +299,7 @@ def test_minari_ids_are_checked_and_its_folder_setting_is_left_alone(
     pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", "/somewhere/else")
     for wrong in ("no-version", "../up-v0", "/root-v0", ""):
-        with pytest.raises(WriterError, match="no id of a Minari dataset"):
+        with pytest.raises(WriterError, match="not an id of a Minari dataset"):
             write_minari([make_demo()], wrong, tmp_path)
     write_minari([make_demo()], "lift/twin-v0", tmp_path)
     assert os.environ["MINARI_DATASETS_PATH"] == "/somewhere/else"
@@ -424,7 +424,7 @@ def test_videos_show_the_picture_of_each_row(lerobot: tuple[Path, list[Demo]], c
         shown = imageio.imread(path, plugin="FFMPEG")
         wanted = demo.images[camera][:-1]
         assert shown.shape == wanted.shape
-        # Lossy: within 3 of 255 on average, while the picture of a neighbouring row is further away.
+        # Lossy: within 3 of 255 on average; the image of a neighbouring row is farther away.
         assert np.abs(shown - wanted.astype(float)).mean() < 3.0
         assert np.abs(shown[1:] - wanted[:-1].astype(float)).mean() > 6.0
 

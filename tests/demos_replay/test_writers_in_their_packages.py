@@ -1,8 +1,8 @@
-"""Datasets as the packages they are made for read them: Minari; LeRobot and robomimic in an environment of their own.
+"""Datasets, read by the packages that they are made for: Minari; LeRobot and robomimic in a separate environment.
 
-``OC_RESIDUAL_TEST_CONSUMERS=1 pytest tests/demos_replay/test_writers_in_their_packages.py`` makes that one, once:
-some minutes and 7 GB (less where pip finds PyTorch without CUDA) in ``~/.cache/oc-residual-gym-tests``. Where it is
-missing those tests are skipped.
+``OC_RESIDUAL_TEST_CONSUMERS=1 pytest tests/demos_replay/test_writers_in_their_packages.py`` makes that environment,
+once: some minutes and 7 GB (less where pip finds PyTorch without CUDA) in ``~/.cache/oc-residual-gym-tests``. Without
+it, those tests are skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def consumers() -> Path:
-    """Python interpreter of the environment with ``PACKAGES``, in which they may need other versions than we do."""
+    """Python interpreter of the environment with ``PACKAGES``, which need other versions than this package."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oc-residual-gym-tests"
     folder = cache / "-".join([*PACKAGES, f"python{sys.version_info.major}.{sys.version_info.minor}"])
     python = folder / "bin/python"
@@ -52,7 +52,7 @@ def consumers() -> Path:
 
 
 def read_by(python: Path, script: str, dataset: Path) -> dict[str, np.ndarray]:
-    """What ``script`` makes of ``dataset``, without network and GPU."""
+    """Output of ``script`` for ``dataset``, without network and GPU."""
     out = dataset.parent / "read.npz"
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(dataset.parent / "hf"), "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(

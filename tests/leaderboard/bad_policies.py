@@ -1,4 +1,4 @@
-"""ONNX files that a residual policy must not be."""
+"""ONNX files that must not pass as residual policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy_files import write_onnx, write_residual
 
 
 def sleeping(path: Path, size: int) -> str:
-    """It counts for ever."""
+    """A policy that never answers."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go_on"], ["still"]), helper.make_node("Identity", ["sum"], ["next"])],
         "body",
@@ -30,7 +30,7 @@ def sleeping(path: Path, size: int) -> str:
 
 
 def eating_memory(path: Path, size: int) -> str:
-    """It wants 64 GiB for its first answer."""
+    """A policy that allocates 64 GiB for its first answer."""
     nodes = [
         *_first_seven("start"),
         helper.make_node("ReduceMax", ["obs"], ["most"], keepdims=0),
@@ -43,7 +43,7 @@ def eating_memory(path: Path, size: int) -> str:
 
 
 def with_external_data(path: Path, size: int) -> str:
-    """Its weights are in another file."""
+    """A policy whose weights are in another file."""
     write_residual(path, size, 0.1)
     model = load(path)
     (path.parent / "weights.bin").write_bytes(np.zeros((size, 7), np.float32).tobytes())
@@ -57,13 +57,13 @@ def with_external_data(path: Path, size: int) -> str:
 
 
 def returning_nan(path: Path, size: int) -> str:
-    """Its answers are square roots, also of what is below zero."""
+    """A policy that returns square roots, also of negative numbers."""
     nodes = [*_first_seven("start"), helper.make_node("Sqrt", ["start"], ["out"])]
     return write_onnx(path, {"obs": ["n", size]}, ["n", 7], nodes, weights=_SEVEN)
 
 
 def returning_nan_with_closed_gripper(path: Path, size: int) -> str:
-    """It is the base policy alone until the gripper is closed."""
+    """A policy that returns zero until the gripper is closed, then NaN."""
     nodes = [
         helper.make_node("Slice", ["obs", "closed", "next", "axis"], ["bit"]),
         helper.make_node("Equal", ["bit", "one"], ["is_closed"]),
@@ -83,7 +83,7 @@ def returning_nan_with_closed_gripper(path: Path, size: int) -> str:
 
 
 def looking_at_neighbours(path: Path, size: int) -> str:
-    """Its answers depend on the other worlds."""
+    """A policy whose answers depend on the other worlds."""
     nodes = [
         *_first_seven("start"),
         helper.make_node("ReduceMean", ["start"], ["mean"], axes=[0], keepdims=1),
@@ -93,7 +93,7 @@ def looking_at_neighbours(path: Path, size: int) -> str:
 
 
 def rolling_dice(path: Path, size: int) -> str:
-    """The same input has another answer each time."""
+    """A policy that answers the same input differently each time."""
     nodes = [
         *_first_seven("start"),
         helper.make_node("RandomUniformLike", ["start"], ["dice"]),
@@ -103,7 +103,7 @@ def rolling_dice(path: Path, size: int) -> str:
 
 
 def too_wide(path: Path, size: int) -> str:
-    """It says that its answers have seven numbers, and gives all of the observation."""
+    """A policy that declares answers of seven numbers but returns the whole observation."""
     nodes = [helper.make_node("Identity", ["obs"], ["out"])]
     return write_onnx(path, {"obs": ["n", size]}, ["n", 7], nodes)
 

@@ -1,4 +1,4 @@
-"""Made-up entries: complete, and true to the schema, but never run."""
+"""Made-up entries: complete and valid by the schema, but never run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_entry(
     trials: dict[str, dict[str, dict[str, int]]] | None = None,
     **content: Any,
 ) -> Entry:
-    """Write an entry that succeeds in about ``rate`` of its rows; ``content`` replaces what entry.json would hold."""
+    """Write an entry that succeeds in about ``rate`` of its rows; ``content`` replaces values of entry.json."""
     rng = np.random.default_rng(sum(folder.name.encode()))
     claims: dict[str, Any] = {}
     for track in tracks:

@@ -17,7 +17,7 @@ from oc_residual_gym.files import write_json
 EPISODES = 60
 RESAMPLES = 500
 HOSTILE = "constructor"
-"""Id of the hostile entry: what every object of JavaScript has a property of."""
+"""Id of the hostile entry: the name of a property of every JavaScript object."""
 HOSTILE_NAME = "<img src=x onerror='window.hacked=1'></script>"
 HOSTILE_TEXT = '</script><script>window.hacked = 1</script> \u2028 {{ 7 * 7 }} " onmouseover="window.hacked=1'
 HOSTILE_LINK = "javascript:window.hacked=1"
@@ -25,7 +25,7 @@ TRIALS = {"Lift": {"base": {"successes": 4, "trials": 20}, "residual": {"success
 
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
-    """Few rows a cell and few resamples, for quick tests."""
+    """Few rows per cell and few resamples, for quick tests."""
     patch.setattr(tracks, "EPISODES", EPISODES)
     patch.setattr(statistics, "RESAMPLES", RESAMPLES)
 
@@ -58,7 +58,7 @@ def make_entries(root: Path, verifications: Path) -> list[Entry]:
 
 
 def write_record(entry: Entry, verifications: Path, verdict: str, **values: Any) -> None:
-    """Write what ``verify`` would."""
+    """Write a verification record as ``verify`` would."""
     counted = {"rows": 60, "identical": 60, "flips": 0}
     cell = {"task": "Lift", "domain": "nominal", **counted, "claimed_successes": 50, "successes": 50}
     machine = {"system": "Linux", "processor": "another processor", "cores": 2}

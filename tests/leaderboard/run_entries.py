@@ -1,4 +1,4 @@
-"""Small entries that were run indeed: one task, a few rows, policies that an ONNX file of some lines holds."""
+"""Small entries that were really run: one task, a few rows, and tiny ONNX policies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.files import read_json, sha256, write_json, write_text
 
 TASK, SIZE = "Lift", 78
-"""The task, and the entries of its observation."""
+"""The task, and the size of its observation."""
 ROWS = 3
 ABOUT = """
 name = "A method"
@@ -40,9 +40,9 @@ curve = [[0, 0.5]]
 
 @contextmanager
 def small_board(*domains: str) -> Iterator[None]:
-    """The board with one track, of ``TASK`` in ``domains``, and with ``ROWS`` rows a cell."""
+    """A board with one track, of ``TASK`` in ``domains``, with ``ROWS`` rows per cell."""
     cells = tuple(BoardCell(TASK, domain) for domain in domains)
-    kept = dict(TRACKS)  # in their order, which a patch of items would change
+    kept = dict(TRACKS)  # keep the order, which patching single items would change
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracks, "EPISODES", ROWS)
         TRACKS.clear()
@@ -55,14 +55,14 @@ def small_board(*domains: str) -> Iterator[None]:
 
 
 def run(folder: Path, residual: str = "zero", domain: str = "nominal", base: str = "bc", episodes: int = ROWS) -> Path:
-    """An evaluation in ``folder``, under the board's conditions."""
+    """Run an evaluation in ``folder``, under the board's conditions."""
     settings = EvaluationSettings((TASK,), base, residual, domain, tracks.ERRORS[domain], tracks.SPLIT, episodes)
     evaluate(settings, folder, command="oc-residual evaluate ...")
     return folder
 
 
 def submitted(root: Path, name: str, *evaluations: Path, about: str = ABOUT) -> Entry:
-    """The entry ``name`` in ``root`` of ``evaluations``."""
+    """Submit the entry ``name`` in ``root``, made from ``evaluations``."""
     write_text(root.parent / "about.toml", about)
     return submit(SubmitRequest(name, root.parent / "about.toml", evaluations, out=root))[0]
 

@@ -1,4 +1,4 @@
-"""The entries that come with the repository are complete, and what they claim was run again."""
+"""The entries in the repository are complete, and their claims were verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the site says, and the files it is made of."""
+"""The content of the site and its files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_differences_are_those_of_the_evaluations_own_comparison(board: Board) -
         assert asdict(estimate) == pytest.approx(by_task[cell.task])
 
 
-def test_entries_that_none_is_better_than_share_the_first_rank(board: Board) -> None:
+def test_entries_that_no_other_beats_share_the_first_rank(board: Board) -> None:
     lines = {line.method.id: line for line in board.lines("simulation")}
     assert (lines["strong"].rank, lines["alike"].rank, lines["weak"].rank) == (1, 1, 3)
     assert lines["strong"].shared and lines["alike"].shared and not lines["weak"].shared
@@ -80,7 +80,7 @@ def test_a_rank_counts_those_that_are_better_though_neighbours_cannot_be_told_ap
 def test_references_rejected_and_unverified_entries_have_no_rank(board: Board) -> None:
     lines = board.lines("simulation")
     assert {line.method.id for line in lines if line.rank is None} == {"base-alone", "false-claim", HOSTILE}
-    # References stand among the others; a false claim, though its mean is the highest, does not stand at the top.
+    # References are sorted among the others; a false claim is not at the top, although its mean is the highest.
     assert [line.method.id for line in lines][-3:] == ["base-alone", "false-claim", HOSTILE]
 
 
@@ -122,7 +122,7 @@ def test_two_builds_are_the_same_and_the_second_replaces_the_first(site: Path, t
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_folder_that_is_no_site_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_site_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(LeaderboardError, match="choose another --out"):
         build([], tmp_path)
@@ -149,7 +149,7 @@ def test_pages_link_only_to_what_is_there(site: Path) -> None:
             assert address.startswith(("https://", "http://", "data:")) or (page.parent / address).exists(), address
 
 
-def test_addresses_other_than_of_web_pages_are_no_links(site: Path) -> None:
+def test_addresses_that_are_not_of_web_pages_are_not_links(site: Path) -> None:
     page = (site / "method" / f"{HOSTILE}.html").read_text()
     assert HOSTILE_LINK in page and f'href="{HOSTILE_LINK}' not in page
     assert 'href="data:text' not in page
@@ -164,7 +164,7 @@ def test_web_pages_are_links(address: str) -> None:
     "address",
     [None, "", "javascript:alert(1)", " javascript:alert(1)", "data:text/html,x", "https:", "http://[", "//x"],
 )
-def test_all_else_is_no_link(address: str | None) -> None:
+def test_other_addresses_are_not_links(address: str | None) -> None:
     assert web_link(address) is None
 
 

@@ -1,4 +1,4 @@
-"""The site in headless Chromium, opened as files: what a visitor can do, on any screen, with mouse or keyboard."""
+"""The site in headless Chromium, opened from files: what a visitor can do, on any screen, by mouse or keyboard."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAGES = {
     "index.html#real-robot": "#real-robot table",
     f"method/{HOSTILE}.html": "h1",
 }
-"""To what is there once a page is complete."""
+"""Page to a selector of what is there once the page is complete."""
 KINDS = list(PAGES)[:4]
 """One page of each kind."""
 
@@ -58,7 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def visit(browser: Browser, site: Path) -> Iterator[Open]:
-    """Opens pages, and checks at the end that none complained, asked the network, or ran what an entry says."""
+    """Opens pages, and checks at the end that none reported an error, used the network, or ran code of an entry."""
     contexts, complaints, requests = [], [], []
 
     def open_page(address: str, **options: Any) -> Page:
@@ -88,7 +88,7 @@ def methods(page: Page, track: str = "simulation") -> list[str]:
 
 
 def serious(page: Page, **options: Any) -> list[tuple[str, list[str]]]:
-    """Rule and elements of what axe finds to be serious or worse."""
+    """Rule and elements of each problem that axe rates as serious or worse."""
     settings = {"preload": False, "resultTypes": ["violations"]} | options
     return [
         (violation["id"], [node["html"][:120] for node in violation["nodes"][:3]])
@@ -106,7 +106,7 @@ def test_axe_finds_nothing_serious(visit: Open, address: str) -> None:
     page = visit(address, viewport={"width": 1280, "height": 900})
     page.locator(PAGES[address]).first.wait_for()
     assert serious(page) == []
-    if address in ("index.html", "method/strong.html"):  # with all colours; but contrast, nothing depends on the theme
+    if address in ("index.html", "method/strong.html"):  # with all colours; only contrast depends on the theme
         page.emulate_media(color_scheme="dark")
         assert serious(page, runOnly=["color-contrast"]) == []
 
@@ -126,7 +126,7 @@ def test_a_narrow_screen_shows_pages_without_sideways_scrolling(visit: Open, add
 def test_columns_sort_by_mouse_and_keyboard(visit: Open) -> None:
     page = visit("index.html")
     page.keyboard.press("Tab")
-    expect(page.locator(".skip")).to_be_focused()  # the first stop
+    expect(page.locator(".skip")).to_be_focused()  # the first focusable element
     assert methods(page)[0] in ("Strong residual", "Alike residual")
     head(page, "Mean").click()
     expect(head(page, "Mean")).to_have_attribute("aria-sort", "descending")

@@ -1,4 +1,4 @@
-"""An entry is made of finished evaluations, and of nothing that does not fit together."""
+"""An entry is made from finished evaluations that are consistent with each other."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def board() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Evaluations of the base alone, under a residual of one's own, and under the package's, in both worlds."""
+    """Evaluations of the base alone, with a custom residual, and with the package's, in both domains."""
     root = tmp_path_factory.mktemp("runs")
     write_residual(root / "mine" / f"{TASK}.onnx", SIZE, 0.1)
     for name, residual in {"zero": "zero", "mine": str(root / "mine"), "trained": "trained"}.items():
@@ -53,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def wanted(tmp_path: Path, runs: Path) -> SubmitRequest:
-    """A good request, to be made worse."""
+    """A valid request, which tests spoil."""
     (tmp_path / "about.toml").write_text(ABOUT)
     evaluations = (runs / "mine-nominal", runs / "mine-twin")
     return SubmitRequest("mine", tmp_path / "about.toml", evaluations, out=tmp_path / "entries")
@@ -96,7 +96,7 @@ def test_a_comparison_gives_the_residual_that_is_chosen(wanted: SubmitRequest, r
     assert trained.content["residual"]["name"] == "my-residual"
 
 
-def test_rows_that_lack_are_named(wanted: SubmitRequest, runs: Path, tmp_path: Path) -> None:
+def test_missing_rows_are_named(wanted: SubmitRequest, runs: Path, tmp_path: Path) -> None:
     with pytest.raises(LeaderboardError, match="no track is complete:\nPrecision: Lift in twin lacks 3 of 3 rows"):
         submit(replace(wanted, evaluations=(runs / "mine-nominal",)))
     part = run(tmp_path / "part", str(runs / "mine"), "twin", episodes=2)
@@ -219,7 +219,7 @@ def test_what_a_person_writes_is_checked(wanted: SubmitRequest, capsys: pytest.C
 
 
 def comparison(folder: Path, results: list[tuple[bool, bool]], rehearsal: bool = False) -> Path:
-    """Trials with these results of base and residual, as if a robot had run them."""
+    """Trials with these results of base and residual, as if run on a robot."""
     cell = Cell("bench", Robot("172.16.0.2"), Poses("tcp://camera:5555"))
     settings = TrialSettings(TASK, cell, "bc", "trained", starts=2, rehearsal=rehearsal)
     write_json(folder / SETTINGS_FILE, settings.identity)

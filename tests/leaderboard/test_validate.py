@@ -1,4 +1,4 @@
-"""An entry that is not what it says it is, is wrong with a reason that points to the place; the others stay right."""
+"""An inconsistent entry is invalid, with a reason that names the place; other entries stay valid."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Entry:
 
 @pytest.fixture
 def entry(own: Entry, tmp_path: Path) -> Entry:
-    """A copy of ``own`` to spoil."""
+    """A copy of ``own``, which tests spoil."""
     shutil.copytree(own.folder, tmp_path / "own")
     return Entry(tmp_path / "own")
 
@@ -102,12 +102,12 @@ def test_rows_are_complete_and_in_order(entry: Entry, lines: list[int], problem:
     ("values", "problem"),
     [
         ({"steps": 301}, "$.steps: 301, and an episode of Lift ends after 300"),
-        ({"success": True, "failure": "no_lift"}, "$.failure: it must be null just for a success"),
+        ({"success": True, "failure": "no_lift"}, "$.failure: it must be null for a success, and only then"),
         ({"return": "-3"}, "$.return: '-3' is not of type 'number'"),
         ({"return": 1.0}, "$.return: 1.0 is greater than the maximum of 0"),
         ({"peak_contact_force": 1e300}, "$.peak_contact_force: 1e+300 is greater than the maximum of"),
         ({"success": False, "failure": "<b>"}, "$.failure: '<b>' does not match"),
-        ({"domain": "twin"}, "Lift in twin, seed 1 is no row of this track"),
+        ({"domain": "twin"}, "Lift in twin, seed 1 is not a row of this track"),
     ],
 )
 def test_rows_are_episodes(entry: Entry, values: dict, problem: str) -> None:
@@ -126,14 +126,14 @@ def test_rows_hold_finite_numbers(entry: Entry) -> None:
     ("values", "problem"),
     [
         ({"name": "x"}, "entry.json: $.name: 'x' is too short"),
-        ({"name": "Best\u202emethod"}, "entry.json: $.name: 'Best\\u202emethod' is no text as it should be: One line"),
-        ({"authors": ["A\nB"]}, "entry.json: $.authors[0]: 'A\\nB' is no text as it should be"),
+        ({"name": "Best\u202emethod"}, "entry.json: $.name: 'Best\\u202emethod' is not valid text: One line"),
+        ({"authors": ["A\nB"]}, "entry.json: $.authors[0]: 'A\\nB' is not valid text"),
         ({"date": "2026-13-01"}, "entry.json: $.date: '2026-13-01' is not a 'date'"),
         ({"code": "javascript:alert(1)"}, "entry.json: $.code: 'javascript:alert(1)' does not match"),
         ({"authors": []}, "entry.json: $.authors: [] should be non-empty"),
         ({"stars": 5}, "entry.json: $: Additional properties are not allowed ('stars' was unexpected)"),
         ({"training": {"seed": -1}}, "entry.json: $.training.seed: -1 is less than the minimum of 0"),
-        ({"training": None}, "entry.json: $.training: the entry brings files"),
+        ({"training": None}, "entry.json: $.training: the entry contains policy files"),
         ({"tracks": {}}, "entry.json: $.tracks: {} should be non-empty"),
     ],
 )
@@ -144,7 +144,7 @@ def test_mistakes_in_the_description_are_named_by_their_field(entry: Entry, valu
 
 def test_all_problems_are_listed(entry: Entry) -> None:
     change(entry, name="x", date="today", authors=[])
-    assert len(check_files(entry)) == 4  # the date's pattern, and that it is no date
+    assert len(check_files(entry)) == 4  # the date matches neither the pattern nor the format
 
 
 def test_names_of_the_package_are_not_for_own_policies(entry: Entry) -> None:
@@ -266,7 +266,7 @@ def test_the_command_names_what_is_wrong_and_checks_the_others(
     (entry.folder / "more").write_text("")
     assert cli.main(["validate", str(entry.folder), str(own.folder)]) == 1
     said = capsys.readouterr().out
-    assert "own: wrong\n  'more': no entry has such a file" in said
+    assert "own: wrong\n  'more': an entry has no such file" in said
     assert said.count("own: valid") == 1
     assert cli.main(["validate", "nobody"]) == 2
     assert "there is no entry 'nobody'" in capsys.readouterr().err

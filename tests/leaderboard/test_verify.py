@@ -1,4 +1,4 @@
-"""Verification accepts what was run, and finds what was not; one entry's fault is not another one's."""
+"""Verification accepts rows that were run and rejects forgeries; a bad entry does not affect others."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def copied(entry: Entry, folder: Path) -> Entry:
 
 
 def drop_row(entry: Entry, line: int) -> None:
-    """Take a row out, and put the new hash and count into entry.json."""
+    """Remove a row, and put the new hash and count into entry.json."""
     path = entry.rows_file("precision")
     lines = path.read_text().splitlines(keepends=True)
     dropped = json.loads(lines.pop(line))
@@ -86,7 +86,7 @@ def request_here(tmp_path: Path) -> VerifyRequest:
 def test_what_was_run_is_accepted_and_forgeries_are_rejected(
     alone: Entry, own: Entry, tmp_path: Path, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leaderboard.verify.validate", check_files)  # other tests probe policies
+    monkeypatch.setattr("leaderboard.verify.validate", check_files)  # other tests probe the policies
     changed = copied(alone, tmp_path / "changed")
     steps = changed.rows_of(CELL)[1]["steps"]
     change_rows(changed, 1, steps=steps - 1)
@@ -132,7 +132,7 @@ def test_what_was_run_is_accepted_and_forgeries_are_rejected(
     (cell,) = record["cells"]
     assert cell["claimed_successes"] == cell["successes"] == sum(row["success"] for row in alone.rows_of(CELL))
     assert record["platform"]["simulation"] == alone.content["evaluation"]["simulation"]
-    # A record counts for the very content that was verified.
+    # A record holds only for the content that was verified.
     write_json(alone.folder / ENTRY_FILE, alone.content | {"name": "Another name"})
     assert verification_of(Entry(alone.folder), request_here.records) is None
     write_json(alone.folder / ENTRY_FILE, alone.content)
@@ -157,7 +157,7 @@ def test_an_interrupted_verification_goes_on_with_the_same_sample(
     assert not request.records.exists()
     (episodes,) = request.work.glob("*/*/episodes.jsonl")
     first = episodes.read_text()
-    # What was run is not run again: here it would show.
+    # Finished rows must not be run again: a changed one must stay changed.
     episodes.write_text(first.replace('"return": -', '"return": -1'))
     (outcome,) = verify([Entry(alone.folder)], request)
     assert outcome.verdict == REJECTED and f"seed {asked[0][0]}: return" in outcome.reason
@@ -183,7 +183,7 @@ def test_two_verifications_of_an_entry_at_once_keep_out_of_each_others_way(
 
 
 @pytest.mark.parametrize(("which", "where"), [("alone", "verify"), ("own", "probe")])
-def test_who_verifies_is_told_of_faults_that_are_not_the_policy_s(
+def test_faults_that_are_not_the_policy_s_are_reported(
     which: str, where: str, request: pytest.FixtureRequest, request_here: VerifyRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = request.getfixturevalue(which)
@@ -298,16 +298,16 @@ def rerun(rows: int = 500, identical: int = 0, gained: int = 0, lost: int = 0) -
 
 
 def test_verdicts_on_another_platform() -> None:
-    few = 8  # no more than the rate explains
+    few = 8  # within the flip rate
     assert judge([rerun(identical=500)], same=False)[0] == ACCEPTED
     assert judge([rerun(gained=few // 2, lost=few // 2)], same=False)[0] == DEVIATING
     # Too many, in one cell of two.
     many = int(4 * FLIP_RATE * 500)
     verdict, reason = judge([rerun(identical=500), rerun(gained=many // 2, lost=many // 2)], same=False)
-    assert verdict == REJECTED and f"the success of {2 * (many // 2)} of 500 rows is another in Lift" in reason
-    # All for the claim; all against it is no forgery.
+    assert verdict == REJECTED and f"the success of {2 * (many // 2)} of 500 rows differs in Lift" in reason
+    # Flips that all favour the claim are a forgery; flips that are all against it are not.
     verdict, reason = judge([rerun(gained=few)], same=False)
-    assert verdict == REJECTED and f"{few} of {few} rows whose success is another favour the claim" in reason
+    assert verdict == REJECTED and f"{few} of {few} rows whose success differs favour the claim" in reason
     assert judge([rerun(lost=few)], same=False)[0] == DEVIATING
     # Few rows of a sample prove little.
     assert judge([rerun(rows=10, gained=1)], same=False)[0] == DEVIATING

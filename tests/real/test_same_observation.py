@@ -45,6 +45,9 @@ class RecordedTracker:
 
     newest_stamp = np.inf
 
+    def fault(self) -> None:
+        return None
+
     def __init__(self, recorded: Recorded):
         self._recorded, self.moment = recorded, 0
 

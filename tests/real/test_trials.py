@@ -25,7 +25,7 @@ from demos_replay.readers import Skipped
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.perception.sources import TrackedPose
-from oc_residual_gym.real import run as trials_run
+from oc_residual_gym.real import settings as trial_settings
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.operator import ScriptedOperator, TerminalOperator
 from oc_residual_gym.real.run import BLIND_FILE, PLAN_FILE, TRIALS, prepare, run_trials
@@ -267,7 +267,7 @@ def test_policies_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return lambda name, *arguments: loaded.append(name) or load(name, *arguments)
 
     for name in ("load_base_policy", "load_residual"):
-        monkeypatch.setattr(f"oc_residual_gym.real.run.{name}", counting(getattr(trials_run, name)))
+        monkeypatch.setattr(f"oc_residual_gym.real.settings.{name}", counting(getattr(trial_settings, name)))
     settings = TrialSettings("CloseDrawer", CELL, base="hold", residual="zero", starts=1, rehearsal=True)
     env = Cells(settings=settings, base_policy=settings.base_policy)()
     assert env.get_wrapper_attr("core").base_policy is settings.base_policy

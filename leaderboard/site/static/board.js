@@ -4,7 +4,7 @@
 const sections = [...document.querySelectorAll("section.track")];
 const tabs = [...document.querySelectorAll(".tabs a")];
 
-// Shows the track that the address names; other addresses within the page change nothing.
+// Shows the track that the address names; other fragments of the address change nothing.
 function showTrack() {
   const named = sections.find((section) => `#${section.id}` === location.hash);
   const shownNow = sections.find((section) => !section.hidden && tabs.some((tab) => tab.ariaCurrent === "true"));
@@ -29,7 +29,7 @@ function makeTable(element, form) {
   });
   if (form) addFilters(table, form);
   element.tHead.addEventListener("keydown", (event) => {
-    if (event.key !== " " || !event.target.matches("[role=button]")) return; // DataTables takes Enter alone
+    if (event.key !== " " || !event.target.matches("[role=button]")) return; // DataTables handles Enter only
     event.preventDefault();
     event.target.click();
   });

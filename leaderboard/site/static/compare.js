@@ -25,7 +25,7 @@ function load(id) {
   });
 }
 
-// The first two of a track, or whoever shares a track with the one that is named.
+// The first two entries of a track, or one that shares a track with the named entry.
 function completed(wantedA, wantedB) {
   for (const track of Object.values(tracks)) {
     const ids = track.lines.map((line) => line.id);
@@ -38,7 +38,7 @@ function completed(wantedA, wantedB) {
 
 const turn = ({ mean, low, high }) => ({ mean: -mean, low: -high, high: -low });
 
-// Second minus first: the build has it for the ids in the order of the alphabet.
+// Second minus first; the build stores it for ids in alphabetical order.
 function differencesOf(track, a, b, data) {
   if (a < b) return data[a].differences[track][b];
   const { cells, mean } = data[b].differences[track][a];
@@ -57,7 +57,7 @@ function rateCell(rate, format = shown) {
   return cell;
 }
 
-// One of the two, and what verification says about it.
+// One of the two entries, with its verification status.
 function side({ id, name, status }) {
   const line = element("p", "");
   line.append(
@@ -69,7 +69,7 @@ function side({ id, name, status }) {
   return line;
 }
 
-// In words, from the difference `found` of the mean.
+// The result in words; `found` is the difference of the means.
 function verdict(found, first, second) {
   const claimed = [first, second].some(({ kind }) => ["open", "rejected"].includes(kind)) ? "As claimed: " : "";
   const size = ({ mean, low, high }) => `${shown(mean)} points in the mean (${shown(low)} to ${shown(high)})`;
@@ -78,7 +78,7 @@ function verdict(found, first, second) {
   return `${claimed}The episodes cannot tell them apart: they differ by ${size(found)}.`;
 }
 
-// Seeds of one cell by who succeeded.
+// Seeds of one cell, grouped by which entry succeeded.
 function split(winsA, winsB, episodes) {
   const [inA, inB] = [new Set(winsA), new Set(winsB)];
   const both = winsA.filter((seed) => inB.has(seed));

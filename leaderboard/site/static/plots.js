@@ -3,7 +3,7 @@
 
 const ROW_HEIGHT = 22;
 const AXIS_HEIGHT = 46;
-const MOST_ROWS = 20; // of a plot of success rates; the table has all
+const MOST_ROWS = 20; // maximum in a plot of success rates; the table has all
 const LABEL_LENGTH = 24; // characters of a name beside a plot
 const STYLE = { fontSize: "12px", color: "var(--text)", background: "none", overflow: "visible" };
 
@@ -25,7 +25,7 @@ function addFigure(container, caption, draw) {
   let width = 0;
   new ResizeObserver(([entry]) => {
     const now = Math.floor(entry.contentRect.width);
-    if (now === 0 || now === width) return; // hidden, or nothing new
+    if (now === 0 || now === width) return; // hidden, or unchanged
     width = now;
     const svg = draw(width);
     svg.setAttribute("role", "img");
@@ -70,7 +70,7 @@ function ratesPlot(lines, caption, start, width) {
   });
 }
 
-// One plot a cell of a track of data/board.js.
+// One plot per cell of a track in data/board.js.
 function addRates(container, track) {
   const of = (...kinds) => track.lines.filter((line) => kinds.includes(line.kind));
   const lines = [...of("ranked", "open").slice(0, MOST_ROWS), ...of("reference")];

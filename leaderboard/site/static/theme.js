@@ -16,7 +16,7 @@ function setTheme(theme) {
   try {
     localStorage.setItem(THEME_KEY, theme);
   } catch {
-    // Then it holds for this page alone.
+    // Then the choice holds for this page only.
   }
 }
 

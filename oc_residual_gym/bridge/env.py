@@ -1,36 +1,4 @@
-"""The tasks in robosuite: the same scenes under robosuite's own controllers, devices and wrappers.
-
-Importing this module registers ``OCResidual`` with robosuite::
-
-    import robosuite
-    import oc_residual_gym.robosuite_env
-
-    env = robosuite.make("OCResidual", task="PegInsert", robots="FR3")
-
-Record demonstrations with the keyboard (or a ``SpaceMouse``) into ``recordings/demo.hdf5``; Ctrl+q ends one
-that went wrong, and only successful ones are kept::
-
-    import json
-    from robosuite.devices import Keyboard
-    from robosuite.scripts import collect_human_demonstrations as demonstrations
-    from robosuite.wrappers import DataCollectionWrapper
-
-    config = {"env_name": "OCResidual", "task": "PegInsert", "robots": "FR3"}
-    env = robosuite.make(
-        **config, has_renderer=True, has_offscreen_renderer=False, use_camera_obs=False, ignore_done=True
-    )
-    env = DataCollectionWrapper(env, "recordings/episodes")
-    device = Keyboard(env)
-    for _ in range(10):
-        demonstrations.collect_human_trajectory(env, device, "right", 20, "target")
-    demonstrations.gather_demonstrations_as_hdf5("recordings/episodes", "recordings", json.dumps(config))
-
-robosuite's script ``playback_demonstrations_from_hdf5`` shows them again, if it is started such that this
-module is imported first::
-
-    python -c "import runpy, oc_residual_gym.robosuite_env; runpy.run_module(
-        'robosuite.scripts.playback_demonstrations_from_hdf5', run_name='__main__')" --folder recordings
-"""
+"""``OCResidual``, the environment that this package registers with robosuite."""
 
 from __future__ import annotations
 
@@ -46,6 +14,7 @@ from robosuite.controllers import load_composite_controller_config
 from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
 from robosuite.utils.observables import Observable, sensor
 
+from oc_residual_gym.bridge.scene import compose_around
 from oc_residual_gym.envs.episodes import SPLITS, check_seed, draw_seed, start_of
 from oc_residual_gym.errors import one_of
 from oc_residual_gym.geometry import WXYZ_FROM_XYZW, XYZW_FROM_WXYZ
@@ -53,23 +22,10 @@ from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks import resolve_task
 from oc_residual_gym.tasks.base import InitialState
-from oc_residual_gym.worlds.scene import (
-    GRIPPER,
-    HAND,
-    PHYSICS_TIMESTEP,
-    TCP_SITE,
-    add_camera,
-    add_cameras,
-    body_names,
-    compose_around,
-    set_options,
-)
+from oc_residual_gym.worlds.scene import GRIPPER, HAND, PHYSICS_TIMESTEP, TCP_SITE, body_names
 
-CONTROLLER_CONFIG = Path(__file__).parent / "robots" / "fr3_controller.json"
+CONTROLLER_CONFIG = Path(__file__).parent / "fr3_controller.json"
 """Default controllers: robosuite's for its Panda, end-effector displacements by operational space control."""
-FRONT_CAMERA = {"position": (1.25, 0.0, 0.9), "target": (0.42, 0.0, 0.12), "fovy": 42.0}
-"""Opposite the robot, as robosuite's devices expect: "up" is away from the viewer, "right" to the right. High
-enough to look over the cabinet; metres in the base frame, degrees."""
 
 # The model's numeric field that says which episode it is: the split's number, then the seed in parts of five
 # digits, because MuJoCo saves six digits of a number.
@@ -208,10 +164,7 @@ class OCResidual(ManipulationEnv):
 
     def _load_model(self) -> None:
         super()._load_model()
-        self.model = compose_around(self.robots[0].robot_model, self.task, "full")
-        set_options(self.model.root)
-        add_cameras(self.model.root)
-        add_camera(self.model.root, "frontview", FRONT_CAMERA)
+        self.model = compose_around(self.robots[0].robot_model, self.task)
         # In the model, so that it is part of what is recorded.
         SubElement(SubElement(self.model.root, "custom"), "numeric", name=_EPISODE, size=str(1 + len(_SEED_UNITS)))
 
