@@ -134,7 +134,7 @@ def _tasks(request: CompareRequest) -> tuple[str, ...]:
         return tasks  # the settings' check will list what exists
     if found != tasks:
         left_out = ", ".join(task for task in tasks if task not in found)
-        print(f"left out, since {request.residual} has no residual for them: {left_out}", file=sys.stderr)
+        print(f"left out, as {request.residual} has no residual for them: {left_out}", file=sys.stderr)
     return found
 
 

@@ -144,5 +144,5 @@ def resolve_tasks(name: str, base: str | None = None) -> tuple[str, ...]:
         return (task_name(name),)
     found = tuple(task for task in TASKS if base is None or exists_for(base, task))
     if left_out := [task for task in TASKS if task not in found]:
-        print(f"left out, since base policy {base!r} was not trained for them: {', '.join(left_out)}", file=sys.stderr)
+        print(f"left out, as base policy {base!r} was not trained for them: {', '.join(left_out)}", file=sys.stderr)
     return found
