@@ -1,4 +1,4 @@
-"""The base class of tasks. A task has a scene, resets, a success rule, milestones and a scripted expert, for N worlds."""
+"""The base class of tasks: a scene, resets, a success rule, milestones and a scripted expert, for N worlds at once."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Task(ABC):
     robosuite: str | None = None
     """Name pattern of the robosuite environments whose logs show a similar task, such as "Pick*"."""
     picture_step: int = 100
-    """Control step of the scripted expert that the task's picture shows: the moment that shows best what it is about."""
+    """Control step of the scripted expert that the task's picture shows: the moment that explains the task best."""
 
     @abstractmethod
     def reset(self, rng: np.random.Generator) -> InitialState:

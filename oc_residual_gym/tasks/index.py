@@ -37,5 +37,5 @@ INDEX = {
     "StandCup": _shipped("stand_cup:StandCup", 500),
     "PegInsert": _shipped("peg_insert:PegInsert", 500, paper=False),
 }
-"""Maps task names to entries. To add a task to this package, add one line here and its file in ``tasks/``. Other packages
-call ``oc_residual_gym.register_task``."""
+"""Maps task names to entries. A new task of this package needs one line here and its file in ``tasks/``. Other
+packages call ``oc_residual_gym.register_task``."""

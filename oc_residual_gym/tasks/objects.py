@@ -39,8 +39,7 @@ class Geom:
     vertices: tuple[tuple[float, float, float], ...] = ()
     """Vertices of a mesh in metres. Collisions use their convex hull."""
     faces: tuple[tuple[int, int, int], ...] = ()
-    """Triangles of a visual mesh: vertex indices, counterclockwise as seen from outside. Without any, the convex hull is
-    drawn."""
+    """Triangles of a visual mesh: vertex indices, counterclockwise from outside. If empty, the convex hull is drawn."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Drawer:
     stiffness: float = 0.0
     """Stiffness in N/m of a spring between the part and its object."""
     spring_rest: float = 0.0
-    """Opening in metres at which that spring is relaxed. If it exceeds ``travel``, the spring always pushes outwards."""
+    """Opening in metres at which that spring is relaxed. Beyond ``travel``, the spring always pushes outwards."""
 
 
 @dataclass(frozen=True)
