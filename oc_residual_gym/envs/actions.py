@@ -33,7 +33,7 @@ RATE_POSITION, RATE_ROTATION = 0.010, 0.03
 LEASH_POSITION, LEASH_ROTATION = 0.040, 0.2
 """Metres and radians: largest distance from the measured TCP pose to the executed target. Bounds the contact force."""
 CLOSE_BELOW, OPEN_ABOVE = 0.45, 0.55
-"""Openings at which the gripper latch switches."""
+"""Gripper openings below which the latch closes and above which it opens."""
 LATCH_STEPS = 6
 """Control steps (0.3 s) before the gripper can reverse: the Franka Hand cannot be interrupted."""
 
@@ -43,7 +43,7 @@ class ResidualScales:
     """Corrections for a residual action of 1."""
 
     position: float = 0.02
-    """Metres along each axis of the base frame."""
+    """Metres per axis, base frame."""
     rotation: float = 0.1
     """Radians per axis of the rotation vector, tool frame."""
     gripper: float = 0.6

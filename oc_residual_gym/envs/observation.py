@@ -21,7 +21,7 @@ BOUND = 10.0
 
 @dataclass(frozen=True)
 class Field:
-    """One named slice of the flat observation."""
+    """One named slice, ``start:stop``, of the flat observation. ``frame`` is "base", "tcp" or "-"."""
 
     name: str
     start: int

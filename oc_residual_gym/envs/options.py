@@ -37,9 +37,9 @@ class EnvOptions:
     split: str = "train"
     """Seed stream of the initial states: "train", "val" or "test"."""
     reward: str = "dense"
-    """"dense" (progress - 1) or "sparse" (-1 until success)."""
+    """Reward: "dense" (progress - 1) or "sparse" (-1 until success)."""
     obs_mode: str = "flat"
-    """"flat" or "dict"."""
+    """Observation format: "flat" or "dict"."""
     position_scale: float = ResidualScales.position
     """Metres per axis that an action of 1 adds to the base policy's target position."""
     rotation_scale: float = ResidualScales.rotation
@@ -47,7 +47,7 @@ class EnvOptions:
     gripper_scale: float = ResidualScales.gripper
     """Gripper opening that an action of 1 adds; the full range is 1."""
     render_mode: str | None = None
-    """"rgb_array", "human" or ``None``."""
+    """How to render: "rgb_array", "human" or ``None``."""
     camera: str = "person"
     """View for "rgb_array": "person", "shoulder" or "wrist"."""
     render_size: tuple[int, int] = (480, 640)

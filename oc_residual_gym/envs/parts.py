@@ -1,4 +1,4 @@
-"""The parts of an environment that depend on its world: who tracks the objects, and who judges the episodes."""
+"""The parts of an environment that depend on its world: the world itself, its tracker and its judge."""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ class _Tasks(Mapping[str, "Task"]):
 
 
 TASKS = _Tasks()
+"""All known tasks by name."""
 
 
 def resolve_task(task: Any) -> Task:

@@ -23,7 +23,7 @@ SUCCESS_STEPS = 10
 REACHED = 0.8
 """Value at which a milestone counts as reached. Used only to name failures."""
 TABLE_TOP_SIZE = (1.1, 0.9)
-"""Metres along x and y, centred at x = 0.3 (the paper's table)."""
+"""Metres along x and y, centred at (0.3, 0) in the base frame (the paper's table)."""
 
 
 @dataclass(frozen=True)

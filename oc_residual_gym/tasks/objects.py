@@ -53,9 +53,9 @@ class Drawer:
     travel: float
     """Metres from closed to fully open."""
     mass: float
-    """Kilograms."""
+    """Mass in kilograms."""
     damping: float
-    """N s/m."""
+    """Viscous damping in N s/m."""
     frictionloss: float
     """Dry friction in newtons."""
     axis: tuple[float, float, float] = (1.0, 0.0, 0.0)

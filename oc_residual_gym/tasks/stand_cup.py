@@ -1,4 +1,4 @@
-"""StandCup: stand a cup that lies on its side on its base."""
+"""StandCup: stand a cup upright that lies on its side."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _let_go(state: Snapshot) -> list[Waypoint]:
 
 
 class StandCup(Task):
-    """StandCup: stand a cup that lies on its side on its base.
+    """StandCup: stand a cup upright that lies on its side.
 
     ## Description
     Stand a cup upright that lies on its side. The cup weighs 0.15 kg; it is 10 cm high, 7.5 cm wide at the mouth and

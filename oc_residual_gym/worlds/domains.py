@@ -167,6 +167,7 @@ DOMAINS = {
         drawer=(0.6, 1.6),
     ),
 }
+"""The named domains."""
 
 
 def domain_of(domain: str | Domain) -> Domain:

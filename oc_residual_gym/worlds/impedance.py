@@ -13,9 +13,9 @@ from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.states import Array
 
 TRANSLATIONAL_STIFFNESS = 800.0
-"""N/m."""
+"""N/m, per axis."""
 ROTATIONAL_STIFFNESS = 50.0
-"""Nm/rad."""
+"""Nm/rad, per axis."""
 POSTURE_STIFFNESS = 10.0
 """Nm/rad, in the null space of the TCP."""
 POSTURE_DAMPING = 2.0
