@@ -58,6 +58,12 @@ def copied(entry: Entry, folder: Path) -> Entry:
     return Entry(folder)
 
 
+def test_another_mujoco_verifies_nothing(own: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mujoco.__version__", "4.0.0")
+    with pytest.raises(LeaderboardError, match=r"made with MuJoCo 3.9.0, and this environment has 4.0.0: pip install"):
+        list(verify([own], VerifyRequest(work=tmp_path)))
+
+
 def drop_row(entry: Entry, line: int) -> None:
     """Remove a row, and put the new hash and count into entry.json."""
     path = entry.rows_file("precision")
