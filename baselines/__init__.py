@@ -1,5 +1,5 @@
-"""Training of base policies and comparison runs: ``python -m baselines``, from a clone of the repository."""
+"""Training and comparison of base and residual policies: ``python -m baselines``, from a clone of the repository."""
 
 
 class BaselineError(Exception):
-    """What was asked for cannot be done; the message says what is wrong, where, and what to do."""
+    """A request cannot be carried out; the message says what is wrong, where, and what to do."""

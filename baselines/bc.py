@@ -1,4 +1,4 @@
-"""The base policy "bc": action chunks from object poses, one network a task, cloned from replayed demonstrations."""
+"""The base policy "bc": action chunks from object poses, one network per task, cloned from replayed demonstrations."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 SCHEDULE = Schedule(steps=4_000, batch=512, learning_rate=1e-3)
 HIDDEN = 384
 NOISE_DRAWS = {"paper": 20, "tracker": 12}
-"""Times that each demonstration is seen through each pose error model and the filter."""
+"""Number of noise draws per demonstration, by pose error model; each draw passes through the pose filter."""
 MOVED_POSITION, MOVED_ROTATION = 0.006, 0.03
-"""Metres and radians, standard deviation on each axis: how far off the demonstrated path the hand is put."""
+"""Augmentation: random offset of the hand from the demonstrated path, in metres and radians (standard deviation per
+axis)."""
 HELD_SHARE = 0.3
-"""Of that, while the hand is closed."""
+"""Factor on that offset while the hand is closed."""
 RETURN_STEPS = 6
-"""Rows within which the targets lead back from there."""
+"""Steps within which the targets return to the demonstrated path."""
 TURNED = 0.4
-"""Radians: half the range of angles about the vertical by which a whole scene is turned."""
+"""Augmentation: largest rotation of the scene about the vertical, in radians, to either side."""
 NEAR, NEARER = 0.04, 0.01
-"""Metres at which features of distances saturate, besides the plain ones."""
+"""Length scales in metres of the saturating distance features, in addition to the linear one."""
 
 
 class BcPolicy(nn.Module):
-    """Raw inputs of one task to chunks (n, 16, 8).
+    """Network for one task, from raw inputs to chunks (n, 16, 8).
 
-    Inputs: gripper_width (n, 1), gripper_closed (n, 1), previous_target (n, 8), then a filtered pose (n, 7) of each
-    object. Everything is seen from the last executed target: a network that also saw how far the arm lags behind it
-    would read its own speed there, and learn to go on as before, or never to start. Nor does it see where on the table
-    things are: 50 demonstrations are few enough to be known by their places.
+    Inputs: gripper_width (n, 1), gripper_closed (n, 1), previous_target (n, 8), then one filtered pose (n, 7) per
+    object. All features are relative to the last executed target. The measured TCP pose is left out: its lag behind the
+    target reveals the arm's speed, and a network that sees it learns to continue as before, or never to start. Absolute
+    positions on the table are left out too: with only 50 demonstrations, a network would recognise each one by them.
     """
 
     def __init__(self, objects: Sequence[ObservedObject]):
@@ -59,7 +60,7 @@ class BcPolicy(nn.Module):
         self.head = ChunkHead(HIDDEN)
 
     def features(self, width: Tensor, closed: Tensor, previous: Tensor, *objects: Tensor) -> Tensor:
-        """(n, F) entries of order one."""
+        """(n, F) features of order one."""
         position, tool = previous[:, :3], axes_of(previous[:, 3:7])
         parts = [_near(position[:, 2:]), tool[0], tool[2]]
         parts += [width * 25.0 - 1.0, closed * 2.0 - 1.0, previous[:, 7:]]
@@ -73,7 +74,7 @@ class BcPolicy(nn.Module):
         return torch.cat(parts, dim=1)
 
     def raw(self, width: Tensor, closed: Tensor, previous: Tensor, *objects: Tensor) -> Tensor:
-        """(n, 16, 7), see :class:`ChunkHead`."""
+        """Raw chunk (n, 16, 7), see :class:`ChunkHead`."""
         return self.head(self.body(self.features(width, closed, previous, *objects)))
 
     def forward(self, width: Tensor, closed: Tensor, previous: Tensor, *objects: Tensor) -> Tensor:
@@ -81,18 +82,18 @@ class BcPolicy(nn.Module):
 
 
 def input_names(objects: Iterable[str]) -> list[str]:
-    """Names of the policy's inputs in a file, in order."""
+    """Names of the policy's inputs in its ONNX file, in order."""
     return ["gripper_width", "gripper_closed", "previous_target", *(f"object/{name}" for name in objects)]
 
 
 def _near(vector: Tensor) -> Tensor:
-    """``vector`` in metres at three scales: MLPs see millimetres badly in a range of half a metre."""
+    """``vector`` (n, d) in metres at three scales, because an MLP resolves millimetres badly in a range of 0.5 m."""
     size = vector.abs()
     return torch.cat([vector * 8.0, vector / (NEAR + size), vector / (NEARER + size)], dim=1)
 
 
 def _visible_axes(quat: Tensor, symmetry: str, tool: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-    """The object's z axis and, unless it is round, that of its equal x axes which is nearest to the tool's."""
+    """The object's z axis and, unless it is round, the one of its equivalent x axes that is nearest to the tool's."""
     x, y, z = axes_of(quat)
     if symmetry == "axis_z":
         return [z]
@@ -106,12 +107,12 @@ def _visible_axes(quat: Tensor, symmetry: str, tool: tuple[Tensor, Tensor, Tenso
 
 
 class BcBatches:
-    """Batches of one task's samples, its objects seen through errors and filter, its hand off the path.
+    """Training batches for one task, with pose errors and filter applied, and with augmentation.
 
     Args:
-        demos: of the task.
-        task: whose objects are observed.
-        seed: of errors.
+        demos: demonstrations of the task.
+        task: the task.
+        seed: seed of the pose errors.
     """
 
     def __init__(self, demos: Sequence[Demo], task: Task, seed: int):
@@ -123,13 +124,13 @@ class BcBatches:
         ]
         poses = np.stack([draw[samples.demo, samples.row] for draw in draws])
         self.seen = {o.name: np.ascontiguousarray(poses[:, :, i]) for i, o in enumerate(task.objects)}
-        """(D, R, 7) filtered poses by object in each of D draws."""
+        """Object name to filtered poses (D, R, 7), in each of D noise draws."""
         self.held_out = np.flatnonzero(samples.is_held_out)
-        """Rows that are not trained on."""
+        """Indices of the held-out samples."""
         self._training = np.flatnonzero(~samples.is_held_out)
 
     def loss(self, model: BcPolicy, rows: np.ndarray, draws: np.ndarray, generator: torch.Generator | None) -> Tensor:
-        """Loss of ``model`` on samples ``rows`` (B,) in ``draws`` (B,); without a generator nothing is moved."""
+        """Loss of ``model`` on samples ``rows`` (B,) in noise ``draws`` (B,); no augmentation without a generator."""
         width, closed, previous, chunk, slack = (
             torch.from_numpy(getattr(self.samples, name)[rows])
             for name in ("gripper_width", "gripper_closed", "previous_target", "chunk", "slack")
@@ -156,20 +157,20 @@ class BcBatches:
         return chunk_loss(model.head, raw, previous, chunk)
 
     def training_loss(self, model: BcPolicy, step: int, batch: int, seed: int) -> Tensor:
-        """Loss on the batch of a step, which is a function of ``step`` and ``seed``."""
+        """Loss on the batch of ``step``; the batch depends only on ``step`` and ``seed``."""
         rng = np.random.default_rng([seed, step])
         rows = rng.choice(self._training, batch)
         draws = rng.integers(sum(NOISE_DRAWS.values()), size=batch)
         return self.loss(model, rows, draws, torch.Generator().manual_seed(int(rng.integers(2**62))))
 
     def held_out_loss(self, model: BcPolicy) -> float:
-        """Loss on the samples that are not trained on."""
+        """Loss on the held-out samples."""
         with torch.no_grad():
             draws = np.arange(len(self.held_out)) % sum(NOISE_DRAWS.values())
             return self.loss(model.eval(), self.held_out, draws, None).item()
 
     def examples(self, count: int) -> dict[str, Tensor]:
-        """Inputs of some samples by their names in a file."""
+        """Inputs of ``count`` samples, by their names in the ONNX file."""
         samples, rows = self.samples, np.linspace(0, len(self.samples.row) - 1, count).astype(np.int64)
         values = [samples.gripper_width[rows], samples.gripper_closed[rows], samples.previous_target[rows]]
         values += [poses[0, rows] for poses in self.seen.values()]
@@ -177,7 +178,7 @@ class BcBatches:
 
 
 def seen_through(model: str, demos: Sequence[Demo], task: Task, seed: Sequence[int]) -> FloatArray:
-    """(demos, T, objects, 7) filtered poses as a policy would have seen them; zeros after a demonstration's end."""
+    """Filtered poses (demos, T, objects, 7) under the pose error model ``model``, padded to the longest demo."""
     count, longest = len(demos), max(len(demo.target) for demo in demos)
     true = np.zeros((count, longest, len(task.objects), 7))
     true[..., 6] = 1.0

@@ -1,4 +1,4 @@
-"""Model cards: what a policy was trained on, how, and how well it does, written from reports and evaluations."""
+"""Model cards, written from reports and evaluations: a policy's data, training and success rates."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from oc_residual_gym.tasks import PAPER_TASKS, in_order
 CARD_FILE, NOTES_FILE = "card.md", "notes.md"
 _ABOUT = {
     "bc": """State-based action chunks: from filtered object poses, the gripper and the last executed target to 16
-absolute end-effector targets (20 Hz, executed open loop). One network a task (MLP), cloned from replayed demonstrations
-whose objects were seen through the pose error models "paper" and "tracker" and the pose filter.""",
+absolute end-effector targets (20 Hz, executed open loop). One network (MLP) per task, cloned from replayed
+demonstrations, with the pose error models "paper" and "tracker" and the pose filter applied to the object poses.""",
     "vla": """One vision-language-action network for all tasks: from two 128 x 128 cameras, the instruction's bytes and
 proprioception to 16 absolute end-effector targets (20 Hz, executed open loop), cloned from replayed demonstrations. It
-sees no object poses; in training only, their positions are a second thing to predict. A small convolutional network
-trained from scratch on these tasks alone: it stands in for a real VLA, and knows no other instruction.""",
+sees no object poses; in training, it also predicts their positions. It is a small convolutional network trained from
+scratch on these tasks alone: a placeholder for a real VLA, which understands no other instruction.""",
 }
 _LIMITS = """- The demonstrations come from a scripted operator with human-like errors, not from people.
-- Its pauses are cut out, unless the fingers move: the policy is quicker than its demonstrator.
-- It is imitation: away from the demonstrated states it may stall or miss. That is what residuals are for."""
-_SUCCESS = """Columns name the domain, the pose errors, the split, and the residual on top, "alone" for none. Successes
-of all episodes (seeds from 0 on), 95 % Wilson intervals in brackets. In the mean each task weighs the same; its
+- Its pauses are cut out, unless the fingers move, so the policy is faster than its demonstrator.
+- It imitates: away from the demonstrated states it may stall or miss. Residuals are meant to correct that."""
+_SUCCESS = """Columns give the domain, the pose errors, the split, and the residual ("alone" for none). Entries are
+successes of all episodes (seeds from 0), with 95 % Wilson intervals in brackets. The mean weighs all tasks equally; its
 interval is a bootstrap stratified by task."""
 _FAILURES = """Failed episodes by kind: `no_...` names the first milestone that was never reached; in `not_held` all
-were, but success did not last, or came too late to."""
-_REPEATING = """A data file also holds that command and a report on each replay: made again from the same logs by the
-same version, it has the same demonstrations, but not always the same bytes."""
+were reached, but success did not last, or came too late."""
+_REPEATING = """A data file also contains that command and a report on each replay. A file made again from the same logs
+with the same version has the same demonstrations, but not always the same bytes."""
 
 Evaluation = dict[str, Record]
-"""Summaries by task, all measured in the same scenario."""
+"""Task to its summary; all were measured in the same scenario."""
 
 
 def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | None = None) -> Path:
-    """Write the card of the policies that ``train-base`` put into ``folder``.
+    """Write the model card of the policies that ``train-base`` put into ``folder``; return its path.
 
     Args:
-        folder: of the files and their reports.
-        evaluations: folders of finished ``oc-residual evaluate`` runs of these very files.
-        notes: what a person has to say, in Markdown; kept in ``folder`` and used again when none are given.
+        folder: folder of the policies and their reports.
+        evaluations: folders of finished ``oc-residual evaluate`` runs of exactly these policies.
+        notes: Markdown file for the section "Notes"; stored in ``folder``, and reused when none is given.
 
     Raises:
-        BaselineError: there are no policies, the notes are no text, or an evaluation is one of other files, or measures
-            again what another one did.
+        BaselineError: there are no policies, the notes are not text, an evaluation is of other files, or two
+            evaluations measure the same.
         SettingsError: an evaluation is not finished.
     """
     reports = [read_json(path) for path in sorted(folder.glob("*.json"))]
@@ -69,7 +69,7 @@ def write_card(folder: Path, evaluations: Sequence[Path] = (), notes: Path | Non
 
 
 def write_sections(folder: Path, title: str, about: str, sections: Mapping[str, Sequence[str]]) -> Path:
-    """Write the card of ``folder`` from the lines of its sections, leaving out empty ones; return the card."""
+    """Write a card into ``folder`` from the lines of its sections; skip empty sections; return the card's path."""
     lines = [f"# {title}", "", about]
     for heading, content in sections.items():
         lines += ["", f"## {heading}", "", *content] if content else []
@@ -78,7 +78,7 @@ def write_sections(folder: Path, title: str, about: str, sections: Mapping[str, 
 
 
 def _summary(folder: Path, reports: Sequence[Record]) -> Record:
-    """Summary of an evaluation, if it is one of these files."""
+    """Summary of an evaluation. Raises ``BaselineError`` if it evaluated other files than those of ``reports``."""
     summary = finished_summary(folder)
     ours = {task: report["sha256"] for report in reports for task in report["tasks"]}
     for cell in summary["cells"]:
@@ -88,14 +88,14 @@ def _summary(folder: Path, reports: Sequence[Record]) -> Record:
 
 
 def notes_lines(folder: Path, given: Path | None) -> list[str]:
-    """What a person has to say: the text of ``given``, which is kept in ``folder``, or the one that was kept there."""
+    """Lines of the notes: the text of ``given``, which is then stored in ``folder``, or else the stored text."""
     kept = folder / NOTES_FILE
     if given is None and not kept.exists():
         return []
     try:
         text = (given or kept).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BaselineError(f"{given or kept} is no UTF-8 text: {error}") from error
+        raise BaselineError(f"{given or kept} is not UTF-8 text: {error}") from error
     write_text(kept, text)
     return [text.strip()] if text.strip() else []
 
@@ -154,7 +154,7 @@ def _made_by(summary: Record) -> str:
 
 
 def _data(reports: Sequence[Record]) -> list[str]:
-    """Which logs the policies learned from, what became of the others, and the files."""
+    """The logs that the policies were trained on, those that were left out and why, and the data files."""
     origins = [origin for report in reports for origin in report.get("replays", {}).values()]
     rows = []
     for report in reports:
@@ -172,7 +172,7 @@ def _data(reports: Sequence[Record]) -> list[str]:
     )
     lines += ["", "Data files (SHA-256):", "", *_hashes(report["data"] for report in reports)]
     if not origins:
-        return [*lines, "", "No reports of their replays lay beside these files; failures were counted in them alone."]
+        return [*lines, "", "There were no replay reports beside these files; failures were counted in the files only."]
     lines += ["", "Replayed from these logs (SHA-256):", "", *_hashes(origin["logs"] for origin in origins)]
     lines += ["", "Replayed by:", "", *_distinct("    {}", (origin["command"] for origin in origins))]
     return [*lines, "", _REPEATING]

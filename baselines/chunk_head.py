@@ -1,4 +1,4 @@
-"""What both policies put out: 16 displacements from the last executed target, turned into absolute targets."""
+"""Output layer of both policies: 16 displacements from the last executed target, converted to absolute targets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from baselines.rotations import quat_from_rotvec, quat_multiply, rotation_betwee
 from oc_residual_gym.policies.base import HORIZON
 
 ENTRIES = 7
-"""Of each target: displacement, rotation vector, logit of the opening."""
+"""Entries per target: displacement (3), rotation vector (3), logit of the opening."""
 POSITION_STEP, ROTATION_STEP = 0.006, 0.015
-"""Metres and radians a row: typical speeds of a demonstrator, which scale the network's output."""
+"""Metres and radians per step: typical speeds of a demonstrator, which scale the network's output."""
 GRIPPER_WEIGHT = 0.5
-"""Of the gripper's cross-entropy, against position and rotation errors in steps."""
+"""Weight of the gripper's cross-entropy, relative to the scaled position and rotation errors."""
 
 
 class ChunkHead(nn.Module):
-    """(n, features) to the raw chunk (n, 16, 7), and on to targets (n, 16, 8)."""
+    """Linear layer from features (n, F) to the raw chunk (n, 16, 7), see :data:`ENTRIES`."""
 
     scale: Tensor
 
@@ -27,7 +27,7 @@ class ChunkHead(nn.Module):
         self.linear = nn.Linear(features, HORIZON * ENTRIES)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
-        # The farther ahead, the farther the way.
+        # Displacements grow with the distance in time.
         steps = torch.arange(1, HORIZON + 1, dtype=torch.float32).sqrt()[:, None] * 2.0
         scale = torch.cat([steps * POSITION_STEP] * 3 + [steps * ROTATION_STEP] * 3 + [torch.ones(HORIZON, 1)], dim=1)
         self.register_buffer("scale", scale)
@@ -37,14 +37,14 @@ class ChunkHead(nn.Module):
 
 
 def targets(previous_target: Tensor, raw: Tensor) -> Tensor:
-    """(n, 16, 8) absolute targets of a raw chunk (n, 16, 7)."""
+    """Convert a raw chunk (n, 16, 7) to absolute targets (n, 16, 8), from the last executed target (n, 8)."""
     position = previous_target[:, None, :3] + raw[..., :3]
     turned = quat_multiply(previous_target[:, None, 3:7].expand(-1, HORIZON, -1), quat_from_rotvec(raw[..., 3:6]))
     return torch.cat([position, turned, torch.sigmoid(raw[..., 6:])], dim=-1)
 
 
 def chunk_loss(head: ChunkHead, raw: Tensor, previous_target: Tensor, chunk: Tensor) -> Tensor:
-    """Mean absolute error of displacements and rotation vectors in their scales, plus the gripper's cross-entropy."""
+    """Scaled absolute error of displacements and rotation vectors, plus the gripper's weighted cross-entropy."""
     position = chunk[..., :3] - previous_target[:, None, :3]
     rotation = rotation_between(previous_target[:, None, 3:7].expand(-1, HORIZON, -1), chunk[..., 3:7])
     error = (raw[..., :6] - torch.cat([position, rotation], dim=-1)) / head.scale[:, :6]

@@ -1,4 +1,4 @@
-"""From demonstrations to training samples: which rows teach something, and which targets follow on them."""
+"""From demonstrations to training samples: which rows to train on, and the chunk of targets that follows each."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ from oc_residual_gym.policies.base import HORIZON
 from oc_residual_gym.states import Array, BoolArray, IntArray
 
 WINDOW = 2
-"""Rows to either side within which an idle demonstrator's target hardly moves."""
+"""Rows to either side over which the target must rest for a row to be a pause."""
 IDLE_POSITION, IDLE_ROTATION = 0.0016, 0.02
-"""Metres and radians that it then moves at most: the tremor of a hand at rest."""
+"""Largest motion of a resting target in metres and radians: the tremor of a hand at rest."""
 WIDTH_SPEED = 0.0004
-"""Metres a row from which fingers count as moving."""
+"""Metres per row above which the fingers count as moving."""
 FINGER_ROWS = 4
-"""Rows that a demonstrator's pause is kept after the fingers have come to rest."""
+"""Rows of a pause that are kept after the fingers have come to rest."""
 LATCH_ROWS = 4
-"""Rows after a gripper command in which the fingers may not have started to move."""
+"""Rows kept after a gripper command, in which the fingers may not have started to move."""
 END_ROWS = 12
-"""Rows at the end, where success holds, that are kept: they teach to stay."""
+"""Rows kept at the end, where success holds: they teach the policy to stay."""
 GRIP_MARGIN = 0.002
-"""Metres: fingers farther apart than this, though closed, hold something."""
+"""Metres between closed fingers above which they hold an object."""
 CARRY_DISTANCE = 0.08
-"""Metres from the TCP within which such fingers' object is."""
+"""Largest distance in metres from the TCP to a held object."""
 HELD_OUT = 16
-"""One demonstration in so many is not trained on: the loss on it is reported."""
+"""Every 16th demonstration is held out; the loss on it is reported."""
 
 FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """R states of one task's demonstrations, each with the chunk of targets that followed; base frame, SI units."""
+    """R states from one task's demonstrations, each with the chunk of targets that followed; base frame, SI units."""
 
     demo: IntArray
-    """(R,) which demonstration."""
+    """(R,) index of the demonstration."""
     row: IntArray
-    """(R,) which of its rows."""
+    """(R,) row within the demonstration."""
     tcp_pose: FloatArray
-    """(R, 7)."""
+    """(R, 7) position and quaternion xyzw."""
     gripper_width: FloatArray
-    """(R, 1)."""
+    """(R, 1) metres."""
     gripper_closed: FloatArray
-    """(R, 1) 0 or 1."""
+    """(R, 1) state of the latch, 0 or 1."""
     previous_target: FloatArray
-    """(R, 8)."""
+    """(R, 8) last executed target."""
     chunk: FloatArray
-    """(R, 16, 8) executed targets, without the demonstrator's pauses, the last one repeated."""
+    """(R, 16, 8) targets executed next, without the demonstrator's pauses; past the end, the last one repeats."""
     slack: FloatArray
-    """(R, 1) share, 0 to 1, of the hand's freedom to be elsewhere: none close to a change of the gripper."""
+    """(R, 1) factor, 0 to 1, on the augmentation of the hand's pose: 0 at a change of the gripper command."""
     carried: Mapping[str, FloatArray]
-    """(R, 1) by object: 1 while it is held."""
+    """Object name to (R, 1): 1 while it is held."""
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All but ``carried``, by name."""
+        """All arrays except ``carried``, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "carried"}
 
     @property
     def is_held_out(self) -> BoolArray:
-        """(R,): is it from a demonstration that is not trained on?"""
+        """(R,) whether the sample is from a held-out demonstration."""
         return self.demo % HELD_OUT == HELD_OUT - 1
 
 
 def moving_rows(demo: Demo) -> IntArray:
-    """Rows of ``demo`` that are not a pause of its demonstrator.
+    """Indices of the rows of ``demo`` that are not pauses of the demonstrator.
 
-    A pause is where the target rests, the fingers too, and something still follows. Waiting for the fingers is none.
+    In a pause both the target and the fingers rest. Waiting for the fingers is not a pause, and the end is always kept.
     """
     rows = len(demo.target)
     closed = demo.target[:, 7] < 0.5
@@ -88,7 +88,7 @@ def moving_rows(demo: Demo) -> IntArray:
 
 
 def _resting(demo: Demo) -> BoolArray:
-    """(T,): does the target stay where it is, from ``WINDOW`` rows before to as many after?"""
+    """(T,) whether the target rests from ``WINDOW`` rows before to ``WINDOW`` rows after each row."""
     target = demo.target
     rows = np.arange(len(target))
     quats = Rotation.from_quat(target[:, 3:7])
@@ -101,7 +101,7 @@ def _resting(demo: Demo) -> BoolArray:
 
 
 def samples_of(demos: Sequence[Demo]) -> Samples:
-    """The states and chunks of ``demos`` of one task."""
+    """Training samples from ``demos``, which are of one task."""
     parts = [_samples_of_one(number, demo) for number, demo in enumerate(demos)]
     arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
     carried = {name: np.concatenate([part.carried[name] for part in parts]) for name in demos[0].objects}
@@ -133,7 +133,7 @@ def _samples_of_one(number: int, demo: Demo) -> Samples:
 
 
 def _slack(closed: BoolArray) -> Array:
-    """(R,): 0 where the gripper's command changes, rising to 1 over a chunk's length before and half of it after."""
+    """(R,) 0 where the gripper command changes, rising to 1 over one chunk length before and half of one after."""
     slack = np.ones(len(closed))
     rows = np.arange(len(closed))
     for change in np.flatnonzero(np.diff(closed)) + 1:

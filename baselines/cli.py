@@ -1,4 +1,6 @@
-"""The commands of ``python -m baselines``. Heavy imports wait until a command needs them."""
+"""Train, compare and publish base and residual policies."""
+
+# Each command imports what it needs when it runs, so that ``--help`` is instant.
 
 from __future__ import annotations
 
@@ -17,15 +19,14 @@ from oc_residual_gym.errors import SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 is success, 1 a training that failed, 2 a mistake in what was asked
-    for."""
+    """Run one command; return its exit code: 0 for success, 1 for a failed training, 2 for invalid input."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
     options.command_line = shlex.join(["python", "-m", "baselines", *given])
     try:
         code: int | None = options.run(options)
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        print("\ninterrupted; run the same command again to resume", file=sys.stderr)
         return 130
     except (BaselineError, LogError, SettingsError, OSError) as error:
         print(f"baselines {options.command}: {error}", file=sys.stderr)
@@ -38,15 +39,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     formatter = argparse.ArgumentDefaultsHelpFormatter
 
-    text = "train a base policy from replayed demonstrations and export it to ONNX; resumes where it was interrupted"
+    text = "train a base policy on replayed demonstrations and export it to ONNX; resumes where it was interrupted"
     train = commands.add_parser("train-base", help=text, description=text, formatter_class=formatter)
-    train.add_argument("--base", required=True, choices=("bc", "vla"), help="state policies, or the visual one")
+    train.add_argument("--base", required=True, choices=("bc", "vla"), help="state-based policies, or the visual one")
     train.add_argument("--task", default="all", help=f'{TASK}, or "all"')
     train.add_argument("--data", type=Path, nargs="+", required=True, metavar="FILE", help="files of demos-replay")
-    train.add_argument("--seed", type=int, default=0, help="of weights, batches and noise")
+    train.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
     train.add_argument("--out", type=Path, metavar="DIR", help="folder of the result (default: results/base/BASE)")
-    train.add_argument("--steps", type=positive, help="training steps in place of the recipe's, for a trial")
-    train.add_argument("--threads", type=positive, default=1, help="of PyTorch; other numbers round differently")
+    train.add_argument("--steps", type=positive, help="training steps instead of the recipe's, for a trial")
+    train.add_argument("--threads", type=positive, default=1, help="PyTorch threads; other numbers round differently")
     train.set_defaults(run=_train_base)
 
     text = "train a residual policy on a frozen base policy and export it to ONNX; resumes where it was interrupted"
@@ -54,12 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     residual.add_argument("--task", required=True, help=TASK)
     residual.add_argument("--algo", default="sac", choices=ALGORITHMS, help="algorithm of Stable-Baselines3")
     residual.add_argument("--base", default="bc", help='base policy, as for gym.make: "bc", "vla", an .onnx file, ...')
-    residual.add_argument("--seed", type=_seed, default=0, help="of weights, exploration and episodes")
+    residual.add_argument("--seed", type=_seed, default=0, help="seed of weights, exploration and episodes")
     text = "folder of the result (default: results/residual/TASK-BASE-ALGO-SEED)"
     residual.add_argument("--out", type=Path, metavar="DIR", help=text)
-    residual.add_argument("--steps", type=positive, help="environment steps in place of the settings', for a trial")
+    residual.add_argument("--steps", type=positive, help="environment steps instead of the settings', for a trial")
     residual.add_argument(
-        "--threads", type=positive, default=1, help="of PyTorch and of the simulation; other numbers round differently"
+        "--threads", type=positive, default=1, help="PyTorch and simulation threads; other numbers round differently"
     )
     residual.set_defaults(run=_train_residual)
 
@@ -67,41 +68,41 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help=text, description=text, formatter_class=formatter)
     sweep.add_argument("--task", nargs="+", default=["all"], metavar="TASK", help='names of tasks, or "all"')
     sweep.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
-    sweep.add_argument("--algo", nargs="+", default=["sac"], choices=ALGORITHMS, help="of Stable-Baselines3")
-    sweep.add_argument("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="of weights and episodes")
-    sweep.add_argument("--steps", type=positive, help="environment steps in place of the settings', for a trial")
-    text = "folder of the trainings, each in one of its own, and of the table"
+    sweep.add_argument("--algo", nargs="+", default=["sac"], choices=ALGORITHMS, help="algorithms of Stable-Baselines3")
+    sweep.add_argument("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="training seeds")
+    sweep.add_argument("--steps", type=positive, help="environment steps instead of the settings', for a trial")
+    text = "folder for the table, with one folder per training"
     sweep.add_argument("--out", type=Path, default=Path("results/residual"), metavar="DIR", help=text)
     add_engine_options(sweep)
     sweep.set_defaults(run=_sweep)
 
-    text = "evaluate a base policy alone, under a residual and under the oracle; resumes where it was interrupted"
+    text = "evaluate a base policy alone, with a residual and with the oracle; resumes where it was interrupted"
     compare = commands.add_parser("compare", help=text, description=text, formatter_class=formatter)
     compare.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
-    compare.add_argument("--task", default="all", help='name of a task, or "all" for which there is a residual')
-    compare.add_argument("--episodes", type=positive, default=50, help="episodes a task: seeds 0 to N-1 of the split")
+    compare.add_argument("--task", default="all", help='name of a task, or "all" with a residual')
+    compare.add_argument("--episodes", type=positive, default=50, help="episodes per task: seeds 0 to N-1 of the split")
     compare.add_argument("--split", default="test", help='"train", "val" or "test"')
     text = 'residual policy: "trained", an .onnx file, or a folder with a TASK.onnx for each task'
     compare.add_argument("--residual", default="trained", help=text)
-    text = "folder of table, plot, summary and episodes"
+    text = "folder for table, plot, summary and episodes"
     compare.add_argument("--out", type=Path, default=Path("results/compare"), metavar="DIR", help=text)
     add_engine_options(compare)
     compare.set_defaults(run=_compare)
 
-    text = "put the residual policies of finished trainings on one base policy into a folder, with their card"
+    text = "collect the residual policies of finished trainings on one base policy in a folder, with a card"
     publish = commands.add_parser("publish", help=text, description=text, formatter_class=formatter)
     publish.add_argument("trainings", type=Path, nargs="+", metavar="TRAINING", help="--out of train-residual")
     publish.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of TASK.onnx files and the card"
     )
     publish.add_argument("--comparison", type=Path, metavar="DIR", help="--out of compare, for the card")
-    text = "--out of oc-residual evaluate, to show training seeds one by one"
+    text = "--out of oc-residual evaluate, to list each training seed"
     publish.add_argument("--evaluations", type=Path, nargs="+", default=(), metavar="DIR", help=text)
     text = "Markdown for the section Notes; kept in DIR, and used again when none is given"
     publish.add_argument("--notes", type=Path, metavar="FILE", help=text)
     publish.set_defaults(run=_publish)
 
-    text = "show an episode of a base policy alone, and beside it the same one under a residual: .gif or .mp4"
+    text = "write a video of one episode, with the base policy alone beside base and residual: .gif or .mp4"
     film = commands.add_parser("film", help=text, description=text, formatter_class=formatter)
     film.add_argument("--task", required=True, help=TASK)
     film.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
@@ -117,13 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     film.add_argument("--out", type=Path, required=True, metavar="FILE", help="what to write: .gif or .mp4")
     film.set_defaults(run=_film)
 
-    text = "write a trained policy's card again, with the success that evaluations measured"
+    text = "rewrite a trained policy's card, with success rates from evaluations"
     card = commands.add_parser("card", help=text, description=text, formatter_class=formatter)
     card.add_argument("folder", type=Path, metavar="DIR", help="--out of train-base")
     card.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="--out of oc-residual evaluate")
     text = "Markdown for the section Notes; kept in DIR, and used again when none is given"
     card.add_argument("--notes", type=Path, metavar="FILE", help=text)
-    text = "--data of train-base, to count failed replays again from the reports beside the files"
+    text = "--data of train-base, to count failed replays from the reports beside the files"
     card.add_argument("--data", type=Path, nargs="+", default=(), metavar="FILE", help=text)
     card.set_defaults(run=_card)
     return parser
@@ -153,7 +154,7 @@ def _train_base(options: argparse.Namespace) -> None:
 
 
 def _seed(text: str) -> int:
-    """A seed that every generator takes."""
+    """Parse a seed that all random generators accept."""
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError("must be 0 to 2**32 - 1")

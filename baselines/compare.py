@@ -1,4 +1,4 @@
-"""``compare``: a base policy alone, under a residual and under the oracle, on the same episodes in both worlds."""
+"""``compare``: a base policy alone, with a residual and with the oracle, on the same episodes in both domains."""
 
 from __future__ import annotations
 
@@ -25,50 +25,50 @@ from oc_residual_gym.files import Record, write_json, write_text
 from oc_residual_gym.residuals import tasks_with_residual
 
 SCENARIOS = (("nominal", "paper"), ("twin", "tracker"))
-"""Domain and pose errors: the world of the training, and the one that stands in for reality."""
+"""Domain and pose errors: the training conditions, and the held-out test conditions."""
 WORLDS = 64
-"""Episodes run at a time; their threads share the cores."""
+"""Number of episodes that run at a time; their threads share the cores."""
 
-_ABOUT = """Base policy `{base}` alone, under the residual `{residual}`, and under the oracle, which reads true state
-and corrects as far as the action's scales allow: {episodes} episodes a task, the same ones for all three (split
-`{split}`, seeds from 0 on). `nominal` is the physics in which residuals are trained; `twin`, under `tracker` pose
-errors, is the shifted world that stands in for reality and is never trained in."""
+_ABOUT = """Base policy `{base}` alone, with the residual `{residual}`, and with the oracle, which reads the true state
+and corrects as far as the action range allows: {episodes} episodes per task, the same for all three (split `{split}`,
+seeds from 0). `nominal` is the training physics; `twin` with `tracker` pose errors is the held-out test physics, in
+which nothing is trained."""
 _INTERVALS = """Success in %, 95 % intervals in brackets: Wilson's for a task; a bootstrap stratified by task for means,
-in which each task weighs the same, and for the paired differences."""
+in which all tasks weigh the same, and for the paired differences."""
 
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """What ``compare`` was asked for."""
+    """Arguments of ``compare``."""
 
     base: str
     residual: str
     task: str
-    """Name of a task, or "all": those for which there is such a residual."""
+    """Name of a task, or "all" for every task that has such a residual."""
     split: str
     episodes: int
-    """A task, in each scenario, for each of the three policies."""
+    """Number of episodes per task, scenario and policy."""
     out: Path
     command: str
 
     @property
     def sides(self) -> dict[str, str]:
-        """The residual policies, by what the table calls them."""
+        """Column name in the table to residual policy."""
         return {"base": "zero", "residual": self.residual, "oracle": "oracle"}
 
     @property
     def runs(self) -> Path:
-        """Folder of the evaluations."""
+        """Folder of the individual evaluations."""
         return self.out / "runs"
 
     @property
     def reports(self) -> tuple[Path, ...]:
-        """Files that are written at the end."""
+        """Paths of the files that are written at the end."""
         return self.out / TABLE_FILE, self.out / PLOT_FILE, self.out / SUMMARY_FILE
 
 
 def run_comparison(request: CompareRequest, engine: Engine | None = None) -> tuple[Record, str]:
-    """Evaluate what ``request`` asks for and is not there yet; write summary, Markdown and plot into its folder.
+    """Run the evaluations of ``request`` that are missing; write summary, Markdown and plot into its folder.
 
     Args:
         request: what to compare.
@@ -78,7 +78,7 @@ def run_comparison(request: CompareRequest, engine: Engine | None = None) -> tup
         The summary and the table.
 
     Raises:
-        SettingsError: something does not exist; the message lists what does.
+        SettingsError: a name does not exist; the message lists those that do.
     """
     if request.residual in ("zero", "oracle"):
         raise SettingsError(f"compare runs {request.residual!r} anyway: give a trained residual to compare with it")
@@ -127,11 +127,11 @@ def run_comparison(request: CompareRequest, engine: Engine | None = None) -> tup
 
 
 def _tasks(request: CompareRequest) -> tuple[str, ...]:
-    """The tasks to compare on; says which are left out because there is no residual for them."""
+    """The tasks to compare on; prints those that are left out because they have no residual."""
     tasks = resolve_tasks(request.task, request.base)
     found = tuple(task for task in tasks if task in tasks_with_residual(request.residual, request.base))
     if not found:
-        return tasks  # the check of the settings says what there is
+        return tasks  # the settings' check will list what exists
     if found != tasks:
         left_out = ", ".join(task for task in tasks if task not in found)
         print(f"left out, as {request.residual} has no residual for them: {left_out}", file=sys.stderr)
@@ -139,7 +139,7 @@ def _tasks(request: CompareRequest) -> tuple[str, ...]:
 
 
 def _run(request: CompareRequest, settings: EvaluationSettings, bar: tqdm, engine: Engine | None) -> list[Record]:
-    """The episodes of one evaluation: those that an earlier run left, and the others run now."""
+    """All episodes of one evaluation; runs those that are missing."""
     policies = settings.base if settings.residual == "zero" else f"{settings.base} + {settings.residual}"
     label = f"{settings.domain}, {settings.errors}: {policies}"
     bar.set_description_str(label)
@@ -151,8 +151,8 @@ def _run(request: CompareRequest, settings: EvaluationSettings, bar: tqdm, engin
 
 
 def _folder_name(settings: EvaluationSettings) -> str:
-    """A name of its own for everything that gives results of its own: neither another residual nor another version of
-    the package clashes with what is there."""
+    """Unique folder name per identity, so that another residual or package version does not clash with existing
+    results."""
     identity = json.dumps(settings.identity, sort_keys=True).encode()
     names = settings.names
     readable = [*settings.tasks, Path(names["base"]).stem, Path(names["residual"]).stem, names["domain"]]
@@ -178,7 +178,7 @@ def _table(request: CompareRequest, differences: Mapping[tuple[str, str], Sequen
 
 
 def _page(request: CompareRequest, table: str, results: str, summary: Record) -> str:
-    """All of compare.md."""
+    """Content of compare.md."""
     about = {key: getattr(request, key) for key in ("base", "residual", "episodes", "split")}
     title, plot = "# Does the residual fix the base policy?", f"![Success rates]({PLOT_FILE})"
     parts = [title, _ABOUT.format(**about), table, _INTERVALS, plot, results, _made_by(summary)]
@@ -186,7 +186,7 @@ def _page(request: CompareRequest, table: str, results: str, summary: Record) ->
 
 
 def _made_by(summary: Record) -> str:
-    """Where the figures come from, in Markdown."""
+    """Provenance of the results, in Markdown."""
     hashes = summary["hashes"]
     rows = [[task, hashes["base"][task] or "", hashes["residual"][task] or ""] for task in hashes["base"]]
     packages = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())

@@ -1,4 +1,4 @@
-"""Demonstrations from files, and the samples of the multi-task policy, whose images stay on disk."""
+"""Read demonstrations from files; prepare the samples of the multi-task policy, whose images stay on disk."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from oc_residual_gym.worlds.render import POLICY_CAMERAS, POLICY_IMAGE_SIZE
 
 INSTRUCTION_BYTES = 64
 ROW_STRIDE = 2
-"""Every second row starts a chunk of the multi-task policy (10 Hz): neighbours look alike."""
+"""The multi-task policy trains on every second row (10 Hz), because neighbouring images are similar."""
 MAX_OBJECTS = 2
 _IMAGE_SHAPE = (len(POLICY_CAMERAS), *POLICY_IMAGE_SIZE, 3)
 
 
 def file_hashes(files: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 by file name.
+    """File name to SHA-256.
 
     Raises:
-        BaselineError: a file does not exist, or two have one name.
+        BaselineError: there are no files, a file does not exist, or two have the same name.
     """
     if not files:
         raise BaselineError("no demonstrations: give files that demos-replay wrote as --data FILE...")
@@ -46,7 +46,7 @@ def file_hashes(files: Sequence[Path]) -> dict[str, str]:
 
 
 class DemoFiles:
-    """Demonstrations of some tasks in files; counts what it passes over.
+    """Demonstrations of some tasks, in files written by demos-replay.
 
     Raises:
         BaselineError: a file does not exist.
@@ -56,17 +56,17 @@ class DemoFiles:
         self.files, self.tasks = list(files), list(tasks)
         self.hashes = file_hashes(self.files)
         self.used: Counter[str] = Counter()
-        """Demonstrations by task."""
+        """Task to number of demonstrations."""
         self.rows: Counter[str] = Counter()
-        """Their control steps, by task."""
+        """Task to their number of control steps."""
         self.failed: Counter[str] = Counter()
-        """Replays without success, left out, by task."""
+        """Task to number of failed replays, which are left out."""
 
     def read(self, images: bool) -> Iterator[Demo]:
-        """The successful ones.
+        """Read the successful demonstrations, and update the counters.
 
         Raises:
-            BaselineError: a task has none, or they have no images.
+            BaselineError: a task has none, or ``images`` is true and one has no images.
         """
         for counter in (self.used, self.rows, self.failed):
             counter.clear()
@@ -93,19 +93,19 @@ class VisualSamples:
     """Samples of all tasks for the multi-task policy."""
 
     samples: Samples
-    """``demo`` counts through all tasks."""
+    """The states and chunks; ``demo`` is unique across tasks."""
     task: IntArray
-    """(R,) number of the task."""
+    """(R,) index of the task."""
     instruction: np.ndarray
-    """(R, 64) uint8."""
+    """(R, 64) uint8, zero-padded UTF-8 bytes."""
     objects: FloatArray
-    """(R, 2, 3) true positions of the task's objects in the base frame; NaN where it has fewer."""
+    """(R, 2, 3) true positions of the task's objects in the base frame; NaN if it has only one."""
     images: np.ndarray
-    """(R, 2, 128, 128, 3) uint8, mapped from disk."""
+    """(R, 2, 128, 128, 3) uint8, memory-mapped from disk."""
 
 
 def visual_samples(source: DemoFiles, folder: Path) -> VisualSamples:
-    """The samples of ``source``, unpacked into ``folder`` unless they are there already."""
+    """Load the samples of ``source``; unpack them into ``folder`` first, unless they are there already."""
     wanted = {
         "files": source.hashes,
         "tasks": source.tasks,
@@ -151,10 +151,10 @@ def _unpack(source: DemoFiles, folder: Path) -> None:
 
 
 def instruction_bytes(text: str) -> np.ndarray:
-    """(64,) UTF-8, zero-padded.
+    """Zero-padded UTF-8 bytes (64,) of ``text``.
 
     Raises:
-        BaselineError: it is longer.
+        BaselineError: ``text`` is longer.
     """
     data = text.encode()
     if len(data) > INSTRUCTION_BYTES:

@@ -1,4 +1,4 @@
-"""Trained networks as ONNX files, checked against PyTorch and for equal bits at any batch size."""
+"""Export networks to ONNX, and check them: equal to PyTorch, and bit-identical at any batch size."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from oc_residual_gym.policies.onnx_policy import load_onnx
 
 OPSET = 17
 TOLERANCE = 1e-5
-"""Largest difference between PyTorch and ONNX Runtime: metres, quaternion entries, opening."""
+"""Largest allowed difference between PyTorch and ONNX Runtime: metres, quaternion entries, opening."""
 BATCHES = (1, 3)
-"""Sizes of batches that must give the bits of the whole."""
+"""Batch sizes that must give bit-identical results to the full batch."""
 
 
 def export_policy(
     model: nn.Module, inputs: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any], output: str = "targets"
 ) -> float:
-    """Write ``model``, which maps ``inputs`` to one output, to ``path``.
+    """Export ``model`` to ONNX and check the file.
 
     Args:
-        model: takes the values of ``inputs`` in order, gives (n, ...).
-        inputs: example values (n, ...) by input name, n at least 4.
-        path: the file; replaced when complete and checked.
-        metadata: strings and JSON values that the file carries.
+        model: takes the values of ``inputs`` in order; returns one tensor (n, ...).
+        inputs: input name to example values (n, ...), n at least 4.
+        path: the file; replaced once the new one is complete and checked.
+        metadata: strings and JSON values to store in the file.
         output: name of the file's output.
 
     Returns:
         The largest difference from PyTorch's output on ``inputs``.
 
     Raises:
-        BaselineError: the file does not give what the model gives.
+        BaselineError: the file's output differs from the model's.
     """
     import onnx
 
     model.eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # The exporter that traces needs no further package; it warns of its successor, and of constant shapes.
+        # The tracing exporter needs no further package; ignore its warnings about its successor and constant shapes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,

@@ -1,4 +1,4 @@
-"""``film``: a base policy alone and under a residual, side by side in the same episode, for people."""
+"""``film``: a video of a base policy alone and with a residual, side by side in the same episode."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from oc_residual_gym.video import VIDEO_RATES, Colour, Picture, check_suffix, ep
 from oc_residual_gym.worlds.render import CAMERAS
 
 SIZE = (300, 400)
-"""Height and width in pixels of the scene on either side."""
+"""Height and width of each side's picture in pixels."""
 HOLD = 1.5
-"""Seconds for which the last picture stays."""
+"""Seconds for which the last picture is shown."""
 CAMERA = "person"
 MARGIN = 0.06
-"""Around the hand and the objects at the start of the episode, in heights of the camera's whole picture."""
+"""Margin around the hand and the objects at the start of the episode, as a share of the full picture's height."""
 BAR, FONT_SIZE = 26, 16
-"""Pixels: height of a line of text, and of its letters."""
+"""Height of a text bar and of its letters, in pixels."""
 PAPER, TEXT, QUIET, GREEN, RED = (24, 24, 28), (240, 240, 240), (160, 160, 165), (80, 210, 100), (255, 95, 85)
-"""Colours of the bars and of their text."""
+"""Colours of the text bars and their text."""
 
 
 def film(settings: EvaluationSettings, seed: int, out: Path, speed: int) -> str:
-    """Write a film of one episode: the base policy alone on the left, under its residual on the right.
+    """Write a video of one episode: the base policy alone on the left, with the residual on the right.
 
     Args:
-        settings: the task, the policies (with the residual), domain, pose errors and split.
-        seed: of the episode, in the split.
-        out: .gif or .mp4.
-        speed: 1 is real time.
+        settings: task, base and residual policy, domain, pose errors and split.
+        seed: seed of the episode in the split.
+        out: .gif or .mp4 file.
+        speed: playback speed; 1 is real time.
 
     Returns:
-        How both ended.
+        The outcome of both sides, in words.
 
     Raises:
         SettingsError: ``out`` has another suffix, there is no such seed, or the residual was made for another task.
-        BaselineError: this machine cannot make pictures.
+        BaselineError: this machine cannot render.
     """
     check_suffix(out, tuple(VIDEO_RATES))
     rate = VIDEO_RATES[out.suffix]
@@ -58,7 +58,7 @@ def film(settings: EvaluationSettings, seed: int, out: Path, speed: int) -> str:
     task = settings.tasks[0]
     facts = f"{task}, {settings.domain}, {settings.errors} errors, {settings.split} seed {seed}, {speed}x speed"
     base = Path(settings.base).stem if settings.base.endswith(".onnx") else settings.base
-    # The path of a file says nothing to whoever watches.
+    # A file path means nothing to viewers.
     residual = "residual" if Path(settings.residual).exists() else f"{settings.residual} residual"
     sides = (
         _Side(f"{base} alone", replace(settings, residual="zero"), seed),
@@ -77,14 +77,14 @@ def film(settings: EvaluationSettings, seed: int, out: Path, speed: int) -> str:
 
 
 def seed_to_show(settings: EvaluationSettings, compared: Path) -> int:
-    """The first seed on which a comparison's base policy failed alone and succeeded under its residual.
+    """The first seed of a comparison on which the base policy fails alone and succeeds with the residual.
 
     Args:
-        settings: what is to be shown.
-        compared: folder of ``python -m baselines compare``.
+        settings: what to show.
+        compared: folder written by ``python -m baselines compare``.
 
     Raises:
-        BaselineError: the folder has no episodes of just that, or there is no such seed among them.
+        BaselineError: the folder has no episodes with these settings, or no such seed.
     """
     alone, corrected = (
         _successes(replace(settings, residual=residual), compared) for residual in ("zero", settings.residual)
@@ -108,7 +108,7 @@ def seed_to_show(settings: EvaluationSettings, compared: Path) -> int:
 
 
 def _successes(settings: EvaluationSettings, compared: Path) -> dict[int, bool]:
-    """Success by seed in all episodes of ``compared`` that were run with ``settings``, however many there were."""
+    """Seed to success, for all episodes in ``compared`` that were run with ``settings``, whatever their number."""
 
     def described(identity: Record) -> Record:
         return {key: value for key, value in identity.items() if key != "episodes"}
@@ -123,7 +123,7 @@ def _successes(settings: EvaluationSettings, compared: Path) -> dict[int, bool]:
 
 
 class _Side:
-    """One of the two episodes."""
+    """One side of the video: an episode, its caption and its outcome."""
 
     def __init__(self, caption: str, settings: EvaluationSettings, seed: int):
         self.caption = caption
@@ -136,20 +136,20 @@ class _Side:
 
     @property
     def outcome(self) -> str:
-        """How it ended, or how long it has been going on."""
+        """How the episode ended, or the elapsed time."""
         time = f"{self.core.steps[0] / CONTROL_FREQUENCY:.1f} s"
         if not self.over:
             return time
         return f"success after {time}" if self.core.terminated[0] else f"failed: {self.core.failure[0]}"
 
     def advance(self, steps: int) -> None:
-        """Make that many control steps, or as many as there are."""
+        """Advance by ``steps`` control steps, or to the end of the episode."""
         for _ in range(steps):
             if not self.over:
                 next(self._states)
 
     def picture(self, window: _Window) -> Image.Image:
-        """The scene in its window, with caption and outcome."""
+        """Render the scene, with caption and outcome."""
         height, width = SIZE
         image = Image.new("RGB", (width, height + 2 * BAR), PAPER)
         image.paste(Image.fromarray(window.picture(self.core)), (0, BAR))
@@ -160,7 +160,7 @@ class _Side:
 
 
 def _pictures(sides: tuple[_Side, _Side], facts: str, stride: int) -> Iterator[Picture]:
-    """Both sides after every ``stride`` control steps, until both have ended."""
+    """Yield a picture of both sides after every ``stride`` control steps, until both episodes have ended."""
     window = _window(sides[0].core)
     images = [side.picture(window) for side in sides]
     width, height = images[0].size
@@ -179,17 +179,17 @@ def _pictures(sides: tuple[_Side, _Side], facts: str, stride: int) -> Iterator[P
 
 
 def _write(image: Image.Image, text: str, top: int, colour: Colour) -> None:
-    """Write a line of text that begins at the left of ``image``, into the bar below ``top``."""
+    """Draw left-aligned text into the bar of ``image`` that starts at height ``top``."""
     font = ImageFont.load_default(FONT_SIZE)
     ImageDraw.Draw(image).text((8, top + BAR // 2), text, fill=colour, font=font, anchor="lm")
 
 
 @dataclass(frozen=True)
 class _Window:
-    """The part of the camera's picture that is shown."""
+    """The part of the camera's picture that is shown, in pixels."""
 
     whole: tuple[int, int]
-    """Height and width of the whole picture, in pixels."""
+    """Height and width of the full picture."""
     top: int
     left: int
 
@@ -200,11 +200,11 @@ class _Window:
 
 
 def _window(core: ResidualWorlds) -> _Window:
-    """The window that holds the hand and the objects where they are now: from afar, fingers would be a few pixels."""
+    """Crop window around the present positions of hand and objects: in the full picture, they would be too small."""
     camera = core.mujoco.scene.model.camera(CAMERAS[CAMERA])
     objects = [poses[0, :3] for poses in core.task.object_poses(core.simulation.true)]
     points = np.array([core.world.robot.tcp_pose[0, :3], *objects]) - camera.pos
-    # MuJoCo's cameras look along -z, with y up; here y grows downwards, in heights of the picture from its middle.
+    # MuJoCo's cameras look along -z with y up. Here y points down; units are picture heights, from the centre.
     x, y, z = Rotation.from_quat(camera.quat, scalar_first=True).inv().apply(points).T
     seen = np.stack([-y / -z, x / -z], axis=1) / (2.0 * np.tan(np.radians(camera.fovy[0]) / 2.0))
     low, high = seen.min(axis=0) - MARGIN, seen.max(axis=0) + MARGIN

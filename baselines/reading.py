@@ -1,4 +1,4 @@
-"""What a comparison's episodes say beside success: failures by kind, corrections, contact forces, time."""
+"""Tables on a comparison's episodes beyond success rates: failures by kind, corrections, contact forces, time."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from oc_residual_gym.evaluation.report import markdown_table
 from oc_residual_gym.files import Record
 
 Sides = Mapping[str, Sequence[Record]]
-"""Episodes of "base", "residual" and "oracle"."""
+"""Episodes by side: "base", "residual" and "oracle"."""
 
 _HEAD = ("world, pose errors", "task")
 _FAILURES = """### Failures
 
-Failed episodes by kind. `no_...` names the first milestone that was never reached; in `not_held` all were, but success
-did not last, or came too late to. "Removed" is the part of the base policy's failures by which the residual has
-fewer."""
+Failed episodes by kind. `no_...` names the first milestone that was never reached; in `not_held` all were reached, but
+success did not last, or came too late. "Removed" is the share of the base policy's failures that the residual avoids,
+net of new ones."""
 _CORRECTIONS = """### Corrections
 
-Of the residual, and in brackets of the oracle: mean length of the correction, and of its change from one control step
-(50 ms) to the next, which is small where the residual moves smoothly."""
+Mean size of the residual's correction, and of its change between control steps (50 ms), which is small if the residual
+moves smoothly. The oracle's values are in brackets."""
 _FORCES = """### Contact force
 
-Peak of the net contact force on the hand in an episode, N: mean over episodes, and in brackets the largest of all."""
+Peak net contact force on the hand per episode, in N: mean over episodes, with the maximum in brackets."""
 _STEPS = """### Steps to success
 
-Mean control steps (50 ms) of the episodes that succeeded, other ones for each policy, and among them the 0.5 s for
-which success must hold."""
+Mean number of control steps (50 ms) of successful episodes, including the 0.5 s for which success must hold. The
+policies succeed in different episodes."""
 
 
 def reading(scenarios: Mapping[str, Sides]) -> str:
-    """The section "Reading the results" in Markdown, from the episodes of each scenario."""
+    """Write the section "Reading the results" in Markdown, from the episodes of each scenario."""
     sides = list(next(iter(scenarios.values())))
     summaries = {
         scenario: {side: {cell["task"]: cell for cell in cells(episodes)} for side, episodes in group.items()}
@@ -42,7 +42,7 @@ def reading(scenarios: Mapping[str, Sides]) -> str:
     }
 
     def table(columns: Sequence[str], entries: Callable[[Mapping[str, Record]], list[str]]) -> str:
-        """A line for each scenario and task; ``entries`` gets the cells by side."""
+        """One line per scenario and task; ``entries`` gets the task's summaries by side."""
         lines = [
             [scenario, task, *entries({side: by_task[task] for side, by_task in by_side.items()})]
             for scenario, by_side in summaries.items()
@@ -71,7 +71,7 @@ def reading(scenarios: Mapping[str, Sides]) -> str:
 
 
 def _failures_table(summaries: Mapping[str, Mapping[str, Mapping[str, Record]]], sides: Sequence[str]) -> str:
-    """Failures of each task, and of the tasks of each mean together."""
+    """Table of failures per task, and summed over the tasks of each mean."""
     lines = []
     for scenario, by_side in summaries.items():
         tasks = list(by_side["base"])
@@ -87,7 +87,7 @@ def _failures_table(summaries: Mapping[str, Mapping[str, Mapping[str, Record]]],
 
 
 def _kinds(failures: Counter[str], named: bool) -> str:
-    """ "7: no_grasp 5, not_held 2", or the number alone."""
+    """Format failures as "7: no_grasp 5, not_held 2", or as the number alone."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
     return f"{failures.total()}: {kinds}" if kinds and named else str(failures.total())
 

@@ -1,4 +1,4 @@
-"""What became of the logs behind data files, from the reports that ``demos-replay`` writes beside them."""
+"""Origin of data files: the logs behind them and their replays, from the reports that ``demos-replay`` writes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from oc_residual_gym.files import Record, read_json, write_json
 
 
 def replays_of(files: Sequence[Path], tasks: Sequence[str]) -> dict[str, Record]:
-    """Origin of each data file of one of ``tasks`` that has a report, NAME.report.json beside NAME.hdf5.
+    """Read the origin of each data file of ``tasks`` that has a report (NAME.report.json beside NAME.hdf5).
 
     Returns:
-        By the data file's name: task; command; logs, SHA-256 by name; succeeded, a number; failed, numbers by reason;
-        skipped, the number of logs that could not be replayed at all.
+        File name to a record: "task", "command", "logs" (name to SHA-256), "succeeded" (number), "failed" (reason to
+        number) and "skipped" (number of logs that could not be replayed at all).
 
     Raises:
-        BaselineError: a report is damaged, or is not that of the data file.
-        LogError: the data file is none.
+        BaselineError: a report is damaged, or does not match its data file.
+        LogError: a file is not a data file.
     """
     origins = {}
     for file in files:
@@ -40,11 +40,11 @@ def replays_of(files: Sequence[Path], tasks: Sequence[str]) -> dict[str, Record]
 
 
 def add_replays(folder: Path, files: Sequence[Path]) -> None:
-    """Put the origin of the data files into the reports of the policies in ``folder`` that were trained from them.
+    """Add the origin of the data files to the reports of the policies in ``folder``, which were trained on them.
 
     Raises:
-        BaselineError: the policies were trained from other files, or a file's report is damaged.
-        LogError: a data file is none.
+        BaselineError: the policies were trained on other files, or a file's report is damaged.
+        LogError: a file is not a data file.
     """
     hashes = file_hashes(files)
     reports = {path: read_json(path) for path in sorted(folder.glob("*.json"))}
@@ -72,4 +72,6 @@ def _origin(path: Path) -> Record:
             "skipped": states["skipped"],
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise BaselineError(f"{path} is no report of demos-replay ({error!r}): replay again, or remove it") from error
+        raise BaselineError(
+            f"{path} is not a report by demos-replay ({error!r}): replay again, or remove it"
+        ) from error

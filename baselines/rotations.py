@@ -1,4 +1,4 @@
-"""Rotations of batches in PyTorch, made of operations that ONNX has; quaternions are unit, xyzw."""
+"""Batched rotations in PyTorch, using only operations that ONNX supports. Quaternions are unit, xyzw."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Product of quaternions (..., 4): the rotation ``b`` first, then ``a``."""
+    """Product of quaternions (..., 4): rotation ``b`` first, then ``a``."""
     ax, ay, az, aw = a.split(1, dim=-1)
     bx, by, bz, bw = b.split(1, dim=-1)
     return torch.cat(
@@ -23,13 +23,13 @@ def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
 
 def quat_from_rotvec(rotvec: Tensor) -> Tensor:
     """Quaternions (..., 4) of rotation vectors (..., 3) in radians."""
-    # The offset under the root keeps the gradient at zero finite.
+    # The offset inside the square root keeps the gradient at zero finite.
     half = 0.5 * (rotvec.square().sum(dim=-1, keepdim=True) + 1e-12).sqrt()
     return torch.cat([rotvec * (0.5 * half.sin() / half), half.cos()], dim=-1)
 
 
 def rotation_between(a: Tensor, b: Tensor) -> Tensor:
-    """Rotation vectors (..., 3) in the frame of ``a`` that turn quaternion ``a`` into ``b``, the short way."""
+    """Shortest rotation vectors (..., 3), in the frame of ``a``, that turn quaternion ``a`` into ``b``."""
     x, y, z, w = a.split(1, dim=-1)
     relative = quat_multiply(torch.cat([-x, -y, -z, w], dim=-1), b)
     relative = relative * torch.where(relative[..., 3:] < 0.0, -1.0, 1.0)
@@ -38,7 +38,7 @@ def rotation_between(a: Tensor, b: Tensor) -> Tensor:
 
 
 def axes_of(quat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The rotated x, y and z axis (..., 3) of quaternions (..., 4)."""
+    """The x, y and z axes (..., 3) of the frames given by quaternions (..., 4)."""
     x, y, z, w = quat.split(1, dim=-1)
     return (
         torch.cat([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], dim=-1),
@@ -48,17 +48,17 @@ def axes_of(quat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products (..., 1)."""
+    """Inner products (..., 1) over the last axis."""
     return (a * b).sum(dim=-1, keepdim=True)
 
 
 def within(vector: Tensor, axes: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """``vector`` (..., 3) in the frame of these axes."""
+    """Components (..., 3) of ``vector`` along ``axes``."""
     return torch.cat([dot(vector, axis) for axis in axes], dim=-1)
 
 
 def turned(quat: Tensor, pose: Tensor) -> Tensor:
-    """Poses (..., 7 or more: position, quaternion, whatever stays) turned by ``quat`` (..., 4) about the origin."""
+    """Poses rotated by ``quat`` (..., 4) about the origin. Entries: position, quaternion, then others, unchanged."""
     x, y, z = axes_of(quat)
     position = x * pose[..., 0:1] + y * pose[..., 1:2] + z * pose[..., 2:3]
     return torch.cat([position, quat_multiply(quat, pose[..., 3:7]), pose[..., 7:]], dim=-1)

@@ -1,4 +1,4 @@
-"""``sweep``: residual trainings for all combinations of tasks, algorithms and seeds, and one table of them."""
+"""``sweep``: trains residual policies for all combinations of tasks, algorithms and seeds, and tabulates them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from oc_residual_gym.files import Record, read_json, write_json, write_text
 
 TABLE_FILE, SUMMARY_FILE = "sweep.md", "sweep.json"
 LOG_FILE = "training.log"
-"""In a training's folder: what it printed, and why it failed."""
+"""File in a training's folder with its output, and the traceback if it failed."""
 SEEDS_FOR_INTERQUARTILE_MEAN = 5
 
 
@@ -42,21 +42,21 @@ class Training:
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """Name of the training's folder."""
         return "-".join([self.task, Path(self.base).stem, self.algorithm, str(self.seed)])
 
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What ``sweep`` was asked for."""
+    """Arguments of ``sweep``."""
 
     tasks: tuple[str, ...]
-    """Names, or "all"."""
+    """Task names, or "all"."""
     base: str
     algorithms: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int | None
-    """Steps of each training, instead of its settings' own."""
+    """Environment steps per training; ``None`` for those in the settings."""
     out: Path
     command: str
 
@@ -73,11 +73,11 @@ class _Job:
     steps: int | None
     folder: Path
     marker: Path
-    """A file that only those see who share the folder of the sweep with its driver."""
+    """A temporary file; a worker that does not see it does not share the driver's file system."""
     settings: EvaluationSettings
-    """All tasks on the base policy. Its identity is checked where the job runs, as files may be missing there."""
+    """All tasks on the base policy; the worker checks their identity, because files may be missing there."""
     identity: Record
-    """Identity of the simulation and the policies, as the driver has them."""
+    """Identity of the simulation and the policies on the driver."""
     command: str
 
     def __str__(self) -> str:
@@ -85,14 +85,14 @@ class _Job:
 
 
 def sweep(request: SweepRequest, engine: Engine) -> tuple[Record, str]:
-    """Run those trainings of ``request`` that are not finished; one that fails does not stop the others.
+    """Run the trainings of ``request`` that are not finished. A failed one does not stop the others.
 
     Returns:
-        The summary, and the table of it.
+        The summary, and its table in Markdown.
 
     Raises:
         SettingsError: there is no such task or base policy.
-        WorkerError: a worker lacks the folder, or has other versions or policies.
+        WorkerError: a worker cannot see the folder, or has other versions or policies.
         OSError: the folder cannot be written.
     """
     trainings = request.trainings
@@ -119,7 +119,7 @@ def sweep(request: SweepRequest, engine: Engine) -> tuple[Record, str]:
 
         with contextlib.closing(engine.outcomes(_train, jobs())) as outcomes:
             for number, outcome in outcomes:
-                if isinstance(outcome, WorkerError):  # the others there would fail too, and sooner than any succeeds
+                if isinstance(outcome, WorkerError):  # every job on that worker would fail
                     raise outcome
                 records[number] = {"failure": _reason(outcome)} if isinstance(outcome, Exception) else outcome
                 if bar.disable:  # no terminal
@@ -131,7 +131,7 @@ def sweep(request: SweepRequest, engine: Engine) -> tuple[Record, str]:
 
 
 def _train(job: _Job) -> Record:
-    """What a worker does: one training, or what is left of it.
+    """Run or resume one training, in a worker.
 
     Raises:
         WorkerError: this worker does not share the driver's folder, or has other versions or policies.
@@ -166,7 +166,7 @@ def _train(job: _Job) -> Record:
 
 
 def _said(record: Record) -> str:
-    """What came of a training, in a few words."""
+    """Outcome of a training in a few words."""
     return "failed" if "failure" in record else f"{record['success_on_val']:.0%} success on val"
 
 
@@ -175,7 +175,7 @@ def _reason(error: Exception) -> str:
 
 
 def _write(request: SweepRequest, records: Sequence[Record]) -> tuple[Record, str]:
-    """Write summary and table of the trainings; return both."""
+    """Write the summary and the table of the trainings; return both."""
     finished = [record for record in records if "failure" not in record]
     failures = [record for record in records if "failure" in record]
     groups = [_group(list(group)) for _, group in groupby(finished, key=lambda r: (r["task"], r["algorithm"]))]
@@ -199,7 +199,7 @@ def _write(request: SweepRequest, records: Sequence[Record]) -> tuple[Record, st
 
 
 def _group(records: Sequence[Record]) -> Record:
-    """Success of one task and algorithm over its seeds."""
+    """Success of one task and algorithm over their seeds."""
     first, rates = records[0], [record["success_on_val"] for record in records]
     enough = len(rates) >= SEEDS_FOR_INTERQUARTILE_MEAN
     return {
@@ -237,5 +237,5 @@ def _groups_table(groups: Sequence[Record]) -> str:
 
 
 def _cell(text: str) -> str:
-    """``text`` as it can stand in a table."""
+    """Escape ``text`` for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""``train-base``: from demonstration files to ONNX files with their reports and card."""
+"""``train-base``: trains base policies on demonstration files, and writes ONNX files, reports and a model card."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from oc_residual_gym.tasks import TASKS
 
 POLICY_VERSION = "v0"
 EXAMPLES = 64
-"""Samples on which a file is compared with its network."""
+"""Number of samples on which a file is compared with its network."""
 
 
 @dataclass(frozen=True)
 class TrainBaseRequest:
-    """What ``train-base`` was asked for."""
+    """Arguments of ``train-base``."""
 
     base: str
     """"bc" or "vla"."""
@@ -37,16 +37,16 @@ class TrainBaseRequest:
     seed: int
     command: str
     steps: int | None = None
-    """Instead of the schedule's own."""
+    """Training steps; ``None`` for those in the schedule."""
     threads: int = 1
 
 
 def train_base(request: TrainBaseRequest) -> list[Path]:
-    """Train what ``request`` asks for, going on where an interrupted run of it stopped; returns the ONNX files.
+    """Train as ``request`` says, or resume an interrupted run of it; return the ONNX files.
 
     Raises:
         BaselineError: data are missing, or the folder holds another training.
-        LogError: a data file is none.
+        LogError: a file is not a data file.
     """
     torch.set_num_threads(request.threads)
     _claim(request.out, request.base)
@@ -73,14 +73,14 @@ def _train_vla(request: TrainBaseRequest) -> Path:
 def _train(
     request: TrainBaseRequest, name: str, source: DemoFiles, module: Any, model: nn.Module, batches: Any
 ) -> Path:
-    """Train ``model`` on ``batches``; write the ONNX file and the report that the card is made of.
+    """Train ``model`` on ``batches``; write the ONNX file, and the report for the card.
 
     Args:
-        request: what was asked for.
-        name: of the file.
-        source: where the batches come from.
-        module: of the network, its batches and its schedule.
-        model: ``BcPolicy`` or ``VlaPolicy``, with its first weights.
+        request: arguments of the command.
+        name: name of the files, without suffix.
+        source: files that the batches come from.
+        module: module of the network, its batches and its schedule.
+        model: ``BcPolicy`` or ``VlaPolicy``, with initial weights.
         batches: ``BcBatches`` or ``VlaBatches``.
     """
     replays = replays_of(request.files, source.tasks)
@@ -125,7 +125,7 @@ def _train(
 
 
 def _identity(request: TrainBaseRequest, source: DemoFiles, schedule: Schedule, module: Any) -> dict[str, Any]:
-    """What the trained weights depend on, but for the machine."""
+    """Everything that the trained weights depend on, except the machine."""
     code = (module, chunks, chunk_head, data, rotations, training)
     return {
         "base": request.base,
@@ -140,7 +140,7 @@ def _identity(request: TrainBaseRequest, source: DemoFiles, schedule: Schedule, 
 
 
 def _claim(out: Path, base: str) -> None:
-    """Keep ``out`` for one kind of policy. Raises ``BaselineError`` where it holds the other."""
+    """Reserve ``out`` for one kind of policy. Raises ``BaselineError`` if it holds the other kind."""
     marker = out / "base.txt"
     if marker.exists() and marker.read_text(encoding="utf-8").strip() != base:
         raise BaselineError(f"{out} holds policies of another kind (base.txt); choose another --out")

@@ -1,4 +1,7 @@
-"""The loop that trains a network: fixed steps, averaged weights, checkpoints, and the same result after a kill."""
+"""Training loop of the base policies: fixed number of steps, averaged weights, and checkpoints.
+
+An interrupted training gives the same result as an uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -21,41 +24,41 @@ from baselines import BaselineError
 
 CHECKPOINT_SECONDS = 60.0
 LOG_STEPS = 100
-"""Steps whose mean loss makes one line of loss.csv."""
+"""Number of steps over which each line of loss.csv averages the loss."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a network learns; the same on any machine."""
+    """Steps, batch size and learning rate of a training; the same on any machine."""
 
     steps: int
     batch: int
     learning_rate: float
     warmup: int = 200
-    """Steps of rising learning rate; it then falls as a cosine to zero."""
+    """Steps of linearly rising learning rate; then it falls to zero as a cosine."""
     weight_decay: float = 1e-4
     average: float = 0.999
-    """Share of the averaged weights that a step keeps; the averaged weights are what is exported."""
+    """Decay per step of the exponential moving average of the weights, which is exported."""
     clip: float = 5.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step."""
+        """Learning rate at ``step``."""
         fraction = (step - self.warmup) / max(self.steps - self.warmup, 1)
         return self.learning_rate * min((step + 1) / self.warmup, 0.5 * (1.0 + math.cos(math.pi * max(fraction, 0.0))))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a finished training says of itself."""
+    """Result of a finished training."""
 
     model: nn.Module
-    """With the averaged weights."""
+    """Network with the averaged weights."""
     minutes: float
     loss: float
     """Mean training loss of the last steps."""
     held_out: float | None
-    """Loss on demonstrations that were held out, of the averaged weights."""
+    """Loss of the averaged weights on held-out demonstrations; ``None`` without any."""
 
 
 def train(
@@ -67,16 +70,16 @@ def train(
     identity: dict[str, Any],
     label: str,
 ) -> Trained:
-    """Minimise ``loss``, going on from the checkpoint in ``folder`` where there is one.
+    """Minimise ``loss``; resume from the checkpoint in ``folder`` if there is one.
 
     Args:
         model: the network; its weights are changed.
-        loss: loss of ``model`` on the batch of a step, which must depend on the step and ``model`` alone.
-        held_out: loss of a network on held-out samples.
+        loss: step to loss of ``model`` on that step's batch; must depend only on the step and ``model``.
+        held_out: network to its loss on held-out samples.
         schedule: steps and rates.
-        folder: of checkpoint.pt, loss.csv and loss.png.
-        identity: what the training depends on; a checkpoint of another one is refused.
-        label: what the progress bar calls it.
+        folder: folder for checkpoint.pt, loss.csv and loss.png.
+        identity: everything that the training depends on; a checkpoint with another identity is refused.
+        label: label of the progress bar.
 
     Raises:
         BaselineError: ``folder`` holds the checkpoint of another training.
@@ -136,7 +139,7 @@ class _Progress:
         self.log: list[tuple[int, float, float | None]] = []
 
     def load(self) -> int:
-        """Steps that were done."""
+        """Load the checkpoint if there is one; return the number of completed steps."""
         if not self._path.exists():
             return 0
         stored = torch.load(self._path, weights_only=True)
@@ -161,7 +164,7 @@ class _Progress:
 
 
 def write_curve(folder: Path, log: list[tuple[int, float, float | None]]) -> None:
-    """loss.csv, and loss.png drawn from it."""
+    """Write loss.csv and its plot, loss.png; ``log`` holds step, loss and held-out loss."""
     from matplotlib.figure import Figure
 
     with open(folder / "loss.csv", "w", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The base policy "vla": one network for all tasks, from two cameras, the instruction and proprioception."""
+"""The base policy "vla": one network for all tasks; inputs are two cameras, the instruction and proprioception."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from oc_residual_gym.worlds.render import POLICY_CAMERAS
 
 SCHEDULE = Schedule(steps=9_000, batch=128, learning_rate=6e-4)
 CHANNELS = (16, 32, 64)
-"""Of the strided convolutions; each halves the image, to 16 x 16."""
+"""Output channels of the strided convolutions; each one halves the image, down to 16 x 16."""
 FILM_LAYERS = 3
-"""Convolutions at that size which the instruction modulates."""
+"""Number of convolutions at that size that the instruction modulates (FiLM)."""
 KEYPOINTS = 32
-"""Points in each image whose coordinates the network reads."""
+"""Number of keypoints per image whose coordinates the network reads (spatial softmax)."""
 WORDS = 32
-"""Size of an instruction's embedding."""
+"""Size of the instruction's embedding."""
 HIDDEN = 512
 SHIFT = 2
-"""Pixels by which an image is moved at most, on each axis."""
+"""Augmentation: maximum shift of an image in pixels per axis."""
 CONTRAST, BRIGHTNESS = 0.1, 0.1
-"""Standard deviations of an image's random factor and offset, in half the range of values."""
+"""Augmentation: standard deviations of an image's factor and offset, in units of half the value range."""
 LAG_NOISE = 0.002
-"""Metres of noise on how far the arm lags behind its target, lest the network copies its own speed from it."""
+"""Noise in metres on the arm's lag behind its target, so that the network does not copy its own speed from the lag."""
 OBJECT_WEIGHT = 0.3
-"""Of the error, in centimetres, of the object positions that are read off the images, in training only."""
+"""Loss weight of the error, in centimetres, of the object positions predicted from the images, in training only."""
 HELD_OUT_SAMPLES = 1000
-"""At most, about."""
+"""Approximate maximum number of held-out samples to evaluate."""
 
 
 def input_names() -> list[str]:
-    """Names of the policy's inputs in a file, in order."""
+    """Names of the policy's inputs in its ONNX file, in order."""
     proprioception = ("tcp_pose", "gripper_width", "gripper_closed", "previous_target")
     return [*(f"image/{camera}" for camera in POLICY_CAMERAS), "instruction", *proprioception]
 
 
 class VlaPolicy(nn.Module):
-    """Images (n, 128, 128, 3), instruction bytes (n, L) and proprioception to chunks (n, 16, 8)."""
+    """Network from images (n, 128, 128, 3), instruction bytes (n, L) and proprioception to chunks (n, 16, 8)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,12 +63,15 @@ class VlaPolicy(nn.Module):
     def raw(
         self, pixels: Sequence[Tensor], instruction: Tensor, proprioception: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The raw chunk (n, 16, 7) and positions (n, 6) of objects relative to the last target, in decimetres.
+        """Raw chunk (n, 16, 7), and object positions (n, 6) relative to the last target, in decimetres.
 
-        ``pixels`` are (n, 3, 128, 128) around zero.
+        Args:
+            pixels: images (n, 3, 128, 128) per camera, in [-1, 1].
+            instruction: (n, L) zero-padded bytes.
+            proprioception: the other inputs, in the order of :func:`input_names`.
         """
         words = self._read(instruction)
-        # Convolutions in bfloat16 take less than half the time in training; files and the rest stay in float32.
+        # In training, convolutions in bfloat16 take less than half the time; everything else is float32.
         with torch.autocast("cpu", torch.bfloat16, enabled=self.training):
             seen = [camera(image, words).float() for camera, image in zip(self.cameras, pixels, strict=True)]
         hidden = self.first(torch.cat([*seen, words, _state(*proprioception)], dim=1))
@@ -77,7 +80,7 @@ class VlaPolicy(nn.Module):
     def _read(self, instruction: Tensor) -> Tensor:
         """(n, 32) embedding of zero-padded UTF-8 bytes."""
         letters = self.letters(instruction.long())
-        # What lies beyond the end must not matter.
+        # Mask the padding.
         written = (instruction > 0).to(letters.dtype)[:, None]
         features = torch.relu(self.words(letters.transpose(1, 2) * written)) * written
         return features.sum(dim=2) / written.sum(dim=2).clamp_min(1.0)
@@ -88,7 +91,7 @@ class VlaPolicy(nn.Module):
 
 
 class Camera(nn.Module):
-    """An image (n, 3, 128, 128) to keypoint coordinates and mean features, as the instruction directs."""
+    """Image encoder: (n, 3, 128, 128) to keypoint coordinates and mean features, modulated by the instruction."""
 
     grid: Tensor
 
@@ -118,12 +121,12 @@ class Camera(nn.Module):
 
 
 def normalised(image: Tensor) -> Tensor:
-    """(n, 3, H, W) around zero of uint8 (n, H, W, 3)."""
+    """Convert uint8 images (n, H, W, 3) to float (n, 3, H, W) in [-1, 1]."""
     return image.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def _state(tcp_pose: Tensor, width: Tensor, closed: Tensor, previous: Tensor) -> Tensor:
-    """(n, 15) proprioception, entries of order one."""
+    """Proprioceptive features (n, 15) of order one."""
     x_axis, _, z_axis = axes_of(previous[:, 3:7])
     lag = (tcp_pose[:, :3] - previous[:, :3]) * 50.0
     position = (previous[:, :3] - 0.3) * 4.0
@@ -131,17 +134,17 @@ def _state(tcp_pose: Tensor, width: Tensor, closed: Tensor, previous: Tensor) ->
 
 
 class VlaBatches:
-    """Batches of samples, each task as often as any other."""
+    """Training batches, with equal shares of all tasks on average."""
 
     def __init__(self, data: VisualSamples):
         self.data = data
         held_out = data.samples.is_held_out
         self.held_out = np.flatnonzero(held_out)
-        """Rows that are not trained on."""
+        """Indices of the held-out samples."""
         self._rows = [np.flatnonzero((data.task == task) & ~held_out) for task in np.unique(data.task)]
 
     def loss(self, model: VlaPolicy, rows: np.ndarray, rng: np.random.Generator | None) -> Tensor:
-        """Loss of ``model`` on samples ``rows`` (B,); without a generator nothing is varied."""
+        """Loss of ``model`` on samples ``rows`` (B,); no augmentation without a generator."""
         pixels = [self._pixels(rows, camera, rng) for camera in range(len(POLICY_CAMERAS))]
         tcp_pose, width, closed, previous, chunk = (
             torch.from_numpy(getattr(self.data.samples, name)[rows])
@@ -173,13 +176,13 @@ class VlaBatches:
         return flat.unflatten(1, batch.shape[1:]).permute(0, 3, 1, 2)
 
     def training_loss(self, model: VlaPolicy, step: int, batch: int, seed: int) -> Tensor:
-        """Loss on the batch of a step, which is a function of ``step`` and ``seed``."""
+        """Loss on the batch of ``step``; the batch depends only on ``step`` and ``seed``."""
         rng = np.random.default_rng([seed, step])
         tasks = np.sort(rng.integers(len(self._rows), size=batch))
         return self.loss(model, np.concatenate([rng.choice(self._rows[t], 1) for t in tasks]), rng)
 
     def held_out_loss(self, model: VlaPolicy) -> float:
-        """Mean loss on samples that are not trained on."""
+        """Mean loss on the held-out samples."""
         with torch.no_grad():
             rows = self.held_out[:: max(len(self.held_out) // HELD_OUT_SAMPLES, 1)]
             parts = [
@@ -188,7 +191,7 @@ class VlaBatches:
         return float(np.mean(parts))
 
     def examples(self, count: int) -> dict[str, Tensor]:
-        """Inputs of some samples by their names in a file."""
+        """Inputs of ``count`` samples, by their names in the ONNX file."""
         samples, rows = self.data.samples, np.linspace(0, len(self.data.task) - 1, count).astype(np.int64)
         values = [self.data.images[rows, camera] for camera in range(len(POLICY_CAMERAS))]
         values += [self.data.instruction[rows], samples.tcp_pose[rows], samples.gripper_width[rows]]
@@ -197,5 +200,5 @@ class VlaBatches:
 
 
 def _to(shift: int) -> slice:
-    """Where pixels come to lie that move by ``shift``."""
+    """Slice of the pixels that remain in the image after a shift by ``shift``."""
     return slice(max(shift, 0), min(shift, 0) or None)

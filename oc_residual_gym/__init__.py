@@ -1,6 +1,6 @@
 """Residual RL on frozen vision-language-action policies: six FR3 tasks as Gymnasium environments.
 
-Importing this package registers the environments and costs milliseconds: the names below are loaded at first use.
+Importing this package registers the environments. It takes milliseconds, because the public names load at first use.
 """
 
 from importlib import import_module
@@ -43,7 +43,7 @@ _HOMES = {
     "load_base_policy": "policies",
     "residual_policy": "residuals",
 }
-"""Public name to the module that defines it."""
+"""Maps each public name to the module that defines it."""
 
 __all__ = [
     "TASKS",

@@ -1,5 +1,4 @@
-"""The command ``oc-residual``. Heavy imports wait until a command needs them, so that ``--help`` is
-instant."""
+"""The command ``oc-residual``. Each command imports what it needs when it runs, so that ``--help`` is instant."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipu
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 is success, 1 a failed check, 2 a mistake in what was asked
-    for."""
+    """Run one command; return its exit code: 0 for success, 1 for a failed check, 2 for invalid input."""
     options = _parser().parse_args(arguments)
     if options.json and (options.json.is_dir() or options.json.absolute().parent.is_file()):
         print(f"oc-residual {options.command}: cannot write {options.json}; give another --json FILE", file=sys.stderr)
@@ -33,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\noc-residual {options.command}: interrupted; what was written stays valid", file=sys.stderr)
         if options.command == "evaluate":
-            print("run the same command again to go on where it stopped", file=sys.stderr)
+            print("run the same command again to resume", file=sys.stderr)
         return 130
     except SettingsError as error:
         print(f"oc-residual {options.command}: {error}", file=sys.stderr)
@@ -57,12 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", _evaluate, "run episodes of a base and a residual policy, and summarise them")
     evaluate.add_argument("--task", default="all", help=f'{TASK}, or "all"')
     _add_policy_options(evaluate)
-    evaluate.add_argument("--episodes", type=int, default=50, help="episodes a task: seeds 0 to N-1 of the split")
+    evaluate.add_argument("--episodes", type=int, default=50, help="episodes per task: seeds 0 to N-1 of the split")
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results; resumes there")
-    evaluate.add_argument("--worlds", type=positive, default=32, help="episodes run at a time, in each process")
+    evaluate.add_argument("--worlds", type=positive, default=32, help="episodes that run at a time in each process")
     add_engine_options(evaluate)
 
-    compare = command("compare", _compare, "compare two finished evaluations, paired on their episodes")
+    compare = command("compare", _compare, "compare two finished evaluations, paired by episode")
     compare.add_argument("reference", type=Path, help="folder of an evaluation")
     compare.add_argument("candidate", type=Path, help="folder of an evaluation of the same episodes")
     compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of table, plot and summary")
@@ -70,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "measure speed: steps, overhead above physics, resets, images, start-up")
     bench.add_argument("--task", default="all", help=f'{TASK}, or "all"')
 
-    render = command("render", _render, "draw one episode: a video (.mp4, .gif) or its first picture (.png)")
+    render = command("render", _render, "render one episode as a video (.mp4, .gif), or its first picture (.png)")
     render.add_argument("--task", required=True, help=TASK)
     _add_policy_options(render)
     render.add_argument("--seed", type=int, default=0, help="seed of the episode in the split")
@@ -79,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--camera", default="person", help='"person", "shoulder" or "wrist"')
     render.add_argument("--out", type=Path, required=True, metavar="FILE", help="what to write: .png, .mp4 or .gif")
 
-    command("check", _check, "say whether this machine is ready, and what to install where it is not")
+    command("check", _check, "check whether this machine is ready, and what to install if it is not")
     real_commands.add_commands(commands, _add_command)
     return parser
 
@@ -95,7 +93,7 @@ def _add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argu
 
 def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     text = (
-        '"bc", "vla", "hold", "expert" or an .onnx file; by default "bc", and "hold" where there is none for the task'
+        'base policy: "bc", "vla", "hold", "expert" or an .onnx file; by default "bc", or "hold" for a task without it'
     )
     parser.add_argument("--base", help=text)
     text = 'residual policy: "zero", "oracle", "trained", a .onnx file, or a folder with a TASK.onnx for each task'
@@ -106,18 +104,18 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say where a command's work is done; the results do not depend on them."""
-    text = "where the work is done: processes on this machine, or a Ray cluster"
+    """Add the options that choose where a command's work runs. They do not affect the results."""
+    text = "where the work runs: processes on this machine, or a Ray cluster"
     parser.add_argument("--engine", default="local", choices=("local", "ray"), help=text)
-    text = 'of --engine ray: "HOST:PORT" or "auto" joins a cluster, "local" starts one on this machine; else "auto"'
+    text = 'for --engine ray: "HOST:PORT" or "auto" (default) joins a cluster, "local" starts one on this machine'
     parser.add_argument("--address", help=text)
-    text = "jobs at a time; without it one, and on Ray as many as the cluster has cores"
+    text = "jobs at a time; by default 1, or the number of cores of the Ray cluster"
     parser.add_argument("--workers", type=positive, metavar="N", help=text)
 
 
 @contextmanager
 def engine_of(options: argparse.Namespace) -> Iterator[Engine | None]:
-    """The engine that the options ask for; ``None`` is this process. Raises ``SettingsError`` where there is none."""
+    """The engine chosen by the options; ``None`` means this process. Raises ``SettingsError`` if it is unavailable."""
     if options.engine == "ray":
         from oc_residual_gym.engines.cluster import RayEngine
 
@@ -125,7 +123,7 @@ def engine_of(options: argparse.Namespace) -> Iterator[Engine | None]:
             yield cluster
         return
     if options.address is not None:
-        raise SettingsError(f"--address {options.address} is of a Ray cluster: give --engine ray with it")
+        raise SettingsError(f"--address {options.address} is for a Ray cluster: give --engine ray with it")
     if options.workers in (None, 1):
         yield None
         return
@@ -136,7 +134,7 @@ def engine_of(options: argparse.Namespace) -> Iterator[Engine | None]:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, for options of commands."""
+    """Parse an option's value as an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -144,7 +142,7 @@ def positive(text: str) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """Height and width of "640x480"."""
+    """Parse "640x480" (width x height); return (height, width)."""
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is not like 640x480")
@@ -152,7 +150,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 Outcome = tuple[int, Any]
-"""Exit code, and what goes into the JSON file."""
+"""Exit code, and the content of the --json file."""
 
 
 def _tasks(options: argparse.Namespace) -> Outcome:

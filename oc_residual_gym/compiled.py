@@ -1,7 +1,7 @@
-"""Numba's ``njit`` with a disk cache that belongs to exactly what these sources mean.
+"""Numba's ``njit`` with a disk cache per version of this package's code.
 
-Numba's own cache watches only the file a function is in, not those whose functions it calls: after an update it would
-go on running what the package no longer says. Other comments are no other meaning.
+Numba's own cache checks only the file that defines a function, not the files of the functions it calls: after an update
+it could run outdated code. Changes to comments and docstrings keep the cache.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from oc_residual_gym.syntax import file_hash
 
 PACKAGE = Path(__file__).parent
 SOURCES = "sources"
-"""A cache's file with the hashes of all sources that mean the same as those it was made from: to parse the package
-takes half a second, too long for every import."""
+"""File in a cache that lists the raw hashes of all sources with the same meaning. It saves parsing the package (0.5 s)
+at every import."""
 KEPT = 4
-"""Caches of other versions or checkouts that are not deleted."""
+"""Number of caches of other versions or checkouts that are kept."""
 
 
 def _cache_directory() -> Path:
-    """A folder in the user's cache, or where that cannot be written in the system's temporary folder."""
+    """Cache folder for the present sources: in the user's cache or, if that is read-only, in the temporary folder."""
     files = sorted(PACKAGE.rglob("*.py"))
     sources = _digest(files, lambda file: hashlib.sha256(file.read_bytes()).hexdigest())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -67,7 +67,7 @@ if not any(entry.is_dir() for entry in _DIRECTORY.iterdir()):
 
 
 def njit(signature: str | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: compile a function, now if it has a ``signature``, else when it is first called."""
+    """Decorator that compiles a function: immediately with a ``signature``, otherwise at the first call."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         before = getattr(config, "CACHE_DIR", "")

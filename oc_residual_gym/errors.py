@@ -1,4 +1,4 @@
-"""Everything this package raises on purpose, and the check of a name against those that exist."""
+"""Exceptions and stop reasons of this package, and :func:`one_of`, which validates a name."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from enum import StrEnum
 
 
 class SettingsError(ValueError):
-    """Something that was asked for does not exist or does not fit; the message says what would."""
+    """A requested name or setting does not exist or does not fit; the message lists valid ones."""
 
 
 class EngineError(SettingsError):
-    """The engine is not there, or a job keeps losing its worker; the message says what to do."""
+    """The engine is unavailable, or a job keeps losing its worker; the message says what to do."""
 
 
 class WorkerError(SettingsError):
-    """A worker would not do what its driver would: it has other versions or files; the message names both."""
+    """A worker has other versions or files than its driver; the message names both."""
 
 
 class WorkerLost(Exception):
-    """A worker ended before its job did; the message says how."""
+    """A worker process ended before its job was done; the message says how."""
 
 
 class BasePolicyError(RuntimeError):
-    """A base policy could not give targets (server lost, bad output). The episode ends as truncated."""
+    """A base policy could not return targets (server lost, invalid output). The episode is truncated."""
 
 
 class RenderError(RuntimeError):
-    """No picture can be made on this machine; the message says what to install."""
+    """This machine cannot render images; the message says what to install."""
 
 
 class RigError(RuntimeError):
@@ -36,57 +36,57 @@ class RigError(RuntimeError):
 
 
 class MessageError(ValueError):
-    """A pose message that is not as documented; the text says where."""
+    """A pose message does not follow its documented schema; the text says where."""
 
 
 class StopReason(StrEnum):
-    """What ``info["failure"]`` and the stored trial say; every one of them leaves the arm stopped."""
+    """Why the arm stopped, as reported in ``info["failure"]`` and in the trial's file. The arm stays stopped."""
 
     POSES_SILENT = "poses_silent"
-    """The pose source has sent nothing usable for longer than its limit."""
+    """The pose source has sent no usable pose for longer than its limit."""
     POSES_JUMPED = "poses_jumped"
-    """Poses jumped further than an object can move, and did not come back."""
+    """A pose jumped farther than the object can have moved, and did not settle."""
     POSES_FROZEN = "poses_frozen"
-    """The pose source repeats the very same numbers, as no camera does."""
+    """The pose source repeats exactly the same numbers, which a live camera never does."""
     TARGETS_STALE = "targets_stale"
-    """The controlling process sent no target in time: it is frozen, too slow, or gone."""
+    """The controlling process sent no target in time: it is frozen, too slow, or has ended."""
     TARGET_REFUSED = "target_refused"
-    """A target was not finite, outside the workspace box, or further from the last one than the rate limit allows."""
+    """A target was not finite, outside the workspace box, or farther from the last one than the rate limit allows."""
     LINK_LOST = "link_lost"
-    """The robot's controller does not answer any more."""
+    """The robot's controller no longer answers."""
     LINK_LATE = "link_late"
-    """The robot's state came later than its limit, though it still comes."""
+    """The robot still answers, but its state arrives too late."""
     ROBOT_REFLEX = "robot_reflex"
-    """The robot's own safety stopped it (collision, limits, communication)."""
+    """The robot's own safety functions stopped it (collision, limits, communication)."""
     ROBOT_SETTINGS = "robot_settings"
-    """The robot's end effector or stiffness frame is not ours, so that nothing would be where it seems."""
+    """The robot's end effector or stiffness frame differs from ours, so poses and forces would be wrong."""
     GRIPPER_BLOCKED = "gripper_blocked"
     """The hand did not finish a command in time."""
     BASE_POLICY_FAILED = "base_policy_failed"
-    """The base policy had no target, or one that is no pose."""
+    """The base policy returned no target, or one that is not a pose."""
     PROGRAM_ERROR = "program_error"
-    """Our own program failed; the trial's reason says how."""
+    """An error in this program; the trial's ``reason`` names it."""
     OPERATOR_STOP = "operator_stop"
     """The operator pressed the stop key or Ctrl+C."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A stop by itself, or on request. Times are ``time.monotonic()`` seconds."""
+    """A stop of the arm, after a fault or on request. Times are ``time.monotonic()`` seconds."""
 
     reason: StopReason
     detail: str
     seen_at: float
     """When the fault was noticed."""
     stopped_at: float | None = None
-    """When the arm had come to rest; ``None`` while it is coming to rest, or where nothing can be measured any more."""
+    """When the arm came to rest; ``None`` while it still moves, or if nothing can be measured anymore."""
 
 
 class RobotStopped(RuntimeError):
     """The arm stopped, or was not allowed to start.
 
     Args:
-        reason: why.
+        reason: why it stopped.
         detail: what was measured, and what to do.
     """
 
@@ -96,10 +96,10 @@ class RobotStopped(RuntimeError):
 
 
 def one_of(kind: str, name: str, valid: Iterable[str], error: type[Exception] = SettingsError) -> str:
-    """``name``, if it is one of ``valid``.
+    """Return ``name`` if it is one of ``valid``.
 
     Raises:
-        SettingsError: it is not (or ``error``, where that is given); the message lists the valid names.
+        SettingsError: it is not; the message lists the valid names. ``error`` sets another exception type.
 
     >>> one_of("split", "val", ("train", "val", "test"))
     'val'

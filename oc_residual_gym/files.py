@@ -1,4 +1,4 @@
-"""Files that are whole or not there, folders that one run has for itself, and hashes."""
+"""Atomic file writes, folders that belong to a single run, and file hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Record = dict[str, Any]
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file all at once: whoever reads it sees the old content or the new, never half of it."""
+    """Write a file atomically: readers see either the old content or the new, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,16 +29,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, all at once."""
+    """Write ``text`` as UTF-8, atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, all at once."""
+    """Write ``content`` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -49,15 +50,16 @@ def sha256(path: Path) -> str:
 
 
 def check_folder(out: Path) -> None:
+    """Raise ``SettingsError`` if ``out`` exists and is not a folder."""
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out} is a file; give a folder as --out")
 
 
 def claim(out: Path, name: str, identity: Mapping[str, Any]) -> None:
-    """Mark the folder ``out`` as that of the one run that ``identity`` describes, in its file ``name``.
+    """Reserve the folder ``out`` for the run that ``identity`` describes; store the identity in its file ``name``.
 
     Raises:
-        SettingsError: if it is a file, or the folder of another run, naming what differs.
+        SettingsError: ``out`` is a file, or belongs to another run; the message lists what differs.
     """
     check_folder(out)
     wanted = json.loads(json.dumps(identity))  # tuples become lists, as in the file
@@ -74,17 +76,17 @@ def claim(out: Path, name: str, identity: Mapping[str, Any]) -> None:
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Let no other process of this machine use the folder ``out`` meanwhile; it is made if it is not there.
+    """Lock the folder ``out`` against other processes on this machine; create it if it does not exist.
 
     Raises:
-        SettingsError: if it is a file, another process uses it, or its file system knows no locks.
+        SettingsError: ``out`` is a file, another process uses it, or its file system does not support locks.
     """
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except BlockingIOError as error:
             raise SettingsError(f"another process is at work in {out}: wait until it has ended") from error
         except OSError as error:
@@ -95,5 +97,5 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key and both values of what is not the same in ``one`` and ``other``; None where there is no such key."""
+    """Entries that differ: the key, its value in ``one`` and its value in ``other``; None for a missing key."""
     return [(key, one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)]

@@ -1,12 +1,12 @@
-"""Rotations and poses, bit-identical whatever the number of worlds.
+"""Rotations and poses, bit-identical for any number of worlds.
 
 Quaternions are unit, ordered xyzw, float64; poses are ``(..., 7)``: position in metres, then quaternion.
 
-First, functions of arrays of any batch shape, made of elementwise operations and ``einsum`` only: matrix products,
-and ``scipy``'s ``Rotation.apply``, round differently for different batch sizes, which would make a world depend on
-how many neighbours it has. Then, functions of one item for the loops over worlds that run at every control step,
-compiled by Numba (which robosuite needs anyway): there a call of NumPy costs more than its arithmetic. Code that is
-not run at every control step uses ``scipy.spatial.transform.Rotation``.
+The first functions take arrays of any batch shape. They use only elementwise operations and ``einsum``, because matrix
+products and ``scipy``'s ``Rotation.apply`` round differently for different batch sizes, so that a world's result would
+depend on the number of worlds. The functions ending in ``_one`` take one item; Numba compiles them for the loops over
+worlds that run at every control step, where a NumPy call costs more than its arithmetic. Code that runs less often uses
+``scipy.spatial.transform.Rotation``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oc_residual_gym.states import Array
 
 IDENTITY_QUATERNION = np.array([0.0, 0.0, 0.0, 1.0])
 WXYZ_FROM_XYZW, XYZW_FROM_WXYZ = [3, 0, 1, 2], [1, 2, 3, 0]
-"""Indices that bring quaternions into the order of MuJoCo, and back into ours."""
+"""Indices that reorder quaternions from ours (xyzw) to MuJoCo's (wxyz), and back."""
 
 # Left-multiplication matrix of a quaternion: L(a)[i, j] = _LEFT_SIGN[i, j] * a[_LEFT_INDEX[i, j]], a * b = L(a) b.
 _LEFT_INDEX = np.array([[3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 3, 2], [0, 1, 2, 3]])
@@ -29,7 +29,7 @@ _CONJUGATE = np.array([-1.0, -1.0, -1.0, 1.0])
 
 
 def quat_multiply(a: Array, b: Array) -> Array:
-    """Product of quaternions ``(..., 4)``: the rotation ``b`` first, then ``a``."""
+    """Product of quaternions ``(..., 4)``: rotation ``b`` first, then ``a``."""
     return np.einsum("...ij,...j->...i", left_matrix(a), b)
 
 
@@ -51,7 +51,7 @@ def quat_normalize(q: Array) -> Array:
 
 
 def norm(v: Array) -> Array:
-    """Euclidean length over the last axis."""
+    """Euclidean norm over the last axis."""
     return _row_norms(v.reshape(-1, v.shape[-1])).reshape(v.shape[:-1])
 
 
@@ -104,7 +104,7 @@ def quat_from_rotvec(rotvec: Array) -> Array:
 
 def rotvec_from_quat(q: Array) -> Array:
     """Shortest rotation vectors ``(..., 3)``, in radians, of unit quaternions ``(..., 4)``."""
-    # The tiny offset continues angle / sin(angle / 2) to its limit 2 at zero; the sign makes it the short way round.
+    # The tiny offset makes angle / sin(angle / 2) approach its limit 2 at zero; the sign picks the shorter rotation.
     sine = norm(q[..., :3]) + 1e-30
     factor = np.arctan2(sine, np.abs(q[..., 3])) * 2.0 / sine
     return q[..., :3] * np.copysign(factor, q[..., 3])[..., None]
@@ -116,24 +116,24 @@ def rotation_between(a: Array, b: Array) -> Array:
 
 
 def pose_multiply(a: Array, b: Array) -> Array:
-    """Composition of poses ``(..., 7)``: pose ``b``, given in the frame of ``a``, in the frame ``a`` is given in."""
+    """Composition of poses ``(..., 7)``: ``b``, given in the frame of ``a``, expressed in the parent frame of ``a``."""
     position = a[..., :3] + rotate(a[..., 3:], b[..., :3])
     return np.concatenate([position, quat_multiply(a[..., 3:], b[..., 3:])], axis=-1)
 
 
 def pose_relative(a: Array, b: Array) -> Array:
-    """Poses ``(..., 7)`` of ``b`` in the frame of ``a``, both given in one frame."""
+    """Poses ``(..., 7)`` of ``b`` in the frame of ``a``; both are given in the same frame."""
     position = rotate_inverse(a[..., 3:], b[..., :3] - a[..., :3])
     return np.concatenate([position, quat_multiply(quat_conjugate(a[..., 3:]), b[..., 3:])], axis=-1)
 
 
 def clip_norm(v: Array, limit: float) -> Array:
-    """Vectors ``(..., n)`` shortened to at most ``limit`` (above 0) over the last axis."""
+    """Vectors ``(..., n)`` shortened to a norm of at most ``limit`` (above 0)."""
     return v * (limit / np.maximum(norm(v), limit))[..., None]
 
 
 def towards(origin: Array, target: Array, limit: float) -> Array:
-    """Quaternions ``(N, 4)`` on the shortest way from ``origin`` to ``target``, at most ``limit`` radians along it."""
+    """Quaternions ``(N, 4)``: ``origin`` turned towards ``target`` on the shortest path, by at most ``limit`` rad."""
     cosine = np.einsum("...i,...i->...", origin, target)
     beyond = np.abs(cosine) < np.cos(0.5 * limit)
     if not beyond.any():
@@ -183,7 +183,7 @@ def quat_from_rotvec_one(x: float, y: float, z: float) -> tuple[float, float, fl
 
 @njit()
 def rot6d_one(q: Array, out: Array) -> None:
-    """First two columns of the rotation matrix of quaternion (4,), into ``out`` (6,)."""
+    """Write the first two columns of the rotation matrix of quaternion (4,) into ``out`` (6,)."""
     x, y, z, w = q[0], q[1], q[2], q[3]
     out[0], out[1], out[2] = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)
     out[3], out[4], out[5] = 2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)
@@ -191,7 +191,7 @@ def rot6d_one(q: Array, out: Array) -> None:
 
 @njit()
 def towards_one(origin: Array, target: Array, limit: float, out: Array) -> None:
-    """Into ``out`` (4,) the quaternion on the shortest way from ``origin`` to ``target``, ``limit`` rad at most."""
+    """Write into ``out`` (4,) the quaternion ``origin`` turned towards ``target``, by at most ``limit`` rad."""
     cosine = origin[0] * target[0] + origin[1] * target[1] + origin[2] * target[2] + origin[3] * target[3]
     half = math.acos(min(abs(cosine), 1.0))
     start, end = 0.0, 1.0
@@ -204,7 +204,7 @@ def towards_one(origin: Array, target: Array, limit: float, out: Array) -> None:
 
 @njit()
 def approach_one(origin: Array, target: Array, limit: float, out: Array) -> None:
-    """Into ``out`` (3,) the point on the way from ``origin`` to ``target``, at most ``limit`` along it."""
+    """Write into ``out`` (3,) the point ``origin`` moved towards ``target``, by at most ``limit``."""
     x, y, z = target[0] - origin[0], target[1] - origin[1], target[2] - origin[2]
     distance = math.sqrt(x * x + y * y + z * z)
     if distance > limit:

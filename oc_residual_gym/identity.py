@@ -1,7 +1,7 @@
-"""What results call the objects that they were made with, and hashes of what these objects are.
+"""Names and content hashes of the objects (policies, domains, error models) that results were made with.
 
-An object is described by what it would be pickled as: its state, and the code of its classes and functions as syntax
-trees. Code of this package counts by name, for the simulation's hash covers it; so does code without sources.
+The hash covers what pickle would store: the object's state, plus the syntax trees of its classes and functions. Code of
+this package counts by name only, because the simulation hash covers it; so does code without Python sources.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -25,9 +26,9 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
 
 
 def name_of(policy: Any) -> str:
-    """What results call a policy: itself, where it was given by name or file, else its ``name`` or that of its class.
+    """Name of a policy in results: the given name or file, else its ``name`` attribute, else its class's name.
 
-    A function has its own name.
+    For a function, its own name.
     """
     if isinstance(policy, (str, Path)):
         return str(policy)
@@ -36,9 +37,9 @@ def name_of(policy: Any) -> str:
 
 
 def name_among(kind: str, thing: Any, shipped: Mapping[str, Any]) -> str:
-    """What results call a domain or a pose error model: its name, also where an object equals a shipped one.
+    """Name of a domain or pose error model in results; an object that equals a shipped one gets that one's name.
 
-    Any other object is called after its content, such as "domain-3f2a91c0".
+    Any other object is named after its content hash, such as "domain-3f2a91c0".
     """
     if isinstance(thing, str):
         return thing
@@ -47,12 +48,12 @@ def name_among(kind: str, thing: Any, shipped: Mapping[str, Any]) -> str:
 
 
 def content_hash(thing: Any) -> str:
-    """SHA-256 of what an object is: its own ``hash``, where it has one, else the hash of its code and state.
+    """SHA-256 of an object: its own ``hash`` attribute if it has one, otherwise a hash of its code and state.
 
-    What a function or a method calls elsewhere is not seen.
+    Code that a function or method calls elsewhere is not covered.
 
     Raises:
-        SettingsError: code or state cannot be read; the message says what to do.
+        SettingsError: its code or state cannot be read; the message says what to do.
     """
     own = getattr(thing, "hash", None)
     if isinstance(own, str):
@@ -66,21 +67,21 @@ def content_hash(thing: Any) -> str:
     except Exception as error:  # whatever it says to being pickled
         raise SettingsError(
             f"results cannot say what {name_of(thing)!r} is ({error}): give it an attribute `hash`, a text that "
-            "changes whenever it would act otherwise"
+            "changes whenever its behaviour changes"
         ) from error
     return digest.hexdigest()
 
 
 def own_copy(policy: Any) -> Any:
-    """A copy for one run, so that the hash of the original goes on saying what a run begins with.
+    """Copy of a policy for one run, so that the original keeps the state that its hash describes.
 
-    A policy that says its ``hash`` itself is used as it is, and so is a name.
+    A policy with a ``hash`` of its own is returned itself, and so is a name.
     """
     return policy if isinstance(getattr(policy, "hash", None), str) else copy.deepcopy(policy)
 
 
 def _described(thing: Any, within: list[int]) -> Iterator[str]:
-    """Texts that are the same for two objects of the same content, in any process; ``within`` are ids of its owners."""
+    """Texts that are equal for objects of equal content, in any process; ``within`` holds the ids of its owners."""
     yield type(thing).__name__
     own = getattr(thing, "hash", None)
     if isinstance(own, str):
@@ -90,7 +91,7 @@ def _described(thing: Any, within: list[int]) -> Iterator[str]:
     elif isinstance(thing, type):
         for base in thing.__mro__:
             yield from _code(base)
-    elif id(thing) in within:  # it would never end
+    elif id(thing) in within:  # a reference cycle
         yield str(within.index(id(thing)))
     else:
         if isinstance(thing, FunctionType):
@@ -100,7 +101,7 @@ def _described(thing: Any, within: list[int]) -> Iterator[str]:
 
 
 def _parts(thing: Any) -> list[Any]:
-    """What an object consists of, beside code."""
+    """Parts that make up an object, besides its code."""
     if isinstance(thing, (list, tuple)):
         return [len(thing), *thing]
     if isinstance(thing, (set, frozenset)):
@@ -119,13 +120,19 @@ def _parts(thing: Any) -> list[Any]:
 
 
 def _code(code: Any) -> Iterator[str]:
-    """The name of a class or a function, and its tree where it is the user's."""
+    """Name of a class or function, and the hash of its syntax tree if it is the user's code."""
     yield code.__qualname__
     package = code.__module__.partition(".")[0]
-    if package == __name__.partition(".")[0] or package in sys.stdlib_module_names:
+    if package == __name__.partition(".")[0] or package in sys.stdlib_module_names or _is_extension(code.__module__):
         return
     try:
         yield tree_hash(textwrap.dedent(inspect.getsource(code)))
-    except TypeError:  # it has no Python, or is from a prompt
+    except TypeError:  # no Python source: compiled, or typed at a prompt
         if package == "__main__":
             raise
+
+
+def _is_extension(module: str) -> bool:
+    """Whether a module is compiled; such classes have no source, and how inspect says so depends on their compiler."""
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return file.endswith(tuple(EXTENSION_SUFFIXES))

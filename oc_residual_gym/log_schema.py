@@ -1,23 +1,23 @@
-"""Our own log schema, version 1: what a demonstration is when we write it ourselves, teleoperated or in a trial.
+"""Our own log schema, version 1: HDF5 files with demonstrations, from teleoperation or from trials.
 
 File attributes: ``schema`` ("oc-residual-teleop"), ``version`` (1), ``synthetic`` (bool: recorded from a scripted
-operator), ``description``. Each group ``/demos/<name>`` is one demonstration of T rows; row t holds what was measured
-at ``time[t]``, and the target that was executed from there on. Base frame, SI units, quaternions xyzw:
+operator), ``description``. Each group ``/demos/<name>`` is one demonstration with T entries per dataset: entry t holds
+the measurements at ``time[t]`` and the target executed from then on. Base frame, SI units, quaternions xyzw:
 
 | dataset | shape | |
 |---|---|---|
 | ``time`` | (T,) | seconds from the start |
-| ``target`` | (T, 8) | executed target: TCP pose, and opening (below 0.45 closes, above 0.55 opens) |
+| ``target`` | (T, 8) | executed target: TCP pose and opening (below 0.45 closes, above 0.55 opens) |
 | ``tcp_pose`` | (T, 7) | measured |
 | ``joint_positions`` | (T, 7) | rad |
 | ``gripper_width`` | (T,) | metres between the fingers |
-| ``wrench`` | (T, 6) | optional: estimate of the external force and torque about the TCP |
+| ``wrench`` | (T, 6) | optional: estimated external force (N) and torque (Nm) about the TCP |
 | ``objects/<name>`` | (T, 7) | poses of the task's observed objects |
-| ``objects_valid/<name>`` | (T,) | optional: was the pose measured at this row, or held from before? |
+| ``objects_valid/<name>`` | (T,) | optional: true if the pose was measured at this entry, false if held from before |
 
-Attributes of the group: ``task``, ``instruction``, ``rate`` (Hz), ``success``, ``operator``, ``pose_source``
-("simulation": true poses, or "tracker"); where known ``table_height`` (metres) and, recorded in simulation,
-``domain``, ``split``, ``seed``. Trials on a robot have more attributes, and a group ``trial`` with more datasets: see
+Group attributes: ``task``, ``instruction``, ``rate`` (Hz), ``success``, ``operator``, ``pose_source`` ("simulation" for
+true poses, or "tracker"); ``table_height`` (metres) if known; ``domain``, ``split`` and ``seed`` if recorded in
+simulation. Trials on a robot have more attributes, and a group ``trial`` with more datasets: see
 :mod:`oc_residual_gym.real.trials`.
 """
 
@@ -37,28 +37,28 @@ from oc_residual_gym.states import Array
 
 SCHEMA, VERSION = "oc-residual-teleop", 1
 DECIMALS = {"wrench": 2}
-"""Digits after the point that are kept; where none are given 5, which is 10 um and 10 urad: files are half as big."""
+"""Decimal places kept per dataset; 5 for all others (10 um, 10 urad), which halves the file size."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One demonstration on its way into a file."""
+    """One demonstration to be written to a file."""
 
     rows: Mapping[str, Array]
-    """Dataset name to values, as the schema has them."""
+    """Dataset name to values, as in the schema."""
     attributes: Mapping[str, Any]
-    """Of the demonstration."""
+    """Group attributes of the demonstration."""
 
 
 def add(path: Path, demos: Mapping[str, Recording], **attributes: Any) -> None:
-    """Add demonstrations to the log file at ``path``, which is made where there is none, and set its ``attributes``.
+    """Add demonstrations to the log file ``path`` and set its ``attributes``; create the file if it does not exist.
 
-    Until all is written the file stays as it was.
+    The write is atomic.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    # In memory first: where the disk is full, the HDF5 library would take the process down with it.
+    # Built in memory first: the HDF5 library crashes the process when the disk is full.
     content = io.BytesIO(path.read_bytes() if path.exists() else b"")
     with h5py.File(content, "r+" if path.exists() else "w") as file:
         file.attrs.update(schema=SCHEMA, version=VERSION, **attributes)

@@ -1,4 +1,4 @@
-"""Gymnasium ids of the tasks. Importing this costs next to nothing: tasks and entry points are strings."""
+"""Gymnasium ids of the tasks. Cheap to import: tasks and entry points are strings until they are used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oc_residual_gym.tasks.index import INDEX, Entry
 
 
 def env_id(task: str) -> str:
-    """Gymnasium id of the task with this name.
+    """Gymnasium id of the task named ``task``.
 
     >>> env_id("Lift")
     'OCResidual-Lift-v0'
@@ -21,15 +21,15 @@ def env_id(task: str) -> str:
 
 
 def register_envs() -> None:
-    """Register the tasks of the index, single and vectorised."""
+    """Register every task of the index with Gymnasium, for ``gym.make`` and ``gym.make_vec``."""
     for name, entry in INDEX.items():
         _register(name, entry.max_episode_steps, name)
 
 
 def register_task(task: Any) -> str:
-    """Make a task of your own known under its name: to ``gym.make``, to the commands, and in ``tasks.TASKS``.
+    """Register a task of your own under its name: for ``gym.make``, the commands and ``tasks.TASKS``.
 
-    A class registered again, as a notebook's cell that runs twice does, takes the place of the former one.
+    Registering a class again (for example by running a notebook cell twice) replaces the earlier one.
 
     Args:
         task: a subclass of ``Task``, an instance of one, or "mypackage.module:MyTask".
@@ -38,7 +38,7 @@ def register_task(task: Any) -> str:
         The Gymnasium id, ``OCResidual-<name>-v0``.
 
     Raises:
-        SettingsError: it is not a task, lacks something, or another task has its name.
+        SettingsError: it is not a task, lacks a required attribute, or another task has its name.
     """
     task = resolve_task(task)
     lacking = [name for name in ("name", "instruction", "max_episode_steps") if not hasattr(task, name)]
@@ -53,16 +53,16 @@ def register_task(task: Any) -> str:
     if known is not None and type(TASKS[name]).__module__ != type(task).__module__:
         raise SettingsError(f"{type(TASKS[name]).__module__} has a task {name!r}: choose another name")
     INDEX[name] = Entry(source, task.max_episode_steps, task=task)
-    # A string goes through JSON and into other processes.
+    # A string, where possible: it can be stored as JSON and passed to other processes.
     _register(name, task.max_episode_steps, source or task)
     return env_id(name)
 
 
 def task_name(task: Any) -> str:
-    """The name of ``task``, which ``TASKS`` then has: "module:Class", a class and an instance are registered first.
+    """Name of ``task``, as in ``TASKS``. A "module:Class" string, a class or an instance is registered first.
 
     Raises:
-        SettingsError: there is no such task; the message lists those there are.
+        SettingsError: there is no such task; the message lists the known ones.
     """
     if isinstance(task, str) and ":" not in task:
         return resolve_task(task).name
@@ -71,7 +71,7 @@ def task_name(task: Any) -> str:
 
 
 def _source(task: Any) -> str:
-    """ "module:Class" from which another process makes the same task; "" where there is none."""
+    """ "module:Class", from which another process can create the same task; "" if it cannot be imported."""
     source = f"{type(task).__module__}:{type(task).__qualname__}"
     try:
         return source if import_task(source) is type(task) and not vars(task) else ""
@@ -80,7 +80,7 @@ def _source(task: Any) -> str:
 
 
 def _register(name: str, max_episode_steps: int, task: Any) -> None:
-    gym.registry.pop(env_id(name), None)  # which would warn
+    gym.registry.pop(env_id(name), None)  # registering an id twice would warn
     gym.register(
         id=env_id(name),
         entry_point="oc_residual_gym.envs.residual_env:ResidualEnv",

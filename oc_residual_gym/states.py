@@ -1,4 +1,4 @@
-"""Arrays, and the states that worlds report; the ground that everything stands on."""
+"""Array types, and the states that worlds report. The rest of the package builds on these."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTROL_FREQUENCY = 20.0
 
 @dataclass
 class RobotState:
-    """What a real FR3 cell measures, for N robots; base frame, SI units."""
+    """State of N robots, limited to what a real FR3 measures; base frame, SI units."""
 
     joint_positions: Array
     """(N, 7) rad."""
@@ -31,26 +31,26 @@ class RobotState:
     gripper_width: Array
     """(N,) distance between the fingers in metres, 0 to 0.08."""
     wrench: Array
-    """(N, 6) estimate of the external force (N) and torque (Nm) on the tool, about the TCP, axes of the base frame,
-    averaged over the control step."""
+    """(N, 6) estimated external force (N) and torque (Nm) on the tool, about the TCP, in base-frame axes, averaged over
+    the control step."""
 
 
 @dataclass
 class TrueState:
-    """What only a simulation knows, for N worlds; base frame, SI units. Privileged: never shown to a policy."""
+    """True state of N simulated worlds; base frame, SI units. Privileged: policies never see it."""
 
     poses: Mapping[str, Array]
     """Body name to (N, 7) position and quaternion xyzw."""
     velocities: Mapping[str, Array]
     """Body name to (N, 6) linear and angular velocity."""
     contacts: Mapping[str, BoolArray]
-    """Contact name (``Task.contacts``) to (N,): do the two touch?"""
+    """Contact name (``Task.contacts``) to (N,): whether the two bodies touch."""
     slides: Mapping[str, Array]
-    """Drawer name to (N, 2): opening in metres and its speed in m/s."""
+    """Drawer name to (N, 2): opening in metres and opening speed in m/s."""
     parameters: Mapping[str, Array]
-    """What ``Task.reset`` chose for the episode, (N,) each."""
+    """Episode parameters chosen by ``Task.reset``: name to (N,)."""
     table_height: Array
-    """(N,) height of the table top in metres; 0 but in shifted domains."""
+    """(N,) height of the table top in metres; 0 except in shifted domains."""
     tcp_pose: Array
     """(N, 7) as in :class:`RobotState`."""
     gripper_width: Array
@@ -59,13 +59,13 @@ class TrueState:
 
 @dataclass(frozen=True)
 class Readings:
-    """What the source said at the last observation, for the trial's file; K objects in the task's order."""
+    """The pose source's readings at the last observation, for the trial's file; K objects in the task's order."""
 
     poses: Array
-    """(K, 7) in the base frame, before the gate; NaN where there is none."""
+    """(K, 7) in the base frame, before the gate; NaN without a reading."""
     ages: Array
-    """(K,) seconds from image to use; NaN where there is none."""
+    """(K,) seconds from image to use; NaN without a reading."""
     accepted: BoolArray
-    """(K,) whether it was used."""
+    """(K,) whether the reading was used."""
     states: tuple[str, ...]
-    """What became of each: "used", "jumped", "old", "lost", or "missing" where the source never sent it."""
+    """Status of each reading: "used", "jumped", "old", "lost", or "missing" if the source never sent one."""

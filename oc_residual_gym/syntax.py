@@ -1,7 +1,7 @@
-"""What Python files mean: hashes of their syntax trees, and of all files that a module imports.
+"""Hash the meaning of Python code: the syntax tree of a file, or of all files that a module imports.
 
-A hash does not change with comments, docstrings, layout and the annotations of functions, and is the same on every
-version of Python. This needs the standard library only, and imports nothing that it reads.
+Comments, docstrings, layout and function annotations do not change a hash, and all Python versions give the same one.
+Needs only the standard library, and does not import the files that it reads.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pathlib import Path
 from typing import TypeGuard
 
 DATA_NAME = "DATA_FILES"
-"""Name of the tuple in which a module names the files that it reads, relative to its own folder."""
+"""Name of the tuple in which a module lists the data files it reads, relative to its own folder."""
 
-# They say nothing about what runs; "ctx" follows from the place in the tree.
+# These fields do not affect what runs; "ctx" follows from the position in the tree.
 _IGNORED = {"ctx", "kind", "returns", "type_comment", "type_ignores"}
 
 
 def tree_hash(source: str) -> str:
-    """SHA-256 of the syntax tree of ``source``. Raises ``SyntaxError`` where it is not Python."""
+    """SHA-256 of the syntax tree of ``source``. Raises ``SyntaxError`` if it is not valid Python."""
     return hashlib.sha256(_serialised(ast.parse(source)).encode()).hexdigest()
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256 of what ``file`` means: of the syntax tree where it is Python, else of the bytes.
+    """SHA-256 of a file: of its syntax tree if it is Python, otherwise of its bytes.
 
-    A file that has not changed is read only once in a process.
+    Cached: a process reads an unchanged file only once.
     """
     return _read(*_version(file)).hash
 
 
 def code_hash(root: Path, modules: Collection[str], left_out: Collection[str] = ()) -> str:
-    """SHA-256 of what the files of :func:`imported_files` mean, with their names."""
+    """SHA-256 over the names and :func:`file_hash` values of all :func:`imported_files`."""
     digest = hashlib.sha256()
     for file in imported_files(root, modules, left_out):
         digest.update(f"{file.relative_to(root).as_posix()}\0{file_hash(file)}\0".encode())
@@ -43,15 +43,17 @@ def code_hash(root: Path, modules: Collection[str], left_out: Collection[str] = 
 
 
 def imported_files(root: Path, modules: Collection[str], left_out: Collection[str] = ()) -> list[Path]:
-    """The files that ``modules`` import, directly or not, at whatever level, and the data files that these name.
+    """Files that ``modules`` import, directly or indirectly, and the data files that those files list.
+
+    Imports inside functions count too.
 
     Args:
-        root: the folder that the modules' packages lie in; what lies elsewhere is not followed.
+        root: folder that contains the modules' packages; imports from elsewhere are not followed.
         modules: dotted names.
         left_out: dotted names of modules that are not followed.
 
     Returns:
-        Sorted paths, those of ``modules`` among them.
+        Sorted paths, including those of ``modules``.
 
     Raises:
         FileNotFoundError: one of ``modules`` does not exist.
@@ -80,12 +82,12 @@ def _version(file: Path) -> tuple[Path, int, int]:
 
 
 class _File:
-    """What there is to know about a file."""
+    """Hash, imports and data files of one file."""
 
     def __init__(self, file: Path):
         content = file.read_bytes()
         self.imports: tuple[str, ...] = ()
-        """Dotted names, with a leading dot for each level where they are relative."""
+        """Dotted names; relative imports have one leading dot per level."""
         self.data: tuple[str, ...] = ()
         if file.suffix == ".py":
             tree = ast.parse(content, str(file))
@@ -101,7 +103,7 @@ def _read(file: Path, mtime: int, size: int) -> _File:
 
 
 def _serialised(value: object) -> str:
-    """The same text for trees that mean the same. Empty fields are skipped: which there are depends on the version."""
+    """Text that is equal for trees with the same meaning. Skips empty fields, which differ between Python versions."""
     if isinstance(value, ast.Constant):
         constant = value.value
         text = constant.encode("utf-8", "surrogatepass") if isinstance(constant, str) else constant
@@ -110,7 +112,7 @@ def _serialised(value: object) -> str:
         fields = {name: getattr(value, name, None) for name in value._fields if name not in _IGNORED}
         if isinstance(value, ast.arg):
             fields["annotation"] = None
-        if isinstance(value, ast.JoinedStr):  # Python 3.12 has empty parts where others have none
+        if isinstance(value, ast.JoinedStr):  # only Python 3.12 has empty parts
             fields["values"] = [part for part in value.values if not (_is_text(part) and part.value == "")]
         parts = (f"{name}={_serialised(field)}" for name, field in fields.items() if field is not None and field != [])
         return f"{type(value).__name__}({','.join(parts)})"
@@ -120,7 +122,7 @@ def _serialised(value: object) -> str:
 
 
 def _is_docstring(node: object) -> bool:
-    """Whether it is one, also of an attribute: a string that nothing is done with."""
+    """Whether ``node`` is a docstring of any kind: a string that is a statement of its own."""
     return isinstance(node, ast.Expr) and _is_text(node.value)
 
 
@@ -135,7 +137,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
             yield module
-            for alias in node.names:  # each may be a module
+            for alias in node.names:  # any of them may be a module
                 yield module + ("" if module.endswith(".") else ".") + alias.name
         elif not (isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")):
             yield from _imports(node)
@@ -149,7 +151,7 @@ def _data_files(tree: ast.Module) -> tuple[str, ...]:
 
 
 def _absolute(target: str, package: str) -> list[str]:
-    """The module ``target`` as imported in ``package``, and the packages that it lies in."""
+    """Absolute name of the module ``target`` imported in ``package``, and of the packages that contain it."""
     name = target.lstrip(".")
     level = len(target) - len(name)
     if level:

@@ -1,4 +1,4 @@
-"""Pictures and videos of one episode, for people."""
+"""Pictures and videos of one episode."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.render import CAMERAS
 
 Picture = NDArray[np.uint8]
-"""(height, width, 3)."""
+"""(height, width, 3) RGB, 0 to 255."""
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
 PICTURE_SUFFIX = ".png"
 VIDEO_RATES = {".mp4": 20, ".gif": 10}
-"""Pictures a second: at more than some 10 of them, browsers slow a GIF down."""
+"""Frames per second by file suffix. Browsers slow down a GIF with more than about 10."""
 
 
 def render_episode(
     settings: EvaluationSettings, seed: int, out: Path, camera: str, size: tuple[int, int], step: int = 0
 ) -> int:
-    """Write an episode of the first of ``settings.tasks`` into ``out``.
+    """Run one episode of the first task in ``settings.tasks`` and write it to ``out``.
 
     Args:
         settings: task, policies, domain, pose errors and split.
-        seed: of the episode, in the split.
-        out: .mp4 or .gif shows the episode in real time; .png is one picture of it.
+        seed: seed of the episode in the split.
+        out: .mp4 or .gif for the episode in real time, .png for a single picture.
         camera: name of a camera of the scene.
         size: height and width in pixels.
         step: control steps before the first picture.
@@ -50,7 +50,7 @@ def render_episode(
     Raises:
         SettingsError: if ``out`` has another suffix, there is no such camera or seed, or the episode is shorter than
             ``step``.
-        RenderError: if this machine cannot make pictures.
+        RenderError: if this machine cannot render.
     """
     check_suffix(out, (PICTURE_SUFFIX, *VIDEO_RATES))
     one_of("camera", camera, CAMERAS)
@@ -78,11 +78,13 @@ def check_suffix(out: Path, suffixes: Sequence[str]) -> None:
 
 
 def episode(settings: EvaluationSettings, seed: int) -> Iterator[ResidualWorlds]:
-    """The one world of an episode of the first of ``settings.tasks``: at its start and after each control step.
+    """Run one episode of the first task in ``settings.tasks``; yield its world at the start and after each step.
+
+    The same object is yielded each time.
 
     Raises:
         SettingsError: the split has no such seed, or the residual was made for another task.
-        RenderError: the base policy needs images, and this machine cannot make them.
+        RenderError: the base policy needs images, and this machine cannot render.
     """
     task = settings.tasks[0]
     core = ResidualWorlds(
@@ -111,9 +113,9 @@ def episode(settings: EvaluationSettings, seed: int) -> Iterator[ResidualWorlds]
 
 
 def write_video(out: Path, pictures: Sequence[Picture], exact: Sequence[Colour] = ()) -> None:
-    """Write ``pictures`` as a video of the kind that ``out`` ends in, :data:`VIDEO_RATES` of them a second.
+    """Write ``pictures`` as a video; the suffix of ``out`` sets format and frame rate (:data:`VIDEO_RATES`).
 
-    A GIF has 256 colours; those in ``exact`` are among them, however rare.
+    A GIF has 256 colours; its palette always includes those in ``exact``.
     """
     rate = VIDEO_RATES[out.suffix]
     if out.suffix == ".gif":
@@ -124,7 +126,7 @@ def write_video(out: Path, pictures: Sequence[Picture], exact: Sequence[Colour] 
 
 
 def _gif(pictures: Sequence[Picture], rate: int, exact: Sequence[Colour]) -> bytes:
-    """An endless GIF. One palette without dithering: what does not move stays the same, and takes no space."""
+    """A looping GIF. One palette and no dithering, so that still parts stay identical and compress well."""
     samples = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
     palette = Image.fromarray(np.concatenate(samples)).quantize(256 - len(exact))
     palette.putpalette([*(palette.getpalette() or ()), *np.ravel(exact)])

@@ -300,8 +300,8 @@ def test_card_refuses_what_is_not_of_these_files(
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        ("{", "no report of demos-replay"),
-        ('{"task": "Lift"}', "no report of demos-replay"),
+        ("{", "not a report by demos-replay"),
+        ('{"task": "Lift"}', "not a report by demos-replay"),
         ('{"task": "Lift", "command": "", "files": {}, "demos": []}', "tells of 0 successful replays"),
     ],
 )

@@ -154,6 +154,8 @@ def test_bench_measures_all_figures(
         "physics_us",
         "overhead_us",
         "overhead_us_n64",
+        "overhead_share",
+        "overhead_share_n64",
         "reset_ms",
         "image_ms",
         "bc",

@@ -1,4 +1,4 @@
-"""The core needs neither robosuite nor OpenCV: whatever it does, it imports neither, and it leaves the process alone."""
+"""The core imports neither robosuite nor OpenCV, whatever it does, and leaves the process's environment alone."""
 
 from __future__ import annotations
 

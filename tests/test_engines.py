@@ -185,7 +185,7 @@ def test_an_address_without_a_cluster_is_named(
     arguments = ["evaluate", "--task", "Lift", "--episodes", "1", "--out", str(tmp_path / "out")]
     assert cli.main([*arguments, "--engine", "ray", "--address", address]) == 2
     message = capsys.readouterr().err
-    assert f"no Ray cluster to be used at address '{address}'" in message and "ray start --head" in message
+    assert f"no usable Ray cluster at address '{address}'" in message and "ray start --head" in message
 
 
 @needs_ray
@@ -194,7 +194,7 @@ def test_the_default_address_is_that_of_the_environment(monkeypatch: pytest.Monk
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(EngineError, match=f"no Ray cluster to be used at address '{address}'"):
+    with pytest.raises(EngineError, match=f"no usable Ray cluster at address '{address}'"):
         RayEngine("auto")
 
 

@@ -139,7 +139,7 @@ def test_another_number_is_another_simulation(copied: Path, name: str, old: str,
 def test_no_other_file_counts(copied: Path) -> None:
     others = set((copied / PACKAGE.name).rglob("*.*")) - set(files_of(copied))
     names = {file.relative_to(copied / PACKAGE.name).as_posix() for file in others}
-    assert {"cli.py", "real/world.py", "video.py", "envs/vector_env.py", "robots/fr3_controller.json"} <= names
+    assert {"cli.py", "real/world.py", "video.py", "envs/vector_env.py", "bridge/fr3_controller.json"} <= names
     for file in others:
         file.write_bytes(file.read_bytes() + b"\nCHANGED = 1\n")
     assert hash_of(copied) == provenance.simulation_hash()

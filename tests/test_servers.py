@@ -194,7 +194,7 @@ BAD_ANSWERS = {
     "objects": "cannot be read",  # arrays of Python objects, which would have to be unpickled
     "hang": "no answer in 1 s",
     "nan": "not poses",
-    "narrow": "wanted are",
+    "narrow": "; expected",
     "velocities": "far from unit length",
     "short": "4 targets where 16 are executed",
 }

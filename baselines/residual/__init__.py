@@ -1,4 +1,4 @@
-"""Residual policies: their training with Stable-Baselines3, and what is published of it."""
+"""Residual policies: training with Stable-Baselines3, and publishing the results."""
 
 POLICY_FILE, REPORT_FILE = "policy.onnx", "report.json"
-"""Files of a finished training: the policy, and what it was made with."""
+"""Files of a finished training: the policy, and the report on how it was trained."""

@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: a folder of model, replay buffer and progress, whole or not there."""
+"""Checkpoints, from which an interrupted training resumes: atomic folders with model, replay buffer and progress."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MODEL_FILE, BUFFER_FILE, PROGRESS_FILE = "model.zip", "replay_buffer.pkl", "prog
 
 @dataclass
 class Progress:
-    """How far a training has come, besides what the model knows."""
+    """Progress of a training, in addition to the model's own counters."""
 
     commit: str | None = None
-    """Commit of this package when the training began."""
+    """Git commit of this package when the training began."""
     seconds: float = 0.0
     curve: list[Record] = field(default_factory=list)
     """One record per evaluation."""
@@ -48,7 +48,7 @@ def save(algorithm: Algorithm, model: Any, progress: Progress, out: Path) -> Non
 
 
 def load(algorithm: Algorithm, worlds: VecEnv, out: Path) -> tuple[BaseAlgorithm, Progress] | None:
-    """The newest checkpoint in ``out``, or ``None`` where there is none.
+    """Load the newest checkpoint in ``out``; ``None`` if there is none.
 
     Raises:
         BaselineError: it cannot be read.
@@ -68,13 +68,13 @@ def load(algorithm: Algorithm, worlds: VecEnv, out: Path) -> tuple[BaseAlgorithm
 
 
 def drop_buffer(out: Path) -> None:
-    """Remove the replay buffer, which a finished training needs no more."""
+    """Remove the replay buffer, which a finished training no longer needs."""
     for file in out.glob(f"checkpoint-*/{BUFFER_FILE}"):
         file.unlink()
 
 
 def _cut(buffer: ReplayBuffer) -> None:
-    """Mark the episodes that were running as cut off: new ones follow them, to which n-step returns must not reach."""
+    """Mark the running episodes as truncated: new ones follow in the buffer, and n-step returns must not cross over."""
     last = buffer.pos - 1
     running = buffer.dones[last] == 0
     buffer.dones[last][running] = buffer.timeouts[last][running] = 1

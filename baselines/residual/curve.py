@@ -1,4 +1,4 @@
-"""The learning curve of a training, as a table and as a picture."""
+"""The learning curve of a training, as a table and a plot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE_FILE, PLOT_FILE = "learning_curve.csv", "learning_curve.png"
 
 
 def write_curve(folder: Path, curve: Sequence[Record]) -> None:
-    """Write learning_curve.csv and learning_curve.png: one record of ``curve`` an evaluation."""
+    """Write learning_curve.csv and learning_curve.png; ``curve`` has one record per evaluation."""
     from matplotlib.figure import Figure
 
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""A trained residual policy as an ONNX file."""
+"""Export a trained residual policy to ONNX."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from baselines.export import export_policy
 from oc_residual_gym.envs.observation import Field
 
 EXAMPLES = 64
-"""Observations on which a file is compared with its network."""
+"""Number of random observations on which the file is compared with its network."""
 
 
 class DeterministicActor(nn.Module):
-    """What a trained model does without exploration: observation (n, D) to action (n, 7) within ``bound``.
+    """The deterministic policy of a trained model: observation (n, D) to action (n, 7) within ``bound``.
 
     Args:
         layers: the model's actor, from the observation with its privileged entries to the action in [-1, 1].
-        visible: D, the entries before the privileged ones.
-        bound: residual action that an action of 1 stands for, seven numbers.
+        visible: D, the number of entries before the privileged ones.
+        bound: (7,) residual action that corresponds to an actor's output of 1.
     """
 
     def __init__(self, layers: nn.Sequential, visible: int, bound: Sequence[float]):
@@ -31,7 +31,7 @@ class DeterministicActor(nn.Module):
         whole: Any
         whole, *others = layers
         first = nn.utils.skip_init(nn.Linear, visible, whole.out_features)
-        with torch.no_grad():  # what the actor never sees has no place in the file
+        with torch.no_grad():  # drop the weights of privileged entries
             first.weight.copy_(whole.weight[:, :visible])
             first.bias.copy_(whole.bias)
         self.network = nn.Sequential(first, *others)
@@ -44,10 +44,13 @@ class DeterministicActor(nn.Module):
 def export_residual(
     layers: nn.Sequential, layout: Sequence[Field], bound: Sequence[float], path: Path, metadata: Mapping[str, Any]
 ) -> tuple[Path, float]:
-    """Write the deterministic policy with ``layers`` to ``path``, with the observation's field names in it.
+    """Export the deterministic policy with ``layers`` to ``path``, with the observation's field names as metadata.
 
     Returns:
-        The file, and its largest difference from the layers on random observations.
+        The file, and its largest difference from ``layers`` on random observations.
+
+    Raises:
+        BaselineError: the file's output differs from that of ``layers``.
     """
     size = layout[-1].stop
     examples = np.random.default_rng(0).uniform(-2.0, 2.0, (EXAMPLES, size)).astype(np.float32)

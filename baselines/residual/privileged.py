@@ -1,4 +1,4 @@
-"""What the critics see beside the observation: true poses, velocities and contacts, in training alone.
+"""Privileged inputs of the critics, in training only: true poses, velocities and contacts.
 
 The actor never sees them: see :mod:`baselines.residual.algorithms.base`.
 """
@@ -12,22 +12,22 @@ from oc_residual_gym.geometry import matrix_from_quat, rotate_inverse
 from oc_residual_gym.states import Array
 
 FAR, NEAR = 0.2, 0.01
-"""Metres by which relative positions are divided: once plainly, and once for what is near, squashed by tanh."""
+"""Scales of relative positions in metres: one linear, and one for short distances, squashed by tanh."""
 SPEED, TURN = 0.2, 1.0
-"""Metres and radians a second by which velocities are divided."""
+"""Scales of velocities in m/s and rad/s."""
 
 
 def privileged_size(bodies: int, contacts: int) -> int:
-    """Entries that :func:`privileged` gives for a scene of so many bodies and contacts."""
+    """Number of entries P of :func:`privileged`, for a scene with this number of bodies and contacts."""
     return 18 * bodies + 6 * (bodies - 1) + contacts
 
 
 def privileged(tcp_pose: Array, critic_state: Array, bodies: int) -> NDArray[np.float32]:
-    """Entries (n, P) of order one.
+    """Privileged entries (n, P) of order one.
 
     Args:
-        tcp_pose: (n, 7) measured.
-        critic_state: (n, 13 B + C) of ``info``.
+        tcp_pose: (n, 7) measured TCP pose.
+        critic_state: (n, 13 B + C) as in ``info``, for B bodies and C contacts.
         bodies: B.
     """
     rows = len(tcp_pose)

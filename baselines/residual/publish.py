@@ -1,4 +1,4 @@
-"""``publish``: the residual policies of finished trainings on one base policy, in one folder with their card."""
+"""``publish``: collects the residual policies of finished trainings on one base policy, and writes their card."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from oc_residual_gym.tasks import TASKS
 
 CURVES_FILE = "learning_curves.png"
 _ABOUT = """Residual policies on the frozen base policy `{base}`: from a task's observation (`observation_layout`, whose
-names are in each file) to a correction of the base policy's next target. One small network (MLP) a task, trained by
-reinforcement learning in the physics domain `nominal`, on episodes of the split `train`, from a correction of zero on.
-While training, the critics see true poses and contacts; the policy never does. What is published is the last checkpoint
-of a seed that was chosen beforehand, not the best of anything."""
-_CURVES = """Success in the first 50 episodes of `val`, in `nominal` under `paper` errors, while training: for looking
-at, no choice depends on it. The first point is the base policy alone."""
-_SEEDS = """Each training seed by itself: successes of all episodes, 95 % Wilson intervals in brackets. The first seed
-of a task is the one that is published."""
-_LIMITS = """- Trained for one base policy, one task and one version of both: another one is another problem.
-- Never trained in `twin`: success there is zero-shot, and `twin` is no real robot.
-- Trained on two cores within minutes; nothing says that this is the best that the algorithm can do."""
+names are in each file) to a correction of the base policy's next target. One small network (MLP) per task, trained by
+reinforcement learning in the physics domain `nominal` on episodes of the split `train`. Training starts at zero
+correction. In training, the critics see true poses and contacts; the policy never does. The published policy is the
+last checkpoint of a seed that was chosen beforehand; no best one was selected."""
+_CURVES = """Success in the first 50 episodes of `val` during training, in `nominal` with `paper` errors. Shown for
+information only: no choice depends on it. The first point is the base policy alone."""
+_SEEDS = """Each training seed separately: successes of all episodes, 95 % Wilson intervals in brackets. The first seed
+of each task is the published one."""
+_LIMITS = """- Trained for one base policy, one task and one version of both; not meant for any other.
+- Never trained in `twin`: success there is zero-shot, and `twin` is not a real robot.
+- Trained on two cores within minutes; this may not be the best that the algorithm can do."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training."""
+    """A finished training and its report."""
 
     folder: Path
     report: Record
@@ -48,19 +48,19 @@ def publish(
     """Copy the policies of ``trainings`` to ``out``/<Task>.onnx and write their card.
 
     Args:
-        trainings: folders of ``train-residual``, on one base policy. The least seed of a task is published, the others
-            appear in the card.
-        comparison: folder of a ``compare`` of the published policies, whose table becomes part of the card.
-        evaluations: folders of ``oc-residual evaluate`` runs of the trainings' policies, to show seeds one by one.
-        out: folder of the files, good as ``--residual`` of ``compare`` and ``oc-residual evaluate``.
-        notes: what a person has to say, in Markdown; kept in ``out`` and used again when none are given.
+        trainings: folders of ``train-residual``, all on the same base policy. The lowest seed of each task is
+            published; the others are only listed in the card.
+        comparison: folder of ``compare`` for the published policies; its tables become part of the card.
+        evaluations: folders of ``oc-residual evaluate`` runs of the trainings' policies, to list each seed.
+        out: folder for the files; can be used as ``--residual`` of ``compare`` and ``oc-residual evaluate``.
+        notes: Markdown file for the section "Notes"; stored in ``out``, and reused when none is given.
 
     Returns:
-        The card.
+        Path of the card.
 
     Raises:
-        BaselineError: a training is not finished, or of another base policy than the others; a comparison or an
-            evaluation is one of other files.
+        BaselineError: a training is not finished or has another base policy than the others, two have the same task and
+            seed, or a comparison or evaluation is of other files.
         SettingsError: a comparison or an evaluation is not finished.
     """
     finished = sorted((_finished(folder) for folder in trainings), key=_order)
@@ -107,7 +107,7 @@ def _finished(folder: Path) -> Training:
 
 
 def _success(comparison: Path | None, published: Mapping[str, Training]) -> list[str]:
-    """The comparison's page without its title and plot, its headings one level lower."""
+    """The comparison's page without its title and plot, with headings one level lower."""
     if comparison is None:
         return ["Not compared yet."]
     hashes = finished_summary(comparison, "python -m baselines compare ...")["hashes"]
@@ -120,7 +120,7 @@ def _success(comparison: Path | None, published: Mapping[str, Training]) -> list
 
 
 def _seeds(trainings: Sequence[Training], evaluations: Sequence[Path]) -> list[str]:
-    """Success of the policy of each training, for evaluations that are of one of them."""
+    """Success rate of each training's policy, from the evaluations."""
     by_hash = {training.report["sha256"]: training.report for training in trainings}
     measured: dict[tuple[str, int], dict[str, str]] = {}
     for folder in evaluations:
@@ -188,7 +188,7 @@ def _made_by(trainings: Sequence[Training]) -> list[str]:
 
 
 def _draw(published: Mapping[str, Training], path: Path) -> None:
-    """Learning curves, a panel for each task."""
+    """Plot the learning curves, one panel per task."""
     from matplotlib.figure import Figure
 
     columns = min(3, len(published))

@@ -1,4 +1,4 @@
-"""What a residual training is made with: one TOML file per algorithm, with overrides for tasks and base policies."""
+"""Settings of residual training: one TOML file per algorithm, with overrides for tasks and base policies."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Settings:
     """Settings of one training."""
 
     algorithm: str
-    """Its name, one of ``ALGORITHMS``."""
+    """Name of the algorithm, one of ``ALGORITHMS``."""
     steps: int
-    """Environment steps, of all worlds together."""
+    """Number of environment steps, summed over all worlds."""
     worlds: int
     errors: tuple[str, ...]
-    """Pose error models, an equal share of the worlds each."""
+    """Pose error models; each one gets an equal share of the worlds."""
     bound: tuple[float, ...]
-    """Largest residual action of the policy, for x, y, z, the three rotations and the gripper."""
+    """(7,) largest residual action of the policy: x, y, z, the three rotations and the gripper."""
     penalty: float
-    """What an action at the bound in every dimension costs, in rewards of one step."""
+    """Reward subtracted per step for an action at the bound in every dimension."""
     start: dict[str, float]
-    """How the training starts at the base policy: ``log_std`` or ``noise`` of the exploration, in shares of the bound;
-    ``critic_updates``, the first updates, which leave the actor as it is."""
+    """Start at the base policy: ``log_std`` or ``noise`` of the exploration, as a share of the bound; and
+    ``critic_updates``, the number of first updates that do not change the actor."""
     model: dict[str, Any]
-    """Arguments of the Stable-Baselines3 class; ``learning_rate`` is that of the first and of the last update."""
+    """Arguments of the Stable-Baselines3 class; ``learning_rate`` holds the rates of the first and the last update."""
 
 
 def load_settings(algorithm: str, task: str, base: str) -> Settings:
-    """The settings of ``algorithm`` for ``task`` on ``base``."""
+    """Load the settings of ``algorithm`` for ``task`` on ``base``. Raises ``BaselineError`` if the file is invalid."""
     content = tomllib.loads((FOLDER / f"{algorithm}.toml").read_text(encoding="utf-8"))
     by_task = content.pop("task", {})
     for name in by_task:
@@ -67,7 +67,7 @@ def load_settings(algorithm: str, task: str, base: str) -> Settings:
 
 
 def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """``settings`` with the values that ``overrides`` has for its keys, table by table."""
+    """Merge ``overrides`` into ``settings``, table by table."""
     return {
         key: _merged(value, overrides.get(key, {})) if isinstance(value, dict) else overrides.get(key, value)
         for key, value in settings.items()
@@ -75,7 +75,7 @@ def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
 
 
 def _check(settings: dict[str, Any], overrides: dict[str, Any], where: str) -> None:
-    """Raise ``BaselineError`` where ``overrides`` has what ``settings`` has not."""
+    """Raise ``BaselineError`` if ``overrides`` has a key that ``settings`` lacks."""
     for key, value in overrides.items():
         one_of(f"setting in {where}", key, settings, BaselineError)
         if isinstance(value, dict) != isinstance(settings[key], dict):

@@ -1,4 +1,4 @@
-"""``train-residual``: one training of a residual policy, from the base policy alone to an ONNX file with its report."""
+"""``train-residual``: train one residual policy, and write it to an ONNX file with a report."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from oc_residual_gym.syntax import file_hash, imported_files
 ROOT = Path(baselines.__file__).parents[1]
 CHECKPOINT_SECONDS = 300.0
 EVALUATIONS = 10
-"""Evaluations on val in a training, for looking at: no choice depends on them."""
+"""Number of evaluations on val during a training, for information only: no choice depends on them."""
 EVALUATION_EPISODES = 50
 IDENTITY_FILE, SNAPSHOT_FILE = "training.json", "snapshot.onnx"
-"""What a training depends on, and the policy as it was evaluated last: the result is written at the end only."""
+"""Files with the identity of a training, and with the last evaluated policy; the final policy is written at the end."""
 
 
 @dataclass(frozen=True)
 class TrainResidualRequest:
-    """What ``train-residual`` was asked for."""
+    """Arguments of ``train-residual``."""
 
     task: str
     base: str
@@ -56,19 +56,19 @@ class TrainResidualRequest:
     out: Path
     command: str
     steps: int | None = None
-    """Instead of the settings' own."""
+    """Environment steps; ``None`` for those in the settings."""
     threads: int = 1
 
 
 def train_residual(request: TrainResidualRequest) -> Path:
-    """Train as ``request`` says, going on where an interrupted run of it stopped; return the ONNX file.
+    """Train as ``request`` says, or resume an interrupted run of it; return the ONNX file.
 
-    A training that is finished stays as it is.
+    A finished training is left unchanged.
 
     Raises:
         BaselineError: a checkpoint is damaged.
-        SettingsError: the folder holds another training, or another process trains in it; there is no such task or
-            base policy, or its server is lost.
+        SettingsError: the folder holds another training, another process trains in it, there is no such task or base
+            policy, or the policy's server is lost.
     """
     evaluation = EvaluationSettings((request.task,), request.base, episodes=EVALUATION_EPISODES)
     settings = load_settings(request.algorithm, request.task, request.base)
@@ -83,7 +83,7 @@ def train_residual(request: TrainResidualRequest) -> Path:
 
 
 def _train(request: TrainResidualRequest, settings: Settings, evaluation: EvaluationSettings, identity: Record) -> None:
-    """Train from the last checkpoint to the end, and write the policy and its report."""
+    """Train from the last checkpoint to the end; write the policy and its report."""
     torch.set_num_threads(request.threads)
     algorithm = load_algorithm(request.algorithm)
     with _worlds_of(request, settings) as worlds:
@@ -97,7 +97,7 @@ def _train(request: TrainResidualRequest, settings: Settings, evaluation: Evalua
             algorithm.actor(model), worlds.observation_layout, settings.bound, request.out / POLICY_FILE, identity
         )
     if model._n_updates <= settings.start["critic_updates"]:
-        print(f"{path} is the base policy alone: {settings.steps} steps were over before the actor learned anything")
+        print(f"{path} is the base policy alone: {settings.steps} steps ended before the actor learned anything")
     report = {
         **identity,
         "sha256": sha256(path),
@@ -119,7 +119,7 @@ def _train(request: TrainResidualRequest, settings: Settings, evaluation: Evalua
 
 @contextmanager
 def _worlds_of(request: TrainResidualRequest, settings: Settings) -> Iterator[TrainingWorlds]:
-    """The worlds to train in. Raises ``SettingsError`` where the base policy cannot act in them."""
+    """Context with the training worlds. Raises ``SettingsError`` if the base policy cannot act in them."""
     try:
         worlds = TrainingWorlds(
             request.task,
@@ -141,7 +141,7 @@ def _worlds_of(request: TrainResidualRequest, settings: Settings) -> Iterator[Tr
 
 
 def _identity(request: TrainResidualRequest, settings: Settings, evaluation: EvaluationSettings) -> Record:
-    """What the training depends on."""
+    """Everything that the training's result depends on."""
     hashes = evaluation.hashes
     return {
         "task": request.task,
@@ -158,7 +158,7 @@ def _identity(request: TrainResidualRequest, settings: Settings, evaluation: Eva
 
 
 def _code(algorithm: str) -> dict[str, str]:
-    """Hashes of what a training imports beside the simulation, which has a hash of its own, and its settings."""
+    """File to hash, for the training code. The simulation has a hash of its own, and the settings are listed."""
     modules = (f"baselines.residual.algorithms.{algorithm}", "baselines.residual.worlds")
     files = imported_files(ROOT, modules, (*NOT_SIMULATION, "baselines.residual.settings"))
     simulation = imported_files(ROOT, SIMULATION, NOT_SIMULATION)
@@ -168,20 +168,20 @@ def _code(algorithm: str) -> dict[str, str]:
 def _start(
     request: TrainResidualRequest, algorithm: Algorithm, settings: Settings, worlds: TrainingWorlds
 ) -> tuple[BaseAlgorithm, Progress]:
-    """The model as the last checkpoint left it, or a new one."""
+    """The model from the last checkpoint, or a new one."""
     monitored = VecMonitor(worlds)
     model, progress = checkpoints.load(algorithm, monitored, request.out) or (
         algorithm.make(settings, monitored, request.seed),
         Progress(provenance.commit()),
     )
-    # The worlds are not in the checkpoint: a training that goes on starts new episodes.
+    # Checkpoints do not contain the worlds: a resumed training starts new episodes.
     worlds.seed(int(np.random.SeedSequence([request.seed, model.num_timesteps]).generate_state(1)[0] >> 1))
     model.set_logger(configure(str(request.out / "tensorboard"), ["tensorboard"]))
     return model, progress
 
 
 class _Follower(BaseCallback):
-    """Checkpoints, evaluations and the progress bar of a training."""
+    """Callback for checkpoints, evaluations and the progress bar of a training."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class _Follower(BaseCallback):
         self._bar.close()
 
     def evaluate(self) -> None:
-        """Note the success of the policy as it is on the first episodes of val."""
+        """Evaluate the present policy on the first episodes of val, and add the result to the learning curve."""
         path = self._request.out / SNAPSHOT_FILE
         layout = self.training_env.get_attr("observation_layout")[0]
         export_residual(self._algorithm.actor(self.model), layout, self._settings.bound, path, {})

@@ -1,4 +1,4 @@
-"""The worlds that a residual policy is trained in."""
+"""The vectorised environment in which a residual policy is trained."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from oc_residual_gym.policies.server import ServerPolicy
 
 
 class TrainingWorlds(VecEnv):
-    """Worlds of one task in ``nominal``, an equal share of them under each pose error model.
+    """Worlds of one task in ``nominal``, with an equal share of them under each pose error model.
 
     Args:
         task: name of the task.
         base: base policy.
-        num_envs: worlds, all together.
+        num_envs: total number of worlds.
         errors: pose error models.
-        bound: residual action that an action of 1 stands for, seven numbers.
-        penalty: rewards lose this share of the mean square of the action, so that corrections are made where they pay.
-        reward_scale: rewards are multiplied by this.
-        threads: threads that step worlds.
+        bound: (7,) residual action that corresponds to an action of 1.
+        penalty: factor on the mean square of the action, which is subtracted from the reward, so that the policy
+            corrects only where it pays.
+        reward_scale: factor on rewards.
+        threads: number of threads that step the worlds.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class TrainingWorlds(VecEnv):
         )
 
     def _with_privileged(self, observations: np.ndarray, part: ResidualVecEnv) -> np.ndarray:
-        """Observations of the worlds of ``part``, followed by what their critics see."""
+        """Append the privileged entries of the worlds of ``part`` to their observations."""
         world = part.envs.core.simulation
         seen = privileged(world.robot.tcp_pose, world.critic_state, self._bodies)
         return np.concatenate([observations, seen], axis=1)
@@ -95,14 +96,14 @@ class TrainingWorlds(VecEnv):
         return np.concatenate(observations), (self._scale * reward).astype(np.float32), np.concatenate(dones), merged
 
     def _terminal(self, info: dict[str, Any]) -> np.ndarray:
-        """An episode's last observation with what its critic sees."""
+        """The last observation of an episode, with its privileged entries."""
         observation = info["terminal_observation"]
         tcp_pose = self._tcp_pose(observation)
         seen = privileged(tcp_pose[None], info["critic_state"][None], self._bodies)[0]
         return np.concatenate([observation, seen])
 
     def _tcp_pose(self, observation: np.ndarray) -> np.ndarray:
-        """(7,) of the tool in an observation (D,)."""
+        """TCP pose (7,) from an observation (D,)."""
         parts = {f.name: observation[f.slice] * f.scale for f in self.observation_layout[:2]}
         first, second = parts["tcp_rotation"][:3].astype(float), parts["tcp_rotation"][3:].astype(float)
         matrix = np.column_stack([first, second, np.cross(first, second)])

@@ -1,4 +1,4 @@
-"""Where jobs run: processes on this machine, or a Ray cluster. The results are the same."""
+"""Engines run jobs in processes on this machine or on a Ray cluster. The results are the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
-"""Times that a job is begun before it is given up because its worker was lost."""
+"""How often a job is started before it is given up because its worker was lost each time."""
 
 
 @dataclass
@@ -29,31 +29,32 @@ class _Call:
 
 
 class Engine(ABC):
-    """Runs jobs at several places at once. A context: what it has started ends with it.
+    """Runs jobs in parallel. Use it as a context manager: on exit it ends everything that it has started.
 
-    A worker that is lost loses nothing: its job is begun again elsewhere. So a job must be a function that may be run
-    twice, that depends on its argument alone, and that can be imported where the workers are.
+    If a worker is lost, its job is started again on another one. A job must therefore be a function that can safely run
+    twice, depends only on its argument, and can be imported by the workers.
     """
 
     workers: int
-    """Jobs that run at a time, at most."""
+    """Maximum number of jobs that run at a time."""
     threads: int
-    """Threads that a job may use."""
+    """Threads that each job may use."""
 
     def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Generator[tuple[int, Result], None, None]:
-        """Run ``function`` on each of ``jobs``, which are taken only when there is a place for them.
+        """Run ``function`` on each of ``jobs``; a job is taken from the iterable only when a worker is free.
 
         Args:
-            function: at the top level of a module.
-            jobs: picklable; ``str`` of one is what messages call it.
+            function: defined at the top level of a module.
+            jobs: picklable; messages call a job by its ``str``.
 
-        Returns:
-            The number of a job and its result, as jobs end, in any order. The first exception is raised. Then, or when
-            this is closed early, the other jobs are ended.
+        Yields:
+            Index and result of each job when it ends, in any order. After the first exception, or when the generator is
+            closed early, the remaining jobs are ended.
 
         Raises:
             EngineError: a job lost its worker ``ATTEMPTS`` times in a row.
-            Exception: what a job raised; with the worker's traceback as its note where it is no ``SettingsError``.
+            Exception: the first exception of a job; unless it is a ``SettingsError``, with the worker's traceback as a
+                note.
         """
         with closing(self.outcomes(function, jobs)) as outcomes:
             for index, outcome in outcomes:
@@ -64,7 +65,7 @@ class Engine(ABC):
     def outcomes(
         self, function: Callable[[Job], Result], jobs: Iterable[Job]
     ) -> Generator[tuple[int, Result | Exception], None, None]:
-        """The same, but exceptions stand where results do, and end no other job."""
+        """Like :meth:`map`, but yields a job's exception in place of its result; the other jobs continue."""
         calls = (_Call(index, job) for index, job in enumerate(jobs))
         again: deque[_Call] = deque()
         running: dict[Any, _Call] = {}
@@ -92,20 +93,20 @@ class Engine(ABC):
 
     @abstractmethod
     def begin(self, function: Callable[[Job], Any], job: Job) -> Any:
-        """Give a job to a worker that has none. Returns what :meth:`wait` and :meth:`cancel` know it by."""
+        """Start a job on an idle worker. Returns a handle for :meth:`wait` and :meth:`cancel`."""
 
     @abstractmethod
     def wait(self, tasks: Sequence[Any]) -> list[tuple[Any, Any]]:
-        """Wait until some of ``tasks`` have ended. Returns these, each with its result or the exception that it raised;
-        ``WorkerLost`` where its worker was lost."""
+        """Wait until at least one of ``tasks`` (handles of :meth:`begin`) has ended. Returns the ended ones, each with
+        its result, the exception that it raised, or ``WorkerLost`` if its worker was lost."""
 
     @abstractmethod
     def cancel(self, tasks: Sequence[Any]) -> None:
-        """End ``tasks``, whatever they are doing."""
+        """End ``tasks`` immediately."""
 
     @abstractmethod
     def close(self) -> None:
-        """End what this has started."""
+        """End everything that this engine has started."""
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +118,7 @@ class Engine(ABC):
 
 
 def attempt(function: Callable[[Job], Result], job: Job) -> Result | Exception:
-    """Result of a job, or the exception that it raised, with this process's traceback as its note."""
+    """Run a job; return its result, or the exception that it raised, with this process's traceback as a note."""
     try:
         return function(job)
     except SettingsError as error:

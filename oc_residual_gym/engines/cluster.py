@@ -1,4 +1,4 @@
-"""A Ray cluster: one that is there, or one that is started on this machine for the while."""
+"""Engine on a Ray cluster: an existing one, or a temporary one on this machine."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from oc_residual_gym.engines import Engine, Job, Result, attempt
 from oc_residual_gym.errors import EngineError, WorkerLost
 
 CONNECT_SECONDS = 5.0
-"""For which an address may be silent. Ray itself tries for two minutes, then ends the program."""
+"""How long to wait for an address to answer. Ray itself waits two minutes, then ends the program."""
 DEFAULT_HEAD = "127.0.0.1:6379"
-"""Where ``ray start --head`` puts it."""
+"""Default address of ``ray start --head``."""
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Of a cluster on this machine: Ray's default is 30 % of the memory, and results are small."""
+"""Object store of a temporary cluster: results are small, and Ray's default is 30 % of the memory."""
 
 
 class RayEngine(Engine):
-    """Runs each job as a Ray task of one core.
+    """Runs each job as a Ray task on one core.
 
     Args:
-        address: "local" starts Ray on this machine; "auto" joins the cluster that ``RAY_ADDRESS`` names, else the one
-            whose head runs on this machine; "HOST:PORT" the one whose head is there; "ray://HOST:PORT" does so as a
+        address: "local" starts Ray on this machine; "auto" joins the cluster in ``RAY_ADDRESS``, or else the one whose
+            head runs on this machine; "HOST:PORT" joins the cluster with that head; "ray://HOST:PORT" does so as a
             remote client.
-        workers: tasks at a time, at most; by default as many as the cluster has cores.
+        workers: maximum number of tasks at a time; by default the number of cores in the cluster.
 
     Raises:
-        EngineError: Ray is not installed, or there is no cluster.
+        EngineError: Ray is not installed, or there is no cluster at ``address``.
     """
 
     threads = 1
@@ -46,7 +46,7 @@ class RayEngine(Engine):
             {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
         )
         if address == "auto":
-            # Ray's own "auto" goes by a file that a killed cluster leaves behind, and then hangs for minutes.
+            # Ray's own "auto" reads a file that a killed cluster leaves behind, and then hangs for minutes.
             address = os.environ.get("RAY_ADDRESS") or DEFAULT_HEAD
         _check_reachable(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -61,7 +61,7 @@ class RayEngine(Engine):
             self.close()
             raise _no_cluster(address, "it has no cores")
         self.workers = workers or cores
-        # Ray would begin a task that ran out of memory again without end: here it counts as a lost worker's.
+        # By default, Ray restarts a task that runs out of memory endlessly; here it counts as a lost worker.
         self._run: Any = ray.remote(num_cpus=1, max_retries=0)(_attempt_in)
 
     def begin(self, function: Callable[[Job], Any], job: Job) -> Any:
@@ -96,7 +96,7 @@ class RayEngine(Engine):
 
 
 def _attempt_in(folder: str, function: Callable[[Job], Result], job: Job) -> Result | Exception:
-    """What a Ray worker does: the job, in the driver's folder where there is one, as paths may be relative."""
+    """Run a job in a Ray worker, in the driver's working folder if it exists there, so that relative paths work."""
     with suppress(OSError):
         os.chdir(folder)
     return attempt(function, job)
@@ -116,4 +116,4 @@ def _check_reachable(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> EngineError:
     remedy = "start one with 'ray start --head' and give the address that it prints, or 'local' for one on this machine"
-    return EngineError(f"there is no Ray cluster to be used at address {address!r} ({reason}): {remedy}")
+    return EngineError(f"there is no usable Ray cluster at address {address!r} ({reason}): {remedy}")

@@ -1,4 +1,4 @@
-"""Processes on this machine."""
+"""Engine with worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from oc_residual_gym.errors import WorkerLost
 class _Worker:
     process: BaseProcess
     connection: Connection
-    """A pipe of its own: one that all share could be left locked by a process that is killed."""
+    """One pipe per worker: a shared pipe could stay locked after a worker is killed."""
 
     def stop(self) -> int | None:
-        """End the process; returns its exit code."""
+        """Kill the process; return its exit code."""
         self.connection.close()
         self.process.kill()
         self.process.join()
@@ -33,7 +33,7 @@ class _Worker:
 
 
 class LocalEngine(Engine):
-    """Runs jobs in ``workers`` processes, which share the cores. They end with this process, however it ends."""
+    """Runs jobs in ``workers`` processes that share the cores. They end when this process ends, however it ends."""
 
     def __init__(self, workers: int):
         self.workers = workers
@@ -43,7 +43,7 @@ class LocalEngine(Engine):
     def begin(self, function: Callable[[Job], Any], job: Job) -> _Worker:
         message = pickle.dumps((function, job))
         worker = self._idle.pop() if self._idle else _start()
-        with suppress(OSError):  # it was killed meanwhile, which ``wait`` will see
+        with suppress(OSError):  # it was killed meanwhile; ``wait`` will notice
             worker.connection.send_bytes(message)
         return worker
 
@@ -73,13 +73,13 @@ def _start() -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)
     process.start()
-    theirs.close()  # so that the pipe ends where the process does
+    theirs.close()  # so that the pipe closes when the process ends
     return _Worker(process, ours)
 
 
 def _work(connection: Connection) -> None:
-    """What a worker does: the jobs that it is given, until its driver is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver gets it too, and ends its workers
+    """Run jobs in a worker process until its driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver receives Ctrl+C too, and ends its workers
     threading.Thread(target=_end_with_driver, daemon=True).start()
     try:
         while True:
@@ -96,11 +96,11 @@ def _end_with_driver() -> None:
 
 
 def _answer(message: bytes) -> bytes:
-    """Pickled outcome of a pickled call."""
+    """Run a pickled call; return its outcome, pickled."""
     outcome = attempt(_run, message)
     try:
         answer = pickle.dumps(outcome)
-        pickle.loads(answer)  # some exceptions can be pickled only
+        pickle.loads(answer)  # some exceptions can be pickled but not unpickled
         return answer
     except Exception as error:
         problem = RuntimeError(f"a worker cannot pass on {outcome!r}: {error!r}")

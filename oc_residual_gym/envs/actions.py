@@ -1,6 +1,6 @@
-"""What an action does: ``compose`` adds the residual to the base target, ``limit`` makes the result safe to execute.
+"""What an action does: ``compose`` corrects the base target, and ``limit`` makes the result safe to execute.
 
-Training, evaluation, replay and the real robot all use these two functions and nothing else.
+Training, evaluation, replay and the real robot all use these two functions. There is no second definition.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ ACTION_NAMES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "grippe
 
 WORKSPACE_LOW = np.array([0.20, -0.45, -0.01])
 WORKSPACE_HIGH = np.array([0.78, 0.45, 0.60])
-"""Metres, of the TCP in the base frame."""
+"""Workspace box for the TCP: metres, base frame."""
 HAND_CENTER_Z = -0.0704
 HAND_HALF_SIZE = np.array([0.0316, 0.1025, 0.0333])
-"""Metres in the TCP frame: a box around the hand's body, which must stay above the table however it is tilted."""
+"""Metres in the TCP frame: a box around the hand's body. The hand must stay above the table at any tilt."""
 RATE_POSITION, RATE_ROTATION = 0.010, 0.03
-"""Metres and radians that the executed target moves in one control step at most."""
+"""Metres and radians: the most that the executed target moves per control step."""
 LEASH_POSITION, LEASH_ROTATION = 0.040, 0.2
-"""Metres and radians that the executed target is away from the measured TCP at most; bounds the impedance's force."""
+"""Metres and radians: largest distance from the measured TCP pose to the executed target. Bounds the contact force."""
 CLOSE_BELOW, OPEN_ABOVE = 0.45, 0.55
-"""Openings at which the gripper latch switches."""
+"""Gripper openings below which the latch closes and above which it opens."""
 LATCH_STEPS = 6
-"""Control steps, 0.3 s, before the gripper can be reversed: the Franka Hand cannot be interrupted."""
+"""Control steps (0.3 s) before the gripper can reverse: the Franka Hand cannot be interrupted."""
 
 
 @dataclass(frozen=True)
 class ResidualScales:
-    """What a residual action of 1 means."""
+    """Corrections for a residual action of 1."""
 
     position: float = 0.02
-    """Metres along each axis of the base frame."""
+    """Metres per axis, base frame."""
     rotation: float = 0.1
-    """Radians of the rotation vector, in the tool frame."""
+    """Radians per axis of the rotation vector, tool frame."""
     gripper: float = 0.6
-    """Opening, of 0 to 1: enough to overrule a base target at either end."""
+    """Gripper opening, whose range is 0 to 1. The default can reverse a base target of 0 or 1."""
 
     def __post_init__(self) -> None:
         for name in ("position", "rotation", "gripper"):
@@ -56,16 +56,16 @@ class ResidualScales:
 
 
 class Latch(NamedTuple):
-    """The gripper's binary state in N worlds."""
+    """The binary gripper state of N worlds."""
 
     closed: BoolArray
-    """(N,)."""
+    """(N,) whether the gripper is commanded to close."""
     steps: IntArray
     """(N,) control steps since it last switched."""
 
 
 def checked(actions: Array, num_worlds: int) -> Array:
-    """``actions`` as float64, if they are finite and (N, 7). Raises ``ValueError`` otherwise."""
+    """Return ``actions`` as float64. Raises ``ValueError`` unless they are finite and have shape (N, 7)."""
     actions = np.asarray(actions, np.float64)
     if actions.shape != (num_worlds, 7):
         raise ValueError(f"actions have shape {actions.shape}; expected {(num_worlds, 7)}: {ACTION_NAMES}")
@@ -79,10 +79,10 @@ def checked(actions: Array, num_worlds: int) -> Array:
 
 
 def compose(base_target: Array, residual: Array, scales: ResidualScales) -> Array:
-    """Targets (N, 8) of the base policy, corrected by residual actions (N, 7) in [-1, 1].
+    """Correct the base policy's targets (N, 8) by residual actions (N, 7) in [-1, 1].
 
-    Position is added in the base frame, rotation multiplied on the right (tool frame), gripper opening added and
-    clipped to [0, 1]. A residual of zeros returns the base target exactly.
+    Positions are added in the base frame, rotations are multiplied on the right (tool frame), and gripper openings are
+    added and clipped to [0, 1]. A zero residual returns the base target exactly.
     """
     target = np.empty(base_target.shape)
     _compose(base_target, residual, scales.position, scales.rotation, scales.gripper, target)
@@ -102,7 +102,7 @@ def _compose(base: Array, residual: Array, position: float, rotation: float, gri
 
 
 def residual_between(base_target: Array, target: Array, scales: ResidualScales) -> Array:
-    """Residual actions (N, 7) that ``compose`` the base targets (N, 8) to ``target`` as nearly as [-1, 1] allows."""
+    """Residual actions (N, 7) with which ``compose`` brings base targets (N, 8) as close to ``target`` as possible."""
     residual = np.empty((len(base_target), 7))
     residual[:, :3] = (target[:, :3] - base_target[:, :3]) / max(scales.position, 1e-12)
     residual[:, 3:6] = rotation_between(base_target[:, 3:7], target[:, 3:7]) / max(scales.rotation, 1e-12)
@@ -111,21 +111,21 @@ def residual_between(base_target: Array, target: Array, scales: ResidualScales) 
 
 
 def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch, speed: float = 1.0) -> tuple[Array, Latch]:
-    """The targets that are executed.
+    """Limit the targets to what may be executed.
 
-    In this order: workspace box with a floor for the tilted hand, rate, leash, gripper latch; and the box once more, so
-    that no target lies outside where the arm itself has swung out. Rotations come first, because the floor depends on
-    them.
+    The limits apply in this order: workspace box with a floor for the tilted hand, rate, leash, gripper latch. The box
+    applies once more at the end, so that no target lies outside it even if the arm does. Rotations are limited before
+    positions, because the floor depends on them.
 
     Args:
-        target: (N, 8) wanted, with unit quaternions.
-        previous: (N, 8) executed one control step ago.
-        tcp_pose: (N, 7) measured.
-        latch: state of the gripper.
-        speed: share of the rate limit that is allowed, below 1 for first trials on a robot.
+        target: (N, 8) requested targets, with unit quaternions.
+        previous: (N, 8) targets executed one control step ago.
+        tcp_pose: (N, 7) measured TCP poses.
+        latch: gripper state.
+        speed: fraction of the rate limit to use, below 1 for first trials on a robot.
 
     Returns:
-        (N, 8) executed targets, their opening 0 or 1, and the new state of the gripper.
+        (N, 8) executed targets, with openings 0 or 1, and the new gripper state.
     """
     executed = np.empty(target.shape)
     closed, steps = latch.closed.copy(), latch.steps.copy()
@@ -135,7 +135,7 @@ def limit(target: Array, previous: Array, tcp_pose: Array, latch: Latch, speed: 
 
 @njit()
 def hand_floor(quat: Array) -> float:
-    """Lowest height of the TCP, in metres, at which the hand's body with orientation (4,) is above z = 0."""
+    """Lowest TCP height, in metres, that keeps the hand's body above z = 0 for a TCP orientation (4,), xyzw."""
     x, y, z, w = quat[0], quat[1], quat[2], quat[3]
     down = 1.0 - 2.0 * (x * x + y * y)
     half_height = (
@@ -159,7 +159,7 @@ def _limit(
         position[2] = max(position[2], hand_floor(out[n, 3:7]))
         approach_one(previous[n, :3], position, speed * RATE_POSITION, position)
         approach_one(tcp[n, :3], position, LEASH_POSITION, out[n, :3])
-        # Where the arm has swung out of the box, the leash gives way: no target ever lies outside.
+        # The box overrides the leash: no target lies outside the box, even if the arm has swung out of it.
         for i in range(3):
             out[n, i] = min(max(out[n, i], WORKSPACE_LOW[i]), WORKSPACE_HIGH[i])
         wanted = target[n, 7] < CLOSE_BELOW or (closed[n] and not target[n, 7] > OPEN_ABOVE)

@@ -1,4 +1,4 @@
-"""N residual environments of one task on one implementation: what the single and the vector environment both run."""
+"""The common core of the single and the vector environment: N worlds of one task with a base policy inside."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from oc_residual_gym.worlds.sim import SimWorld
 
 
 class ResidualWorlds:
-    """N worlds of one task, the base policy acting inside, advanced by residual actions.
+    """N worlds of one task. A base policy acts in each of them, and residual actions correct it.
 
     Args:
-        task: its name, "module:Class", a subclass of ``Task`` or an instance.
+        task: task name, "module:Class", a subclass of ``Task`` or an instance.
         num_worlds: N.
         options: see :class:`EnvOptions`.
-        keywords: options one by one, where there are no ``options``.
+        keywords: single options, used when ``options`` is ``None``.
 
     Raises:
-        SettingsError: an option's value does not exist; the message lists those that do. A real cell was asked for what
-            it cannot do.
-        TypeError: there is no such option.
+        SettingsError: an option has an invalid value (the message lists the valid ones), or a real cell does not
+            support it.
+        TypeError: an option is unknown.
     """
 
     def __init__(self, task: Any, num_worlds: int, options: EnvOptions | None = None, **keywords: Any):
@@ -60,73 +60,73 @@ class ResidualWorlds:
     def _allocate(self) -> None:
         n = self.num_worlds
         self.seeds = np.zeros(n, np.int64)
-        """(N,) seed of the running episode."""
+        """(N,) seed of the current episode."""
         self.steps = np.zeros(n, np.int64)
-        """(N,) control steps done in the running episode."""
+        """(N,) control steps taken in the current episode."""
         self.observation = np.zeros((n, self.observation_builder.size), np.float32)
         self.failure: list[str | None] = [None] * n
-        """Why the episode was truncated, where it was."""
+        """Per world: why its episode was truncated, or ``None``."""
         self.executed_target, self.base_target = np.zeros((n, 8)), np.zeros((n, 8))
-        """(N, 8) executed in the last step, and the base policy's target for the coming one."""
+        """(N, 8) target executed in the last step, and the base policy's target for the next step."""
         self.latch = Latch(np.zeros(n, bool), np.zeros(n, np.int64))
         self.base_policy_failed = np.zeros(n, bool)
-        """(N,): does the base policy have no target for the coming step?"""
+        """(N,) whether the base policy failed to give a target for the next step."""
         self.base_policy_problem = ""
-        """What the base policy said when it last failed."""
+        """Message of the base policy's last failure."""
         self._pauses = np.zeros(n, np.int64)
         self._all = np.arange(n)
 
     @property
     def reward(self) -> Array:
-        """(N,) of the last step."""
+        """(N,) reward of the last step."""
         return self._judge.reward
 
     @property
     def success(self) -> BoolArray:
-        """(N,): has the success condition held for long enough?"""
+        """(N,) whether the success condition has held for ``SUCCESS_STEPS``."""
         return self._judge.success
 
     @property
     def terminated(self) -> BoolArray:
-        """(N,): success, and nothing else, terminates."""
+        """(N,) whether the episode has terminated; only success terminates."""
         return self._judge.success
 
     @property
     def truncated(self) -> BoolArray:
-        """(N,): time limit or fault."""
+        """(N,) whether the episode was truncated, by the time limit or a fault."""
         return self._judge.truncated
 
     @property
     def reward_terms(self) -> dict[str, Array]:
-        """Weighted milestones (N,) by name."""
+        """Milestone name to its weighted value (N,) in the last step."""
         return self._judge.reward_terms
 
     @cached_property
     def simulation(self) -> Simulation:
-        """The simulated worlds. Raises ``ValueError`` where the robot is real."""
+        """The simulated worlds. Raises ``ValueError`` if the robot is real."""
         return simulated(self.world)
 
     @property
     def mujoco(self) -> SimWorld:
-        """The MuJoCo simulation, for what needs its model. Raises ``ValueError`` where the world is another."""
+        """The MuJoCo simulation, for code that needs its model. Raises ``ValueError`` for any other world."""
         if not isinstance(self.world, SimWorld):
             raise ValueError("this needs the MuJoCo simulation, and the environment runs another world")
         return self.world
 
     @property
     def observation_layout(self) -> tuple[Field, ...]:
-        """What each slice of the observation is."""
+        """Name, slice, unit, frame and scale of every part of the flat observation."""
         return self.observation_builder.layout
 
     def reset(self, worlds: IntArray, seeds: Sequence[int], starts: Sequence[InitialState] | None = None) -> None:
-        """Start the episodes with these seeds in ``worlds``; the others are not touched.
+        """Start episodes in ``worlds``; the other worlds are not touched.
 
-        A world whose base policy cannot give its first targets is truncated by its first step.
+        If the base policy fails to return a world's first targets, the first step truncates that world.
 
         Args:
-            worlds: (n,) their numbers.
+            worlds: (n,) indices of the worlds.
             seeds: n seeds of the split.
-            starts: n start states in place of those that the seeds stand for.
+            starts: n start states that replace those drawn from the seeds.
 
         Raises:
             ValueError: a seed is not in the split.
@@ -152,7 +152,7 @@ class ResidualWorlds:
         for world in worlds:
             self.failure[world] = None
         self._perceive(worlds)
-        # Should the base policy fail at once, there is no chunk of the last episode to go on with.
+        # If the base policy fails at once, the arm must hold still, not continue the last episode's chunk.
         self._runner.hold(worlds, self.executed_target[worlds])
         self._plan(worlds)
         self._judge.start(worlds, self.base_policy_failed, self.steps)
@@ -160,10 +160,10 @@ class ResidualWorlds:
         self._observe()
 
     def step(self, actions: Array, worlds: IntArray | None = None) -> None:
-        """Advance ``worlds`` (all by default) by one control step; rows of ``actions`` (N, 7) of others are ignored.
+        """Advance ``worlds`` (default: all) by one control step; ``actions`` (N, 7) of other worlds are ignored.
 
         Raises:
-            ValueError: ``actions`` have the wrong shape or an entry is not finite; no world was touched.
+            ValueError: ``actions`` have the wrong shape or a non-finite entry; no world has moved.
         """
         actions = checked(actions, self.num_worlds)
         if worlds is not None and len(worlds) == 0:
@@ -193,9 +193,9 @@ class ResidualWorlds:
         self.filter.update(seen, valid, worlds)
 
     def _plan(self, worlds: IntArray) -> None:
-        """New chunks where the old ones ran out; then the base target of the coming step.
+        """Request new chunks for ``worlds``, whose chunks have run out; then set the next step's base targets.
 
-        A world whose base policy fails keeps its last target and is truncated by the next judgement.
+        If the base policy fails, the world keeps its last target and is truncated when the step is judged.
         """
         if len(worlds):
             problem = "it returned targets that are not poses"
@@ -210,7 +210,7 @@ class ResidualWorlds:
         self.base_target = self._runner.current
 
     def _end(self, worlds: IntArray) -> None:
-        """Name the failures of ``worlds``, whose episodes are over without success."""
+        """Name the failures of ``worlds``, whose episodes have ended without success."""
         for world in worlds.tolist():
             self.failure[world] = self.name_failure(world)
             if self.base_policy_failed[world]:
@@ -219,7 +219,7 @@ class ResidualWorlds:
     def name_failure(self, world: int) -> str:
         """Why the episode of ``world`` has not succeeded: a fault, or "no_<milestone>" for the first one missed.
 
-        "not_held" where all milestones were reached but success did not hold; "not_done" where an operator judged.
+        "not_held" if all milestones were reached but success did not hold; "not_done" if an operator judged.
         """
         if self.world.stopped[world]:
             return self.world.stop_reason(world)
@@ -242,9 +242,9 @@ class ResidualWorlds:
         self.observation = self.observation_builder.build(seen)
 
     def view(self, worlds: IntArray, needs: frozenset[str]) -> PolicyView:
-        """What a base policy with these ``needs`` sees of ``worlds``."""
+        """What a base policy with these ``needs`` sees in ``worlds``."""
         return policy_view(self.world, self.tracker, self.filter, self.latch, self.executed_target, worlds, needs)
 
     def close(self) -> None:
-        """Free the worlds' threads and connections."""
+        """Stop the worlds' threads and close their connections."""
         self.world.close()

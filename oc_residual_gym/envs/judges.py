@@ -1,4 +1,4 @@
-"""Judges: from the state of a world to rewards, success and the ends of episodes."""
+"""Judges: they turn the state of a world into rewards, success and truncation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class SimulationJudge:
     """Judges simulated worlds by their true state.
 
     Args:
-        world: what is judged.
-        sparse: reward -1 until success, instead of progress - 1 until the success condition holds.
+        world: worlds to judge.
+        sparse: whether the reward is -1 until success, instead of progress - 1 until the success condition holds.
         max_steps: time limit in control steps, 0 for none.
     """
 
@@ -24,7 +24,7 @@ class SimulationJudge:
         weights, n = world.task.weights, world.num_worlds
         self.reward = np.zeros(n)
         self.success = np.zeros(n, bool)
-        """(N,): has the success condition held for long enough?"""
+        """(N,) whether the success condition has held for ``SUCCESS_STEPS``."""
         self.truncated = np.zeros(n, bool)
         self.reward_terms: dict[str, Array] = {name: np.zeros(n) for name in weights}
         self._weights = np.array(list(weights.values()))
@@ -34,7 +34,7 @@ class SimulationJudge:
         self._names = [*(f"no_{name}" for name in weights), "not_held"]
 
     def start(self, worlds: IntArray, failed: BoolArray, steps: IntArray) -> None:
-        """Episodes begin in ``worlds``: nothing has been done yet that could count."""
+        """Start episodes in ``worlds``: clear their rewards, best milestones and held steps."""
         self.judge(worlds, failed, steps)
         self._held[worlds] = 0
         self._best[:, worlds] = 0.0
@@ -45,8 +45,8 @@ class SimulationJudge:
         """Judge a control step of ``worlds``.
 
         Args:
-            worlds: (n,) which were stepped.
-            failed: (N,) has the base policy no target for the coming step?
+            worlds: (n,) indices of the worlds that were stepped.
+            failed: (N,) whether the base policy failed to give a target for the next step.
             steps: (N,) control steps in the episode.
         """
         task, true = self._world.task, self._world.true
@@ -74,18 +74,18 @@ class SimulationJudge:
         self.reward_terms = dict(zip(milestones, terms, strict=True))
 
     def failure(self, world: int) -> str:
-        """Why there is no success and no fault: "no_<milestone>" for the first one missed, or "not_held"."""
+        """Why an episode without a fault is not a success: "no_<first milestone missed>", or "not_held"."""
         return self._names[self._missed[world]]
 
     def end(self, world: int, reason: str) -> None:
-        """Nothing: a simulated arm stands still while nobody steps it."""
+        """Do nothing: a simulated arm does not move unless it is stepped."""
 
 
 class OperatorJudge:
-    """Judges a real cell by its operator's word: the reward is -1 per step until he calls it a success.
+    """Judges a real cell by its operator's verdict; the reward is -1 per step until that is a success.
 
     Args:
-        cell: what is judged.
+        cell: cell to judge.
         max_steps: time limit in control steps, 0 for none.
     """
 
@@ -97,7 +97,7 @@ class OperatorJudge:
         self.reward_terms: dict[str, Array] = {name: np.zeros(1) for name in cell.task.weights}
 
     def start(self, worlds: IntArray, failed: BoolArray, steps: IntArray) -> None:
-        """As :meth:`SimulationJudge.start`; a verdict from before the first step does not count."""
+        """As :meth:`SimulationJudge.start`; an earlier verdict does not count."""
         for values in (self.reward, self.success, self.truncated):
             values[worlds] = 0
 
@@ -112,11 +112,11 @@ class OperatorJudge:
             self.reward[world] = 0.0 if self.success[world] else -1.0
 
     def failure(self, world: int) -> str:
-        """ "not_done": only the operator knows what was missing."""
+        """Always "not_done": only the operator knows what was missing."""
         return "not_done"
 
     def end(self, world: int, reason: str) -> None:
-        """Stop the arm: its episode ended for ``reason``."""
+        """Stop the arm, because the episode ended for ``reason``."""
         self._cell.stop(world, reason)
 
 
@@ -148,15 +148,15 @@ def _judge(
     """Judge a control step of ``worlds``.
 
     Args:
-        worlds: which were stepped.
-        done_now: (N,) does the success condition hold?
+        worlds: (n,) indices of the worlds that were stepped.
+        done_now: (N,) whether the success condition holds.
         milestones: (T, N) in [0, 1].
         weights: (T,) shares of the milestones in the dense reward.
-        stopped: (N,) can the world not go on?
-        base_failed: (N,) has the base policy no target for the coming step?
+        stopped: (N,) whether the world cannot continue.
+        base_failed: (N,) whether the base policy failed to give a target for the next step.
         steps: (N,) control steps in the episode.
         max_steps: time limit in control steps, 0 for none.
-        sparse: reward -1 until success, instead of progress - 1 until the success condition holds.
+        sparse: whether the reward is -1 until success, instead of progress - 1 until the success condition holds.
         held: (N,) control steps for which the condition has held without a break; updated.
         best: (T, N) best value of each milestone in the episode; updated.
         reward, success, truncated: (N,) written.
@@ -177,7 +177,7 @@ def _judge(
             reward[n] = 0.0 if success[n] else -1.0
         else:
             reward[n] = 0.0 if done_now[n] else progress - 1.0
-        # As with Gymnasium's TimeLimit, success in the very last step is both.
+        # As with Gymnasium's TimeLimit, success in the last step is both terminated and truncated.
         late = max_steps > 0 and steps[n] >= max_steps
         truncated[n] = late or stopped[n] or (base_failed[n] and not success[n])
         missed[n] = 0

@@ -1,4 +1,4 @@
-"""The flat observation as one table: what each entry is, its frame and unit, and the fixed scale that divides it."""
+"""The flat observation as one table: the meaning, unit, frame and fixed scale of every entry."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from oc_residual_gym.geometry import multiply_one, rot6d_one, rotate_inverse_one
 from oc_residual_gym.states import Array, BoolArray, IntArray, RobotState
 
 BASE_TARGET_STEPS = (1, 4, 8)
-"""Control steps ahead at which the base policy's targets are shown, besides the end of its chunk."""
+"""The observation holds the base policy's targets this many control steps ahead, and the last target of its chunk."""
 BOUND = 10.0
-"""Entries are clipped to +-10; in ordinary operation they are of order one."""
+"""Entries are clipped to +-10; typical values are of order one."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One named slice of the flat observation."""
+    """One named slice, ``start:stop``, of the flat observation. ``frame`` is "base", "tcp" or "-"."""
 
     name: str
     start: int
@@ -29,45 +29,46 @@ class Field:
     unit: str
     frame: str
     scale: float
-    """The quantity in ``unit`` is divided by this."""
+    """The observation holds the quantity in ``unit``, divided by this."""
 
     @property
     def slice(self) -> slice:
+        """Where the field is in the flat observation."""
         return slice(self.start, self.stop)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What observations are made of, for N worlds with K observed objects."""
+    """Inputs of the observation for N worlds with K observed objects."""
 
     robot: RobotState
-    """What is measured."""
+    """Measured robot state."""
     wrench: Array
-    """(N, 6) with noise, N and Nm."""
+    """(N, 6) noisy wrench estimate, N and Nm, base frame."""
     closed: BoolArray
-    """(N,) gripper latch."""
+    """(N,) whether the gripper latch is closed."""
     targets: Array
     """(N, 5, 8) previous executed target, then the base targets."""
     phase: Array
-    """(N,) executed part of the base policy's chunk, 0 to 1."""
+    """(N,) executed fraction of the base policy's chunk, 0 to 1."""
     objects: Array
-    """(N, K, 7) filtered poses."""
+    """(N, K, 7) filtered object poses, base frame."""
     valid: BoolArray
-    """(N, K) of those poses."""
+    """(N, K) whether each pose is valid."""
     age: IntArray
-    """(N, K) of those poses, in control steps."""
+    """(N, K) age of each pose in control steps."""
 
 
 class _Relative:
-    """Rotations as the observation has them, and poses relative to the TCP."""
+    """Rotations in the observation's format, and poses relative to the TCP."""
 
     def __init__(self, seen: Seen):
         n, count, objects = len(seen.phase), seen.targets.shape[1], seen.objects.shape[1]
         self.tcp_rotation = np.empty((n, 6))
         self.targets = np.empty((n, count, 6))
-        """Position and rotation vector in the TCP frame."""
+        """Position and rotation vector, TCP frame."""
         self.objects_in_tcp = np.empty((n, objects, 9))
-        """Position and six-dimensional rotation."""
+        """Position and 6D rotation, TCP frame."""
         self.objects_in_base = np.empty((n, objects, 9))
         _relate(
             seen.robot.tcp_pose,
@@ -85,7 +86,7 @@ Values = Callable[[Seen, _Relative], NDArray]
 
 @dataclass(frozen=True)
 class _Entry:
-    """One row of the table: one field, or one field for each target or object."""
+    """One entry of the table: one field, or one field per target or object."""
 
     name: str
     """``{}`` stands for the target's or the object's name."""
@@ -94,10 +95,10 @@ class _Entry:
     frame: str
     scale: float
     values: Values
-    """(N, ...) the quantity in ``unit``; several targets or objects one after the other."""
+    """Returns the quantity in ``unit``, (N, ...), with targets or objects along the second axis."""
 
 
-# To add an observation, add a row. Its name, slice and scale go into `observation_layout` and into trained files.
+# To add an observation, add an entry. Its name, slice and scale go into `observation_layout` and trained policy files.
 _ROBOT = (
     _Entry("tcp_position", 3, "m", "base", 0.5, lambda s, r: s.robot.tcp_pose[:, :3]),
     _Entry("tcp_rotation", 6, "rot6d", "base", 1.0, lambda s, r: r.tcp_rotation),
@@ -129,10 +130,10 @@ _OBJECTS = (
 
 
 class ObservationBuilder:
-    """Fills the flat observation of N worlds.
+    """Builds the flat observations of N worlds.
 
     Args:
-        object_names: the observed objects, in order.
+        object_names: names of the observed objects, in order.
     """
 
     def __init__(self, object_names: tuple[str, ...]):
@@ -149,19 +150,19 @@ class ObservationBuilder:
         self._gain = 1.0 / np.concatenate([np.full(f.stop - f.start, f.scale) for f in self.layout])
 
     def space(self) -> spaces.Box:
-        """The flat space of one world."""
+        """The flat observation space of one world."""
         return spaces.Box(-BOUND, BOUND, (self.size,), np.float32)
 
     def dict_space(self) -> spaces.Dict:
-        """The same as a Dict of named boxes."""
+        """The same space as a Dict of named boxes."""
         return spaces.Dict({f.name: spaces.Box(-BOUND, BOUND, (f.stop - f.start,), np.float32) for f in self.layout})
 
     def as_dict(self, observation: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """The named parts (..., n) of flat observations (..., D)."""
+        """Split flat observations (..., D) into their named parts (..., n)."""
         return {f.name: observation[..., f.slice] for f in self.layout}
 
     def build(self, seen: Seen) -> NDArray[np.float32]:
-        """Observations (N, D)."""
+        """Build the scaled and clipped observations (N, D)."""
         relative, n = _Relative(seen), len(seen.phase)
         flat = np.concatenate([values(seen, relative).reshape(n, -1) for values in self._values], axis=1)
         flat *= self._gain
@@ -170,7 +171,7 @@ class ObservationBuilder:
 
 @njit("void(float64[:],float64[:],float64[:])")
 def _relative_position(tcp: Array, pose: Array, out: Array) -> None:
-    """Into ``out`` (3,) the position of ``pose`` (7,) in the frame of ``tcp`` (7,)."""
+    """Write the position of ``pose`` (7,) in the frame of ``tcp`` (7,) into ``out`` (3,)."""
     x, y, z = pose[0] - tcp[0], pose[1] - tcp[1], pose[2] - tcp[2]
     out[0], out[1], out[2] = rotate_inverse_one(tcp[3:7], x, y, z)
 
@@ -181,18 +182,18 @@ def _relative_position(tcp: Array, pose: Array, out: Array) -> None:
 def _relate(
     tcp: Array, targets: Array, objects: Array, tool: Array, in_tool: Array, in_tcp: Array, in_base: Array
 ) -> None:
-    """Write the last four arguments, as :class:`_Relative` has them."""
+    """Compute the arrays of :class:`_Relative` and write them into the last four arguments."""
     inverse, relative = np.empty(4), np.empty(4)
     for n in range(len(tcp)):
         inverse[0], inverse[1], inverse[2], inverse[3] = -tcp[n, 3], -tcp[n, 4], -tcp[n, 5], tcp[n, 6]
         rot6d_one(tcp[n, 3:7], tool[n])
-        # Targets: rotation vectors, which are small.
+        # Targets: rotations relative to the TCP are small, so a rotation vector has no jumps.
         for t in range(targets.shape[1]):
             _relative_position(tcp[n], targets[n, t], in_tool[n, t])
             relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, targets[n, t, 3:7])
             turn = rotvec_one((relative[0], relative[1], relative[2], relative[3]))
             in_tool[n, t, 3], in_tool[n, t, 4], in_tool[n, t, 5] = turn
-        # Objects: any rotation, so six numbers without a jump.
+        # Objects: any rotation can occur, so use the 6D form, which has no jumps.
         for k in range(objects.shape[1]):
             _relative_position(tcp[n], objects[n, k], in_tcp[n, k])
             relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, objects[n, k, 3:7])

@@ -1,4 +1,4 @@
-"""The options of an environment: what each means, which values it takes, and how a wrong one is refused."""
+"""The options of an environment: what each one means, and which values it accepts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class EnvOptions:
     """Options of the single and the vector environment.
 
     Raises:
-        SettingsError: a value does not exist; the message lists those that do.
+        SettingsError: an option has an invalid value; the message lists the valid ones.
     """
 
     base_policy: Any = None
     """Name, file, server, callable or object: see :func:`oc_residual_gym.policies.load_base_policy`. ``None`` is the
-    task's default: "bc" for the tasks that ship, "hold" for one of your own."""
+    task's default: "bc" for the tasks of this package, "hold" for others."""
     domain: str | Domain = "nominal"
     """Physics: "nominal"; "twin", held-out test physics; or your own :class:`Domain`, for training."""
     errors: str | PoseErrorModel = "paper"
@@ -37,28 +37,28 @@ class EnvOptions:
     split: str = "train"
     """Seed stream of the initial states: "train", "val" or "test"."""
     reward: str = "dense"
-    """"dense" (progress - 1) or "sparse" (-1 until success)."""
+    """Reward: "dense" (progress - 1) or "sparse" (-1 until success)."""
     obs_mode: str = "flat"
-    """"flat" or "dict"."""
+    """Observation format: "flat" or "dict"."""
     position_scale: float = ResidualScales.position
-    """Metres that an action of 1 adds to the base policy's target, per axis."""
+    """Metres per axis that an action of 1 adds to the base policy's target position."""
     rotation_scale: float = ResidualScales.rotation
-    """Radians that it adds, per axis of the rotation vector."""
+    """Radians per axis of the rotation vector, for an action of 1."""
     gripper_scale: float = ResidualScales.gripper
-    """Gripper opening that it adds."""
+    """Gripper opening that an action of 1 adds; the full range is 1."""
     render_mode: str | None = None
-    """"rgb_array", "human" or ``None``."""
+    """How to render: "rgb_array", "human" or ``None``."""
     camera: str = "person"
-    """View of "rgb_array": "person", "shoulder" or "wrist"."""
+    """View for "rgb_array": "person", "shoulder" or "wrist"."""
     render_size: tuple[int, int] = (480, 640)
-    """Height and width in pixels of "rgb_array"."""
+    """Image height and width in pixels for "rgb_array"."""
     max_episode_steps: int | None = None
-    """Control steps after which an episode is truncated; ``None`` for no limit. Gymnasium's ``TimeLimit`` limits the
-    single environment."""
+    """Control steps after which an episode is truncated; ``None`` means no limit. The single environment is limited by
+    Gymnasium's ``TimeLimit`` instead."""
     threads: int | None = None
-    """Threads that step worlds; by default one per core."""
+    """Number of threads that step the worlds; by default one per core."""
     world: World | None = None
-    """A world of your own, simulated or a real cell, in place of the MuJoCo simulation."""
+    """Your own simulation or a real cell, used instead of the MuJoCo simulation."""
 
     def __post_init__(self) -> None:
         domain_of(self.domain)
@@ -78,11 +78,11 @@ class EnvOptions:
 
     @classmethod
     def of(cls, owner: str, keywords: Mapping[str, Any]) -> Self:
-        """The options that were given to ``owner`` as keywords.
+        """Build the options from the keyword arguments of ``owner``, whose name error messages show.
 
         Raises:
-            TypeError: there is no such option; the message lists those there are.
-            SettingsError: a value does not exist.
+            TypeError: an option is unknown; the message lists the valid ones.
+            SettingsError: an option has an invalid value.
         """
         names = [field.name for field in fields(cls)]
         for keyword in keywords:
@@ -94,5 +94,5 @@ class EnvOptions:
 
     @property
     def scales(self) -> ResidualScales:
-        """What a residual action of 1 means."""
+        """Corrections for a residual action of 1."""
         return ResidualScales(self.position_scale, self.rotation_scale, self.gripper_scale)

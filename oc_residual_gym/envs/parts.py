@@ -1,4 +1,4 @@
-"""The parts of an environment that depend on its world: who tracks the objects, and who judges the episodes."""
+"""The parts of an environment that depend on its world: the world itself, its tracker and its judge."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from oc_residual_gym.worlds.tracker import SimulatedTracker
 
 
 def world_of(task: Task, num_worlds: int, options: EnvOptions, base_policy: BasePolicy) -> World:
-    """The world that ``options`` bring, or the MuJoCo simulation.
+    """The world in ``options``, or a MuJoCo simulation if they have none.
 
     Raises:
-        SettingsError: the world is not what the other options ask for.
+        SettingsError: the world does not fit the task or the other options.
     """
     world = options.world
     if world is None:
@@ -39,7 +39,7 @@ def world_of(task: Task, num_worlds: int, options: EnvOptions, base_policy: Base
 
 
 def observers_of(world: World, options: EnvOptions) -> tuple[Tracker, Judge]:
-    """Who tracks the objects of ``world`` and who judges its episodes."""
+    """The tracker and the judge for ``world``."""
     max_steps = options.max_episode_steps or 0
     if isinstance(world, RealCell):
         return world.tracker, OperatorJudge(world, max_steps)

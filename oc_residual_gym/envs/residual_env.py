@@ -1,4 +1,4 @@
-"""The Gymnasium environment: a frozen base policy acts, your action corrects it."""
+"""The Gymnasium environment: a frozen base policy acts, and your action corrects it."""
 
 from __future__ import annotations
 
@@ -19,39 +19,47 @@ from oc_residual_gym.worlds.base import Simulation
 
 
 class ResidualEnv(gym.Env, EzPickle):
-    """One FR3 cell in which a frozen base policy acts and the agent corrects it, 20 times a second.
+    """One cell with an FR3 arm. A frozen base policy controls the arm; the agent's action corrects it at 20 Hz.
 
     ## Action Space
-    `Box(-1, 1, (7,), float32)`. Zero is the base policy alone. Values outside are clipped;
-    `info["executed_target"]` tells what was executed.
+    `Box(-1, 1, (7,), float32)`. The zero action executes the base policy alone. Values outside [-1, 1] are clipped.
 
     | entries | meaning | an action of 1 |
     |---|---|---|
-    | 0-2 | added to the base policy's target position, base frame | 20 mm |
-    | 3-5 | rotation vector, multiplied on the right of the base target's rotation (tool frame) | 0.1 rad |
-    | 6 | added to the base target's gripper opening (0 closed, 1 open) | 0.6 |
+    | 0-2 | offset added to the base policy's target position, base frame | 20 mm |
+    | 3-5 | rotation vector in the tool frame, multiplied on the right of the base target's rotation | 0.1 rad |
+    | 6 | offset added to the base target's gripper opening (0 closed, 1 open) | 0.6 |
 
-    The sum then passes, in this order, a workspace box, a rate limit of 10 mm and 0.03 rad a step, a leash of 40 mm
-    and 0.2 rad to the measured TCP, and the gripper's latch.
+    The corrected target is then limited, in this order, by a workspace box, a rate of 10 mm and 0.03 rad per step, a
+    leash of 40 mm and 0.2 rad around the measured TCP pose, and the gripper latch.
 
     ## Observation Space
-    A flat float32 `Box` (or a `Dict` of its named parts with `obs_mode="dict"`) of what a real cell can measure:
-    TCP pose and velocity, gripper, wrench estimate, previous executed target, the base policy's coming targets and
-    chunk phase, and each object's filtered pose with its age. `env.unwrapped.observation_layout` names every slice
-    with unit, frame and scale. Rotations are six-dimensional or rotation vectors.
+    `Box(-10, 10, (58 + 20 K,), float32)` for K observed objects, or a `Dict` of its named parts with
+    `obs_mode="dict"`. It holds only what a real cell can measure: TCP pose and velocity, gripper, wrench estimate,
+    previous executed target, upcoming base targets and chunk phase, and each object's filtered pose, validity and age.
+    Rotations are 6D or rotation vectors. `env.unwrapped.observation_layout` gives the name, slice, unit, frame and
+    scale of every part.
 
     ## Rewards
-    "dense": progress - 1, with progress in [0, 1) from the task's milestones, and 0 while the success condition
-    holds. "sparse": -1 until success, then 0. Finishing early is never a loss.
+    "dense": 0 while the success condition holds, otherwise progress - 1, with progress in [0, 1) from the task's
+    milestones. "sparse": -1 until success, then 0. Rewards are never positive, so finishing early never costs return.
 
     ## Episode End
-    Terminated: the success condition held for 0.5 s. Truncated: time limit (Gymnasium's `TimeLimit`), or a fault;
-    `info["failure"]` names the reason ("diverged", "base_policy_failed", or the milestone missed, "no_grasp", ...).
+    The episode terminates only on success: the success condition has held for 0.5 s. It is truncated at the time limit
+    (Gymnasium's `TimeLimit`) or by a fault.
 
     ## Info
-    `success` and `is_success`, `executed_target` (8,), `base_target` (8,) of the coming step, `reward_terms`,
-    `critic_state` (privileged true state; not of a real robot), `seed` of the episode, and `failure`: why an episode
-    that ends with this step is no success, `None` if it is one.
+    | key | meaning |
+    |---|---|
+    | `success`, `is_success` | whether the episode has succeeded |
+    | `executed_target`, `base_target` | (8,) last executed target; base policy's target for the next step |
+    | `reward_terms` | milestone name to its weighted value |
+    | `seed` | seed of the episode |
+    | `critic_state` | (C,) privileged true state, in simulation only |
+    | `failure` | from `step` only: why the episode failed if it ends here, `None` after success |
+
+    A target is position (m, base frame), quaternion xyzw and gripper opening. `failure` is a fault ("diverged",
+    "base_policy_failed", ...), the first milestone missed ("no_grasp", ...), or "not_held".
 
     ## Arguments
     | argument | default | meaning |
@@ -59,19 +67,19 @@ class ResidualEnv(gym.Env, EzPickle):
     | `base_policy` | `None` | "bc", "vla", "hold", "expert", "expert-offset", a server, a file, a callable |
     | `domain` | `"nominal"` | physics: "nominal", "twin" (held-out test physics), or your own `Domain` |
     | `errors` | `"paper"` | pose noise: "clean", "paper", "tracker", or your own `PoseErrorModel` |
-    | `split` | `"train"` | seed stream of start states: "train", "val", "test" (500 seeds each in the latter two) |
+    | `split` | `"train"` | seed stream of start states: "train", "val" or "test" (the last two have 500 seeds each) |
     | `reward` | `"dense"` | "dense" or "sparse" |
     | `obs_mode` | `"flat"` | "flat" or "dict" |
-    | `position_scale`, `rotation_scale`, `gripper_scale` | 0.02, 0.1, 0.6 | what an action of 1 means |
+    | `position_scale`, `rotation_scale`, `gripper_scale` | 0.02, 0.1, 0.6 | correction for an action of 1 (m, rad, -) |
     | `render_mode` | `None` | "rgb_array" or "human" |
-    | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) of "rgb_array" |
-    | `world` | `None` | another world in place of MuJoCo's: your simulation, or a cell (`real.world.FR3World`) |
+    | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) in pixels for "rgb_array" |
+    | `world` | `None` | world to use instead of MuJoCo's: your own simulation, or a real cell (`real.world.FR3World`) |
 
-    Without a `base_policy`, the tasks that come with the package have "bc"; one of your own has "hold", with a warning.
+    The default `base_policy` is "bc" for the tasks of this package. For other tasks it is "hold", with a warning.
 
     Raises:
-        ValueError: an argument's value does not exist; the message lists the valid ones.
-        TypeError: there is no such argument.
+        ValueError: an argument has an invalid value; the message lists the valid ones.
+        TypeError: an argument is unknown.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": int(CONTROL_FREQUENCY)}
@@ -96,11 +104,11 @@ class ResidualEnv(gym.Env, EzPickle):
         return self.core.observation_layout
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode: that of ``seed``, which fully determines it, or of one drawn from the split.
+        """Start an episode. ``seed`` determines it completely; without one, a seed is drawn from the split.
 
         Raises:
-            ValueError: the split has no such seed, or there are ``options`` (there are none to give).
-            BasePolicyError: the base policy cannot give its first targets.
+            ValueError: the split does not have the seed, or ``options`` is not empty (no options exist).
+            BasePolicyError: the base policy failed to return its first targets.
         """
         check_options(options)
         if seed is not None:
@@ -114,10 +122,10 @@ class ResidualEnv(gym.Env, EzPickle):
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One control step with a residual action (7,).
+        """Execute one control step with a residual action (7,).
 
         Raises:
-            ValueError: the action has another shape or an entry that is not finite; nothing has moved.
+            ValueError: the action has the wrong shape or a non-finite entry; nothing has moved.
         """
         action = np.asarray(action, np.float64)
         if action.shape != (7,):
@@ -126,12 +134,12 @@ class ResidualEnv(gym.Env, EzPickle):
         core.step(action[None])
         self._show()
         info = self._info()
-        # Only Gymnasium's TimeLimit, around this environment, knows which step is the last one.
+        # Only Gymnasium's TimeLimit wrapper knows which step is the last, so every step names a failure.
         info["failure"] = None if core.success[0] else core.name_failure(0)
         return self._observation(), float(core.reward[0]), bool(core.terminated[0]), bool(core.truncated[0]), info
 
     def render(self) -> np.ndarray | None:
-        """(height, width, 3) uint8 with ``render_mode="rgb_array"``; "human" draws by itself at each step."""
+        """Return a (height, width, 3) uint8 image with ``render_mode="rgb_array"``; "human" draws at every step."""
         if self.render_mode is None:
             gym.logger.warn("render() needs a render_mode: gym.make(..., render_mode='rgb_array')")
         if self.render_mode != "rgb_array":
@@ -139,7 +147,7 @@ class ResidualEnv(gym.Env, EzPickle):
         return self.core.simulation.render(0, self.options.camera, self.options.render_size, "full")
 
     def close(self) -> None:
-        """Free threads and the window."""
+        """Stop the threads and close the window."""
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None
@@ -172,6 +180,6 @@ class ResidualEnv(gym.Env, EzPickle):
 
 
 def check_options(options: dict[str, Any] | None) -> None:
-    """Raises ``ValueError`` for reset options, of which there are none."""
+    """Raise ``ValueError`` if reset options are given: the environments have none."""
     if options:
         raise ValueError(f"unknown reset options {', '.join(map(repr, options))}: this environment has none")

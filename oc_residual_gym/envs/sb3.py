@@ -1,4 +1,4 @@
-"""Stable-Baselines3's VecEnv over the vector environment (SB3 has its own interface, not Gymnasium's)."""
+"""Adapter from the vector environment to Stable-Baselines3's own ``VecEnv`` interface."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from oc_residual_gym.tasks import resolve_task
 class ResidualVecEnv(VecEnv):
     """N worlds for Stable-Baselines3: ``SAC("MlpPolicy", ResidualVecEnv("Lift", 16))``.
 
-    Infos hold ``terminal_observation`` and ``TimeLimit.truncated`` at an episode's end, so that SB3 bootstraps from
-    time limits and faults but not from success.
+    At the end of an episode, its info has ``terminal_observation`` and ``TimeLimit.truncated``, so that SB3 bootstraps
+    from time limits and faults but not from success.
 
     Args:
-        task: its name, "module:Class", a subclass of ``Task`` or an instance.
+        task: task name, "module:Class", a subclass of ``Task`` or an instance.
         num_envs: N.
         options: as for :class:`ResidualVectorEnv`; ``max_episode_steps`` defaults to the task's.
     """

@@ -1,4 +1,4 @@
-"""The vector environment: N residual environments stepped together on one implementation."""
+"""The vector environment: N residual environments that are stepped together."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ AUTORESET_MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 
 
 class ResidualVectorEnv(VectorEnv, EzPickle):
-    """N worlds of one task; each is the very :class:`ResidualEnv` of its seed, bit for bit.
+    """N worlds of one task. Each gives the same episodes as a :class:`ResidualEnv` with its seeds, bit for bit.
 
     Args:
         num_envs: N.
-        autoreset_mode: ``AutoresetMode.NEXT_STEP`` (a finished world is reset by the next step, which advances
-            nothing there) or ``SAME_STEP`` (reset at once; the last observation is in ``infos["final_obs"]``, its
-            info in ``infos["final_info"]``).
+        task: task name, "module:Class", a subclass of ``Task`` or an instance.
+        autoreset_mode: ``AutoresetMode.NEXT_STEP`` (the next step resets a finished world and ignores its action) or
+            ``SAME_STEP`` (the world is reset at once; ``infos["final_obs"]`` and ``infos["final_info"]`` hold the
+            last observation and info).
         options: as for :class:`ResidualEnv`.
 
     Raises:
-        ValueError: an option's value does not exist; the message lists the valid ones.
-        TypeError: there is no such option.
+        ValueError: an option has an invalid value; the message lists the valid ones.
+        TypeError: an option is unknown.
     """
 
     def __init__(
@@ -75,9 +76,12 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode in every world: of seeds ``seed + i``, of the seeds listed, or of ones drawn.
+        """Start an episode in every world: with seeds ``seed + i``, the seeds listed, or seeds drawn from the split.
 
-        A world whose base policy cannot start is truncated by its first step.
+        If the base policy fails to return a world's first targets, the first step truncates that world.
+
+        Raises:
+            ValueError: the split does not have a seed, their number is not N, or ``options`` is not empty.
         """
         check_options(options)
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
@@ -94,10 +98,10 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         return self._observation(), self._infos()
 
     def step(self, actions: Array) -> tuple[Any, Array, BoolArray, BoolArray, dict[str, Any]]:
-        """One control step with residual actions (N, 7).
+        """Execute one control step with residual actions (N, 7).
 
         Raises:
-            ValueError: the actions have another shape or an entry that is not finite; nothing has moved.
+            ValueError: the actions have the wrong shape or a non-finite entry; nothing has moved.
         """
         core = self.core
         actions = checked(actions, self.num_envs)
@@ -120,14 +124,14 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         return self._observation(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """One image (height, width, 3) uint8 a world with ``render_mode="rgb_array"``."""
+        """Return one (height, width, 3) uint8 image per world with ``render_mode="rgb_array"``."""
         if self.render_mode is None:
             return None
         options, simulation = self.options, self.core.simulation
         return tuple(simulation.render(i, options.camera, options.render_size, "full") for i in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Free threads."""
+        """Stop the threads."""
         self.core.close()
 
     def _start(self, worlds: IntArray, seeds: Sequence[int | None] | None = None) -> None:
@@ -138,7 +142,7 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         self.core.reset(worlds, drawn)
 
     def _restart(self, done: np.ndarray, final_infos: dict[str, Any]) -> dict[str, Any]:
-        """Reset finished worlds in the same step, keeping their last observations and infos."""
+        """Reset the finished worlds in the same step; keep their last observations and infos."""
         finals = np.full(self.num_envs, None, object)
         for i in np.flatnonzero(done):
             flat = self.core.observation[i].copy()

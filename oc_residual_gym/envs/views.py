@@ -1,4 +1,4 @@
-"""What policies see: the view of a base policy, and the true state for scripted experts."""
+"""Inputs of policies: the view of a base policy, and the true state for scripted experts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def policy_view(
     worlds: IntArray,
     needs: frozenset[str],
 ) -> PolicyView:
-    """What a base policy with these ``needs`` sees of ``worlds`` (n,).
+    """What a base policy with these ``needs`` sees in ``worlds`` (n,).
 
     Args:
-        world: the robots.
+        world: the N worlds.
         tracker: source of the wrench noise.
         seen: filtered object poses.
-        latch: state of the gripper.
+        latch: gripper state.
         executed: (N, 8) last executed targets.
-        worlds: numbers of the worlds that are due for a new chunk.
-        needs: any of "objects", "images" and "truth"; the last one in simulation only.
+        worlds: (n,) indices of the worlds that are due for a new chunk.
+        needs: any of "objects", "images" and "truth"; "truth" exists in simulation only.
     """
     task, robot = world.task, world.robot
     objects = images = truth = None
@@ -75,7 +75,7 @@ def snapshot(simulation: Simulation, world: int, latch: Latch, executed: Array) 
 
 
 def simulated(world: World) -> Simulation:
-    """``world``, if it is simulated. Raises ``ValueError`` where the robot is real."""
+    """Return ``world``. Raises ``ValueError`` if the robot is real."""
     if not isinstance(world, Simulation):
         raise ValueError("this needs simulated worlds, and the environment runs a real robot")
     return world

@@ -1,1 +1,1 @@
-"""Evaluation: episodes on an explicit list of (task, seed) rows, their statistics, and results on disk."""
+"""Evaluation: episodes for an explicit list of (task, seed) rows, their statistics, and results on disk."""

@@ -1,4 +1,4 @@
-"""Comparison of two finished evaluations, paired on the episodes they share."""
+"""Comparison of two finished evaluations, paired by episode."""
 
 from __future__ import annotations
 
@@ -22,16 +22,21 @@ PLOT_FILE = "compare.png"
 
 
 def compare(reference: Path, candidate: Path, out: Path) -> tuple[Record, str]:
-    """Compare the evaluation in the folder ``candidate`` with that in ``reference``, episode by episode.
+    """Compare two finished evaluations, paired by episode; write summary, table and plot into ``out``.
 
-    Writes summary.json (the evaluator's form, with the cells of both and their differences), compare.md and
-    compare.png into ``out``.
+    The files are summary.json (as the evaluator writes it, with the "cells" of both and their "differences"),
+    compare.md and compare.png.
+
+    Args:
+        reference: folder of the first evaluation.
+        candidate: folder of the second one; differences are candidate minus reference.
+        out: folder of the results.
 
     Returns:
         The summary and the table in Markdown.
 
     Raises:
-        SettingsError: if one of them is not finished, or they ran different episodes.
+        SettingsError: an evaluation is not finished, or they ran different episodes.
     """
     folders = {"reference": reference, "candidate": candidate}
     summaries = {role: finished_summary(folder) for role, folder in folders.items()}
@@ -69,7 +74,7 @@ def _describe(episodes: list[Record]) -> str:
 
 
 def _names(reference: Record, candidate: Record) -> tuple[str, str]:
-    """Name each side after its policies and after whatever else differs between the two."""
+    """Name each side after its policies, plus whatever else differs between the two."""
     telling = [key for key in CELL_KEYS if key not in ("task", "base", "residual") and reference[key] != candidate[key]]
 
     def name(episode: Record) -> str:

@@ -1,4 +1,4 @@
-"""Results on disk: one JSON line an episode while it runs, a summary at the end, and where both came from."""
+"""Results on disk: one JSON line per episode during the run, a summary at the end, and the settings of both."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ SETTINGS_FILE = "settings.json"
 SUMMARY_FILE = "summary.json"
 
 CELL_KEYS = ("task", "base", "residual", "domain", "errors", "split")
-"""What episodes of one cell of the summary have in common."""
+"""Keys by which episodes are grouped; each group gives one entry of the summary's list "cells"."""
 
 
 def json_line(record: Record) -> str:
+    """``record`` as one line of JSON."""
     return json.dumps(record, allow_nan=False) + "\n"
 
 
 def read_episodes(path: Path) -> list[Record]:
-    """Read the episodes of a file that may have been cut off within its last line, and remove that line.
+    """Read the episodes in a file; remove an incomplete last line, left by an interrupted run.
 
     Raises:
-        SettingsError: if another line is not JSON.
+        SettingsError: another line is not an episode.
     """
     content = path.read_bytes() if path.exists() else b""
     complete = content[: content.rfind(b"\n") + 1]
@@ -50,10 +51,10 @@ def read_episodes(path: Path) -> list[Record]:
 
 
 def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
-    """Claim ``out`` for the evaluation that ``identity`` describes; return the episodes it already holds.
+    """Reserve ``out`` for the evaluation that ``identity`` describes; return the episodes it already holds.
 
     Raises:
-        SettingsError: if ``out`` holds another evaluation's episodes, naming what differs.
+        SettingsError: ``out`` holds episodes of another evaluation; the message lists what differs.
     """
     check_folder(out)
     settings_file, begun = out / SETTINGS_FILE, (out / EPISODES_FILE).exists()
@@ -66,17 +67,17 @@ def resume(out: Path, identity: Mapping[str, Any]) -> list[Record]:
 
 
 def finished_summary(folder: Path, command: str = "oc-residual evaluate ...") -> Record:
-    """The summary of what ``command`` finished in ``folder``. Raises ``SettingsError`` where it has not."""
+    """Read the summary that ``command`` wrote to ``folder``. Raises ``SettingsError`` if there is none yet."""
     if not (folder / SUMMARY_FILE).exists():
         raise SettingsError(f"{folder} holds no finished evaluation; run `{command} --out {folder}` first")
     return read_json(folder / SUMMARY_FILE)
 
 
 def cells(episodes: Iterable[Record]) -> list[Record]:
-    """Summary of the episodes of each task (and policy, domain, ...), in the order in which they come.
+    """Summarise episodes by :data:`CELL_KEYS` (task, policies, domain, ...), in the order of first appearance.
 
-    ``mean_steps`` is over successes and counts control steps to the end of the episode, including the 0.5 s
-    for which success must hold; ``None`` where nothing succeeded.
+    ``mean_steps`` is the mean number of control steps of successful episodes, including the 0.5 s for which success
+    must hold; ``None`` if none succeeded.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for episode in episodes:

@@ -1,9 +1,8 @@
-"""Evaluation of a base policy under a residual policy on an explicit list of (task, seed) rows.
+"""Evaluation of a base policy with a residual policy on an explicit list of (task, seed) rows.
 
-Every row is run once to its end. A world that finishes takes the next row and none waits for another, but all
-rows count: short episodes are not favoured over long ones. An episode depends on its row alone, so that
-results are the same, byte for byte, for any number of worlds and processes, and after any number of
-interruptions.
+Every row runs once, to the end of its episode. A world that finishes takes the next row without waiting for the others.
+Every row counts, so short episodes are not favoured over long ones. An episode depends only on its row: results are
+byte-identical for any number of worlds and processes, and after any number of interruptions.
 """
 
 from __future__ import annotations
@@ -34,32 +33,32 @@ def evaluate(
     command: str | None = None,
     bar: tqdm | None = None,
 ) -> Record:
-    """Run those episodes of ``settings`` that ``out`` does not hold yet; write and return the summary of all it holds.
+    """Run the episodes of ``settings`` that are missing in ``out``; write and return the summary of all in ``out``.
 
     Args:
         settings: what to evaluate.
-        out: folder of episodes.jsonl (one line an episode, appended as they finish and sorted at the end),
+        out: folder for episodes.jsonl (one line per episode, appended as episodes finish and sorted at the end),
             settings.json and summary.json.
-        worlds: episodes that run at a time in each process, at most.
-        engine: where they run; by default in this process, whose worlds share the cores.
-        rows: a part of the settings' rows, for a sample; later calls can complete it.
-        command: what the summary names as the command that made it.
-        bar: shows the episodes among those of other evaluations; by default they get a bar of their own.
+        worlds: maximum number of episodes that run at a time in each process.
+        engine: where the episodes run; by default in this process, whose worlds share the cores.
+        rows: subset of the settings' rows to run; later calls can run the rest.
+        command: command line to record in the summary.
+        bar: progress bar shared with other evaluations; by default a new one.
 
     Raises:
-        SettingsError: if ``out`` holds another evaluation, ``rows`` are not the settings', a policy was made for
-            another task or returns no actions, or a worker would not run the same.
+        SettingsError: ``out`` holds another evaluation, ``rows`` has rows that are not in the settings, a policy was
+            made for another task or returns invalid actions, or a worker has other versions or files.
     """
     wanted = _wanted_rows(settings, rows)
     identity = settings.identity
     episodes = resume(out, identity)
     done = {(episode["task"], episode["seed"]) for episode in episodes}
     left = [row for row in wanted if row not in done]
-    if not left and (out / SUMMARY_FILE).exists():  # it names the commit and machine that ran them
+    if not left and (out / SUMMARY_FILE).exists():  # keep it: it names the commit and machine that ran them
         if bar is not None:
             bar.update(len(wanted))
         return read_json(out / SUMMARY_FILE)
-    (out / SUMMARY_FILE).unlink(missing_ok=True)  # of fewer rows
+    (out / SUMMARY_FILE).unlink(missing_ok=True)  # it covers fewer rows
 
     successes = sum(episode["success"] for episode in episodes)
     with (
@@ -93,7 +92,7 @@ def evaluate(
 
 
 def _wanted_rows(settings: EvaluationSettings, rows: Collection[Row] | None) -> list[Row]:
-    """``rows`` in the settings' order, all of them by default. Raises ``SettingsError`` where one is not among them."""
+    """``rows`` in the settings' order; by default all rows. Raises ``SettingsError`` if one is not in the settings."""
     if rows is None:
         return settings.rows
     chosen = set(rows)

@@ -1,4 +1,4 @@
-"""Success rates of several policies on the same episodes, and the paired difference of two of them."""
+"""Success rates of several policies on the same episodes, and the paired difference between two of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PAPER_MEAN, ALL_MEAN = "paper's five tasks", "all tasks"
 
 
 def rows_of(episodes: Sequence[Record]) -> list[tuple[str, str, int]]:
-    """Split, task and seed of each episode: what two evaluations must share to be paired."""
+    """Split, task and seed of each episode. Two evaluations can be paired only if these are equal."""
     return [(episode["split"], episode["task"], episode["seed"]) for episode in episodes]
 
 
 def means_of(tasks: Sequence[str]) -> dict[str, Sequence[str]]:
-    """The means to report over ``tasks``, with the tasks in each: the paper's only where it is complete."""
+    """Means to report for ``tasks``: name to the tasks averaged. The paper's mean only if all five tasks are there."""
     means: dict[str, Sequence[str]] = {}
     if set(PAPER_TASKS) <= set(tasks):
         means[PAPER_MEAN] = PAPER_TASKS
@@ -31,14 +31,14 @@ def means_of(tasks: Sequence[str]) -> dict[str, Sequence[str]]:
 
 
 def paired_rates(sides: Mapping[str, Sequence[Record]]) -> list[Record]:
-    """Success rate of each side and the difference second minus first, for each task and for means of tasks.
+    """Success rate of each side, and second side minus first, for each task and for means over tasks.
 
     Args:
-        sides: episodes of at least two evaluations by name, of the same rows in the same order.
+        sides: side name to its episodes, for at least two evaluations with the same rows in the same order.
 
     Returns:
-        Records of "task", the sides' names and "difference"; these hold a mean with its 95 % interval each: Wilson's
-        for a task, a bootstrap stratified by task for means and differences.
+        Records with "task", one entry per side, and "difference". Each entry has a mean and its 95 % interval: Wilson's
+        for one task, a bootstrap stratified by task for means and differences.
     """
     successes = {side: _successes(episodes) for side, episodes in sides.items()}
     first, second = list(sides)[:2]
@@ -59,7 +59,7 @@ def paired_rates(sides: Mapping[str, Sequence[Record]]) -> list[Record]:
 
 
 def _successes(episodes: Sequence[Record]) -> dict[str, NDArray[np.float64]]:
-    """(episodes,) of 0 or 1 by task."""
+    """Task to (episodes,) outcomes, 0 or 1."""
     values: dict[str, list[bool]] = {}
     for episode in episodes:
         values.setdefault(episode["task"], []).append(episode["success"])

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, machine, commit, and what the simulation is."""
+"""Provenance of a result: package versions, machine, commit, and the hash of the simulation's code."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from oc_residual_gym.syntax import code_hash, file_hash
 from oc_residual_gym.tasks.index import INDEX
 
 VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
-"""Packages whose versions a result depends on. The simulation's hash says more of this one than its version."""
+"""Packages whose versions affect a result. This package is not listed: the simulation hash is more precise."""
 
 PACKAGE = Path(__file__).parents[1]
 _TASKS = (entry.source.partition(":")[0] for entry in INDEX.values() if entry.shipped)
 SIMULATION = ("oc_residual_gym.evaluation.rollout", *_TASKS)
-"""An episode of a result is what these modules, and all that they import, make of a row. Tasks are imported by name."""
-# What they import and cannot change an episode. Servers' clients: what a server's model does is not in our hands, no
-# result has its hash, and an episode on any other base policy never calls them. The others name and store results.
+"""Modules that run an episode, with the tasks, which are imported by name; the simulation hash covers these modules and
+everything that they import."""
+# Exceptions: imported modules that cannot change an episode. Server clients (openpi, gr00t, server) are left out, as no
+# result has a hash of a server's model, and other base policies never call them. The rest name and store results.
 NOT_SIMULATION = (
     "oc_residual_gym.policies.gr00t",
     "oc_residual_gym.policies.openpi",
@@ -36,7 +37,7 @@ NOT_SIMULATION = (
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of Python and of the packages a result depends on."""
+    """Installed versions of Python and of :data:`VERSIONED_PACKAGES`."""
     return {"python": platform.python_version()} | {name: _version(name) for name in VERSIONED_PACKAGES}
 
 
@@ -46,7 +47,7 @@ def _version(package: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Describe what the results were computed on."""
+    """System, processor and number of cores of this machine."""
     processor = platform.processor()
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.exists():
@@ -61,7 +62,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Git commit of this package, "-dirty" after it where files were changed; None outside its repository."""
+    """Git commit of this package, with "-dirty" if files were changed; ``None`` outside its repository."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=False)
@@ -77,7 +78,7 @@ def commit() -> str | None:
 
 
 def source_hash(task: type) -> str | None:
-    """Hash of what the file of the class ``task`` means; ``None`` where there is no such file, as in a notebook."""
+    """:func:`file_hash` of the file that defines the class ``task``; ``None`` if there is none, as in a notebook."""
     try:
         return file_hash(Path(inspect.getfile(task)))
     except (OSError, TypeError):
@@ -86,5 +87,5 @@ def source_hash(task: type) -> str | None:
 
 @cache
 def simulation_hash() -> str:
-    """SHA-256 of the meaning of all files that decide how an episode goes: of their syntax trees and data."""
+    """SHA-256 over all files that determine an episode: their syntax trees, and the bytes of data files."""
     return code_hash(PACKAGE.parent, SIMULATION, NOT_SIMULATION)

@@ -1,4 +1,4 @@
-"""What comparisons look like: tables in Markdown and a plot."""
+"""Output of comparisons: Markdown tables and a bar plot."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("0.72", "tab:blue", "tab:green")
-"""Of the sides' bars, in their order."""
+"""Bar colours, in the order of the sides."""
 
 
 def percent(estimate: Mapping[str, float], sign: str = "") -> str:
-    """ "87.0 [83.8, 89.7]": a mean and its interval in percent; ``sign`` "+" shows that of the mean."""
+    """Format a mean and its interval in percent, as "87.0 [83.8, 89.7]"; with ``sign="+"`` the mean has a sign."""
     mean, low, high = (100.0 * estimate[key] for key in ("mean", "low", "high"))
     return f"{mean:{sign}.1f} [{low:.1f}, {high:.1f}]"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:
-    """A table that is also readable as text, its first ``names`` columns left-aligned, the others right-aligned."""
+    """Markdown table, padded for reading as text; the first ``names`` columns are left-aligned, the rest right."""
     rule = ["---" if column < names else "---:" for column in range(len(head))]
     lines = [head, rule, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -39,12 +39,12 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], names: in
 
 
 def plot_rates(path: Path, panels: Mapping[str, Sequence[Record]], sides: Mapping[str, str]) -> None:
-    """Draw success rates with their intervals as grouped bars into a PNG file.
+    """Plot success rates with their intervals as grouped bars, into a PNG file.
 
     Args:
-        path: the file.
-        panels: records of ``paired_rates`` by the panel's title, one panel below the other.
-        sides: names in the records, and what the legend calls them.
+        path: the file to write.
+        panels: panel title to records of :func:`~oc_residual_gym.evaluation.pairing.paired_rates`, from top to bottom.
+        sides: side name in the records to its label in the legend.
     """
     from matplotlib.figure import Figure  # slow to import, and used nowhere else
 
@@ -71,7 +71,7 @@ def plot_rates(path: Path, panels: Mapping[str, Sequence[Record]], sides: Mappin
 
 
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a figure as a PNG file, all at once."""
+    """Write a figure as a PNG file, atomically."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=dpi)
     write_bytes(path, image.getvalue())

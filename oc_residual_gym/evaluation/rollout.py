@@ -1,4 +1,4 @@
-"""Episodes on a list of rows, in this process."""
+"""Run the episodes of a list of rows in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from oc_residual_gym.worlds.render import RenderError
 def run_rows(
     settings: EvaluationSettings, rows: Sequence[Row], worlds: int, threads: int | None = None
 ) -> Generator[Record, None, None]:
-    """Run ``rows`` in this process, one task after the other; yield episodes as they end."""
+    """Run ``rows`` in this process, one task after another; yield each episode's record when it ends."""
     for task, group in groupby(rows, key=lambda row: row[0]):
         yield from _run_task(settings, task, [seed for _, seed in group], worlds, threads)
 
@@ -43,14 +43,14 @@ def _run_task(
             max_episode_steps=TASKS[task].max_episode_steps,
             threads=threads,
         )
-    except ValueError as error:  # a server that is not there
+    except ValueError as error:  # an unreachable server
         raise SettingsError(str(error)) from error
     residual = load_residual(own_copy(settings.residual), task, settings.base)
     names, tally = settings.names, Tally(core.num_worlds)
     waiting = iter(seeds)
 
     def start(idle: IntArray) -> IntArray:
-        """Give the next rows to ``idle`` worlds; return the worlds that got one."""
+        """Start the next rows in the ``idle`` worlds; return the worlds that got one."""
         taken = list(zip(idle.tolist(), waiting, strict=False))
         started = np.array([world for world, _ in taken], dtype=np.int64)
         if taken:
@@ -58,7 +58,7 @@ def _run_task(
             try:
                 core.reset(started, [seed for _, seed in taken])
                 residual.reset(core, started)
-            except (ValueError, RenderError) as error:  # a file made for another task, or no OpenGL for its images
+            except (ValueError, RenderError) as error:  # a file made for another task, or no OpenGL for images
                 raise SettingsError(str(error)) from error
         return started
 
@@ -68,7 +68,7 @@ def _run_task(
             actions = _actions(residual, core, running)
             core.step(actions, running)
             if isinstance(core.base_policy, ServerPolicy) and core.base_policy_failed[running].any():
-                # A lost server is no failure of its model: the episodes that it has not finished are not counted.
+                # A lost server is not a failure of its model: unfinished episodes do not count.
                 raise SettingsError(f"{core.base_policy_problem}; run this again once it is back, to go on")
             tally.add(core, actions, running)
             over = (core.terminated | core.truncated)[running]
@@ -81,10 +81,10 @@ def _run_task(
 
 
 def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) -> Array:
-    """(N, 7) what ``residual`` does in the worlds ``running``, and zeros in the others.
+    """(N, 7) actions of ``residual`` in the ``running`` worlds, zeros in the others.
 
     Raises:
-        SettingsError: it fails, or returns no actions, naming the episode.
+        SettingsError: it fails or returns invalid actions; the message names the episode.
     """
 
     def failed(world: int, how: str) -> SettingsError:
@@ -94,7 +94,7 @@ def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) 
 
     try:
         chosen = np.asarray(residual.act(core), np.float64)
-    except Exception as error:  # those of ONNX Runtime have no base of their own
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise failed(running[0], f"failed ({error})") from error
     if chosen.shape != (core.num_worlds, 7):
         raise failed(running[0], f"returned actions of shape {chosen.shape} for {core.num_worlds} worlds of 7 each")
@@ -107,7 +107,7 @@ def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) 
 
 
 def _record(names: Mapping[str, str], core: ResidualWorlds, tally: Tally, world: int) -> Record:
-    """Describe the episode that has just ended in ``world``; ``names`` are those of policies and conditions."""
+    """Record of the episode that has just ended in ``world``; ``names`` holds the names of policies and settings."""
     steps = int(core.steps[world])
     success = bool(core.terminated[world])
     correction = tally.correction[world] / steps

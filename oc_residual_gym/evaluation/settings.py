@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and all that its results depend on."""
+"""Settings of an evaluation, and the identity that its results depend on."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is evaluated. Everything but tasks and split can be an object in place of a name.
+    """What to evaluate. Policies, domain and pose errors can be given by name or as objects.
 
     Raises:
-        SettingsError: if something does not exist; the message lists what does.
+        SettingsError: a name does not exist; the message lists those that do.
     """
 
     tasks: tuple[str, ...]
-    """Names; "module:Class", a class and an instance are taken too, and registered."""
+    """Task names. "module:Class" strings, classes and instances are accepted too, and are registered."""
     base: Any = None
-    """See :func:`oc_residual_gym.policies.load_base_policy`; by default that of the tasks."""
+    """Base policy, see :func:`oc_residual_gym.policies.load_base_policy`; by default the tasks' own."""
     residual: Any = "zero"
-    """See :func:`oc_residual_gym.residuals.load_residual`."""
+    """Residual policy, see :func:`oc_residual_gym.residuals.load_residual`."""
     domain: str | Domain = "nominal"
     errors: str | PoseErrorModel = "paper"
     split: str = "val"
     episodes: int = 50
-    """Episodes a task: seeds 0 to ``episodes`` - 1 of the split."""
+    """Episodes per task: seeds 0 to ``episodes`` - 1 of the split."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(task_name(task) for task in self.tasks))
@@ -69,14 +69,15 @@ class EvaluationSettings:
 
     @property
     def rows(self) -> list[Row]:
+        """All (task, seed) rows, in the order in which they run."""
         return [(task, seed) for task in self.tasks for seed in range(self.episodes)]
 
     @property
     def names(self) -> dict[str, str]:
-        """What results call the policies and the conditions.
+        """Names of policies, domain, pose errors and split, as results record them.
 
         Raises:
-            SettingsError: an object's content cannot be told.
+            SettingsError: an object's content cannot be hashed.
         """
         return {
             "base": name_of(self.base),
@@ -88,12 +89,12 @@ class EvaluationSettings:
 
     @property
     def hashes(self) -> Record:
-        """SHA-256 of what the results depend on: base and residual policy by task, simulation.
+        """SHA-256 hashes that the results depend on: "base" and "residual" by task, and "simulation".
 
-        A policy's is that of its file or object, and ``None`` for one whose code is part of the simulation.
+        A policy's hash is that of its file or object; ``None`` if its code is part of the simulation.
 
         Raises:
-            SettingsError: an object's content cannot be told.
+            SettingsError: an object's content cannot be hashed.
         """
 
         def hash_of(given: Any, loaded: BasePolicy | ResidualPolicy) -> str | None:
@@ -109,7 +110,7 @@ class EvaluationSettings:
 
     @property
     def identity(self) -> Record:
-        """All that the results depend on: two evaluations with equal identities give equal results."""
+        """Everything that the results depend on: evaluations with equal identities give equal results."""
         outside = {"outside": self.outside} if self.outside else {}
         return {
             "tasks": self.tasks,
@@ -122,8 +123,8 @@ class EvaluationSettings:
 
     @property
     def outside(self) -> Record:
-        """By name, each task that does not come with this package: "source", from which a worker makes it, and "sha256"
-        of what its file means."""
+        """Tasks that do not come with this package, by name: "source", from which a worker creates the task, and the
+        "sha256" hash of its file."""
         outside = {task: INDEX[task] for task in self.tasks if not INDEX[task].shipped}
         return {
             task: {"source": entry.source, "sha256": provenance.source_hash(type(TASKS[task]))}
@@ -132,9 +133,9 @@ class EvaluationSettings:
 
 
 def resolve_tasks(name: str, base: str | None = None) -> tuple[str, ...]:
-    """The name of the task ``name``; for "all" those of all tasks for which the base policy ``base`` exists.
+    """Names of the tasks that ``name`` stands for; "all" stands for every task that the base policy ``base`` supports.
 
-    What "all" leaves out is said on stderr.
+    Tasks that "all" leaves out are listed on stderr.
 
     Raises:
         SettingsError: there is no such task.

@@ -1,4 +1,4 @@
-"""Parts of an evaluation as jobs for an engine's workers."""
+"""Shards: parts of an evaluation that run as jobs on an engine's workers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from oc_residual_gym.files import Record, differing
 from oc_residual_gym.registration import register_task
 
 SHARDS_PER_WORKER = 4
-"""Into which an engine's work is cut, so that all workers have some until the end."""
+"""Shards per worker: several, so that all workers stay busy until the end."""
 MIN_SHARD, MAX_SHARD = 8, 24
-"""Rows of a shard: with fewer, each step of its worlds costs more; with more, a lost worker does."""
+"""Rows per shard. With fewer, each step costs more per world; with more, a lost worker loses more work."""
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """Rows of one task, as one job."""
+    """Rows of one task, run as one job."""
 
     settings: EvaluationSettings
     rows: tuple[Row, ...]
     worlds: int
     threads: int
     identity: Record
-    """Of the evaluation that the rows are for."""
+    """Identity of the evaluation, as the driver has it."""
 
     def __str__(self) -> str:
         task, first = self.rows[0]
@@ -40,7 +40,18 @@ class _Shard:
 def run_on(
     engine: Engine, settings: EvaluationSettings, rows: Sequence[Row], worlds: int, identity: Record
 ) -> Generator[Record, None, None]:
-    """Run ``rows`` on the workers of ``engine``; yield episodes as shards end."""
+    """Run ``rows`` on the workers of ``engine``; yield the episodes of each shard when it ends.
+
+    Args:
+        engine: where the shards run.
+        settings: what to evaluate.
+        rows: the rows to run.
+        worlds: maximum number of episodes that run at a time in each worker.
+        identity: that of the evaluation; workers check that theirs is equal.
+
+    Raises:
+        WorkerError: a worker has other versions or files.
+    """
     most = math.ceil(len(rows) / (SHARDS_PER_WORKER * engine.workers))
     size = min(max(most, MIN_SHARD), MAX_SHARD)
     shards = (_Shard(settings, part, worlds, engine.threads, identity) for part in _cut(rows, size))
@@ -49,7 +60,7 @@ def run_on(
 
 
 def _cut(rows: Iterable[Row], size: int) -> Iterator[tuple[Row, ...]]:
-    """Parts of ``rows`` of one task each, as equal as they can be and at most ``size`` long."""
+    """Split ``rows`` into parts of one task each, of nearly equal length and at most ``size`` long."""
     for _, group in groupby(rows, key=lambda row: row[0]):
         own = tuple(group)
         parts = math.ceil(len(own) / size)
@@ -58,16 +69,16 @@ def _cut(rows: Iterable[Row], size: int) -> Iterator[tuple[Row, ...]]:
 
 
 def _run_shard(shard: _Shard) -> list[Record]:
-    """What a worker does."""
+    """Run one shard, in a worker."""
     check_identity(shard.settings, shard.rows[0][0], shard.identity)
     return list(run_rows(shard.settings, shard.rows, shard.worlds, shard.threads))
 
 
 def check_identity(settings: EvaluationSettings, task: str, identity: Record) -> None:
-    """Check that this process would run ``task`` as the one that has ``identity`` does; make the task known to it.
+    """Check that this process would run ``task`` exactly as the driver with ``identity`` would; register the task.
 
     Raises:
-        WorkerError: it has other versions, other policies, or none; the message names this host and what differs.
+        WorkerError: versions or policies differ or are missing; the message names this host and what differs.
     """
     host = f"a worker on {socket.gethostname()}"
     try:
@@ -91,7 +102,7 @@ def check_identity(settings: EvaluationSettings, task: str, identity: Record) ->
 
 
 def _what_counts(identity: Record, task: str) -> Record:
-    """What decides how an episode of ``task`` goes, by its name."""
+    """The entries of ``identity`` that affect episodes of ``task``: a readable name to the value."""
     hashes = identity["hashes"]
     names = {f"version of {name}": version for name, version in identity["versions"].items()}
     policies = {f"{kind} policy": hashes[kind][task] for kind in ("base", "residual")}

@@ -1,4 +1,4 @@
-"""Intervals for the success rate of a policy, and for the difference of two policies on the same episodes."""
+"""Intervals for a policy's success rate, and for the difference between two policies on the same episodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 RESAMPLES = 10_000
-"""Bootstrap resamples: an interval's ends then move by some 0.1 points from one random seed to another."""
+"""Bootstrap resamples. The ends of an interval then vary by about 0.1 points between random seeds."""
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,25 @@ class Estimate:
 
 
 def wilson(successes: int, episodes: int) -> Estimate:
-    """Success rate of one policy on one task with its Wilson score interval.
+    """Success rate of one policy on one task, with its 95 % Wilson score interval.
 
-    The interval says how far a run of ``episodes`` can stray from the policy's true rate. It knows nothing of
-    how the policy was trained: another training seed is another policy.
+    The interval covers the sampling of episodes only, not the variation between training seeds.
     """
     interval = binomtest(successes, episodes).proportion_ci(confidence_level=0.95, method="wilson")
     return Estimate(successes / episodes, float(interval.low), float(interval.high))
 
 
 def stratified_bootstrap(values: Mapping[str, ArrayLike], extremes: tuple[float, float]) -> Estimate:
-    """Mean over tasks of each task's mean, with its percentile bootstrap interval.
+    """Mean over tasks of each task's mean, with its 95 % percentile bootstrap interval.
 
-    For a paired comparison, let the values be the differences between two policies in the same episodes.
-    Episodes are drawn anew within each task, so that a task keeps its weight. Two imagined episodes a task, one at
-    each extreme, are drawn from as well (Bonett and Price, J. Educ. Behav. Stat. 2012, for paired proportions): the
-    bootstrap alone would give an interval of no width where all episodes agree. The mean is that of the real ones.
+    For a paired comparison, pass the differences between two policies in the same episodes. Episodes are resampled
+    within each task, so that every task keeps its weight. Each task's sample gets two pseudo-episodes, one at each
+    extreme (as in Bonett and Price, J. Educ. Behav. Stat. 2012, for paired proportions); without them the interval
+    would have zero width if all episodes agree. The mean uses the real episodes only.
 
     Args:
         values: task to (episodes,).
-        extremes: least and greatest value that an episode can have.
+        extremes: smallest and largest value that an episode can have.
     """
     samples = [np.asarray(task, dtype=np.float64) for task in values.values()]
     drawn_from = [np.append(task, extremes) for task in samples]
@@ -52,13 +51,13 @@ def stratified_bootstrap(values: Mapping[str, ArrayLike], extremes: tuple[float,
     resampled = np.mean(means, axis=0)
     low, high = np.quantile(resampled, [0.025, 0.975])
     mean = float(np.mean([task.mean() for task in samples]))
-    # Drawn towards the middle by the imagined episodes, an interval at the edge still reaches the mean.
+    # The pseudo-episodes pull the interval towards the middle; make sure that it still contains the mean.
     return Estimate(mean, min(float(low), mean), max(float(high), mean))
 
 
 @lru_cache(maxsize=4)  # a board compares many policies on the same numbers of episodes
 def _draws(sizes: tuple[int, ...], resamples: int) -> list[NDArray[np.uint16]]:
-    """For each of some groups, how often each of its members is drawn: (resamples, size), drawn with replacement."""
+    """For each group size, how often each member is drawn with replacement: (resamples, size)."""
     rng = np.random.default_rng(0)
     counts = []
     for size in sizes:

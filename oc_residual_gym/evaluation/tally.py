@@ -1,4 +1,4 @@
-"""What is measured of an episode as it runs."""
+"""Measurements that are accumulated while an episode runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from oc_residual_gym.states import Array, IntArray
 
 
 class Tally:
-    """Running totals of each world's episode."""
+    """Running totals for the episode of each world."""
 
     def __init__(self, num_worlds: int) -> None:
         self.episode_return = np.zeros(num_worlds)
         self.peak_contact_force = np.zeros(num_worlds)
         self.correction = np.zeros((num_worlds, 2))
-        """Sum over steps of the correction's size: metres, radians."""
+        """(N, 2) sum over steps of the correction's size: metres, radians."""
         self.change = np.zeros((num_worlds, 2))
-        """Sum over steps but the first of the size of the correction's change."""
+        """(N, 2) sum of the size of the correction's change, over all steps except the first: metres, radians."""
         self._last = np.zeros((num_worlds, 6))
 
     def reset(self, worlds: IntArray) -> None:
@@ -27,7 +27,7 @@ class Tally:
         self._last[worlds] = np.nan  # no change at the first step
 
     def add(self, core: ResidualWorlds, actions: Array, worlds: IntArray) -> None:
-        """Count the step that ``worlds`` have just made with ``actions`` (N, 7)."""
+        """Add the step that ``worlds`` have just taken with ``actions`` (N, 7)."""
         correction = np.clip(actions[worlds, :6], -1.0, 1.0)
         correction *= np.repeat([core.scales.position, core.scales.rotation], 3)
         self.correction[worlds] += _sizes(correction)
@@ -38,5 +38,5 @@ class Tally:
 
 
 def _sizes(correction: Array) -> Array:
-    """(n, 2) lengths of the position and the rotation part of corrections (n, 6)."""
+    """(n, 2) norms of the position part and the rotation part of corrections (n, 6)."""
     return np.stack([norm(correction[:, :3]), norm(correction[:, 3:])], axis=1)

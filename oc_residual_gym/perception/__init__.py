@@ -1,4 +1,4 @@
-"""Perception: pose error models for simulation, and the pose filter of both worlds."""
+"""Perception: pose error models for simulation, and the pose filter for simulated and real worlds."""
 
 from oc_residual_gym.perception.errors import PoseErrors
 from oc_residual_gym.perception.filter import PoseFilter

@@ -1,4 +1,4 @@
-"""Hand-eye calibration: where a fixed camera stands in the robot's base frame, with an id that every result records."""
+"""Hand-eye calibration: the pose of a fixed camera in the robot's base frame, with an id that every trial records."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class Calibration:
     """A hand-eye calibration of a camera that does not move."""
 
     id: str
-    """Names this calibration; a new one gets a new id."""
+    """Unique id; every new calibration needs a new one."""
     created: str
     """Date, year first."""
     method: str
-    """How it was found, for people."""
+    """How it was measured, in words."""
     base_from_camera: Array
     """(7,) pose of the camera's optical frame (z forward, x right, y down) in the base frame: metres, xyzw."""
     rms_error_mm: float
-    """Root mean square distance, in millimetres, between where points were and where the camera says they were."""
+    """Root mean square distance, in millimetres, between true points and the same points as the camera sees them."""
 
     @property
     def label(self) -> str:
-        """What results record: the id and eight digits of the numbers' hash, which betray an edit under an old id."""
+        """Label stored in results: the id and eight digits of the pose's hash, which reveal an edit under an old id."""
         return f"{self.id} ({hashlib.sha256(self.base_from_camera.tobytes()).hexdigest()[:8]})"
 
     def apply(self, poses: Array) -> Array:
-        """Poses ``(..., 7)`` given in the camera's frame, in the base frame."""
+        """Transform poses ``(..., 7)`` from the camera's frame to the base frame."""
         return pose_multiply(np.array(np.broadcast_to(self.base_from_camera, poses.shape)), poses)
 
 
@@ -50,7 +50,7 @@ def load_calibration(path: str | Path) -> Calibration:
     """Read a calibration from a YAML or JSON file.
 
     Raises:
-        SettingsError: there is no such file, it cannot be read, or an entry is missing or makes no sense.
+        SettingsError: there is no such file, it cannot be read, or an entry is missing or invalid.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ def load_calibration(path: str | Path) -> Calibration:
         raise SettingsError(f"cannot read the calibration {path}: {error}") from error
     content = _parse(text, path)
     if not isinstance(content, Mapping):
-        raise SettingsError(f"the calibration {path} is no table; it needs {', '.join(REQUIRED)}")
+        raise SettingsError(f"the calibration {path} is not a table; it needs {', '.join(REQUIRED)}")
     if missing := [key for key in REQUIRED if content.get(key) in (None, "")]:
         raise SettingsError(f"the calibration {path} lacks {', '.join(missing)}")
     if unknown := [str(key) for key in content if key not in REQUIRED]:
@@ -70,8 +70,8 @@ def load_calibration(path: str | Path) -> Calibration:
         raise SettingsError(f"the calibration {path}: rms_error_mm is {error_mm!r}; give millimetres")
     for key in ("id", "method"):
         if not isinstance(content[key], str):
-            raise SettingsError(f"the calibration {path}: {key} is {content[key]!r}; give a text, in quotes if need be")
-    # YAML reads a bare date as one.
+            raise SettingsError(f"the calibration {path}: {key} is {content[key]!r}; give a text, in quotes if needed")
+    # YAML parses an unquoted date as a date object.
     if not isinstance(content["created"], str | date | datetime):
         raise SettingsError(f"the calibration {path}: created is {content['created']!r}; give a date, year first")
     pose = _camera_pose(content["base_from_camera"], path)
@@ -83,7 +83,7 @@ def _parse(text: str, path: str | Path) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise SettingsError(f"the calibration {path} is no JSON file: {error}") from error
+            raise SettingsError(f"the calibration {path} is not a JSON file: {error}") from error
     try:
         import yaml
     except ImportError as error:
@@ -91,7 +91,7 @@ def _parse(text: str, path: str | Path) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SettingsError(f"the calibration {path} is no YAML file: {error}") from error
+        raise SettingsError(f"the calibration {path} is not a YAML file: {error}") from error
 
 
 def _camera_pose(entry: Any, path: str | Path) -> Array:

@@ -1,8 +1,8 @@
-"""Pose error models: what a pose tracker makes of the true object poses. Frozen in version 0 of every id.
+"""Pose error models: the noise, latency and dropouts of a simulated pose tracker. Frozen in version 0 of every id.
 
-``MODELS`` holds the numbers; ``PoseErrors`` applies one model to the K objects of N worlds. Position errors
-are along the axes of the base frame. Rotation errors are rotation vectors in the object's own frame: those
-of all parts are added up, and the observed rotation is the true rotation times the rotation of the sum.
+``MODELS`` holds the numbers; ``PoseErrors`` applies one model to the K objects of N worlds. Position errors are along
+the axes of the base frame. Rotation errors are rotation vectors in the object's own frame: the parts are added, and the
+observed rotation is the true rotation times the rotation of the sum.
 """
 
 from __future__ import annotations
@@ -20,38 +20,37 @@ from oc_residual_gym.states import Array, BoolArray, IntArray
 
 @dataclass(frozen=True)
 class PoseErrorModel:
-    """The parts of an error model; by default no error. Pairs are (position in m, rotation in rad)."""
+    """Parameters of an error model; the default has no errors. Pairs are (position in m, rotation in rad)."""
 
     spread: tuple[float, float] = (0.0, 0.0)
-    """Uniform error on every axis, each step and object, within a half-width that is itself drawn each step
-    from U(0, spread)."""
+    """Uniform error per axis, drawn per step and object. Its half-width is drawn from U(0, spread) at each step."""
     bias: tuple[float, float] = (0.0, 0.0)
-    """Standard deviation of the Gaussian error on every axis that is drawn once an episode and object."""
+    """Standard deviation per axis of a Gaussian error that is drawn once per episode and object."""
     jitter: tuple[float, float] = (0.0, 0.0)
-    """Standard deviation of the Gaussian error on every axis that is drawn each step and object."""
+    """Standard deviation per axis of a Gaussian error that is drawn per step and object."""
     latency: tuple[int, int] = (0, 0)
-    """Least and most control steps by which poses are late; drawn once an episode and world, all as likely.
-    The first pose of an episode repeats until there is an older one."""
+    """Minimum and maximum delay of poses in control steps; drawn uniformly once per episode and world. Until a delayed
+    pose exists, the first pose of the episode repeats."""
     loss: float = 0.0
-    """Probability that a seen object is lost in a step. The first observation of an episode is never lost:
-    the tracker was registered before the episode starts."""
+    """Probability per step that a seen object is lost. The first observation of an episode is never lost: the tracker
+    was registered before the episode starts."""
     loss_near_fingers: float = 0.0
     """The same probability for an object near closed fingers."""
     stay_lost: float = 0.0
-    """Probability that a lost object stays lost in a step: mean bursts are 1 / (1 - stay_lost) long."""
+    """Probability per step that a lost object stays lost; dropouts last 1 / (1 - stay_lost) steps on average."""
     wrench: tuple[float, float] = (0.0, 0.0)
-    """Standard deviation of the Gaussian error on every axis of the measured wrench, each step; N and Nm."""
+    """Standard deviation per axis of the Gaussian error of the measured wrench (N, Nm), drawn per step."""
 
 
-_BURST_STEPS = 0.3 * 20  # mean length of a burst: 0.3 s at 20 Hz
-# Bursts that end with probability e a step take the share loss / (loss + e) of the time: 5 % away from closed
-# fingers. Near them bursts start three times as often and take 13.6 % of the time.
+_BURST_STEPS = 0.3 * 20  # mean length of a dropout: 0.3 s at 20 Hz
+# Dropouts that end with probability e per step take the share loss / (loss + e) of the time: 5 % away from closed
+# fingers. Near them, dropouts start three times as often and take 13.6 % of the time.
 _BURST_START = 0.05 / 0.95 / _BURST_STEPS
 
 MODELS = {
     "clean": PoseErrorModel(),
     # Kim et al. (arXiv 2606.18953) draw +-U(0, 5 mm) and drop 10 % of the steps. They add the same numbers to
-    # quaternion entries; the rotation vector of up to 3 degrees stands in for that.
+    # quaternion entries; here a rotation vector of up to 3 degrees replaces that.
     "paper": PoseErrorModel(
         spread=(0.005, np.deg2rad(3.0)), loss=0.1, loss_near_fingers=0.1, stay_lost=0.1, wrench=(0.5, 0.05)
     ),
@@ -68,15 +67,15 @@ MODELS = {
 
 
 def error_model_of(errors: str | PoseErrorModel) -> PoseErrorModel:
-    """The pose error model that ``errors`` names or is.
+    """The pose error model named ``errors``, or ``errors`` itself if it is a model.
 
     Raises:
-        SettingsError: there is none of that name; the message lists those there are.
+        SettingsError: there is no model of that name; the message lists the known ones.
     """
     return errors if isinstance(errors, PoseErrorModel) else MODELS[one_of("pose error model", errors, MODELS)]
 
 
-_BLOCK = 128  # control steps drawn ahead at once: a reset stays cheap, and a step only looks its noise up
+_BLOCK = 128  # control steps of noise drawn at once: resets stay cheap, and steps only look up their noise
 
 
 @njit(
@@ -100,7 +99,7 @@ def _observe(
     lost: BoolArray,
     wrench: Array,
 ) -> None:
-    """One step of ``worlds``, whose noise lies in ``rows`` of the blocks; writes the last four arguments."""
+    """One step of ``worlds``, with noise from ``rows`` of the blocks; writes the last four arguments."""
     for n in range(len(worlds)):
         world, row = worlds[n], rows[n]
         history[slots[row, 0]] = true_poses[world]
@@ -119,13 +118,13 @@ def _observe(
 
 
 class PoseErrors:
-    """One error model applied to the object poses of N worlds.
+    """Applies one error model to the object poses of N worlds.
 
-    Every world draws from the generator it was reset with, in an order that neither other worlds nor actions
-    change. Only where objects are lost depends on the episode: on whether closed fingers were near.
+    Each world draws from the generator that it was reset with, in an order that does not depend on other worlds or on
+    actions. Only dropouts depend on the episode: on whether closed fingers are near an object.
 
     Args:
-        model: "clean", "paper" or "tracker", or a model of your own.
+        model: "clean", "paper", "tracker", or a model of your own.
         num_worlds: number of worlds N.
         num_objects: number of observed objects K.
 
@@ -149,7 +148,7 @@ class PoseErrors:
         self._delays = self.model.latency[1] + 1
         self._history = np.zeros((num_worlds * self._delays, num_objects, 7))
 
-        # What the next steps will need, drawn ahead: row w * _BLOCK + i is step i of world w's block.
+        # Noise for the next steps, drawn ahead: row w * _BLOCK + i is step i of world w's block.
         self._error_block = np.empty((num_worlds * _BLOCK, num_objects, 7))
         self._chance_block = np.empty((num_worlds * _BLOCK, num_objects))
         self._wrench_block = np.empty((num_worlds * _BLOCK, 6))
@@ -157,15 +156,15 @@ class PoseErrors:
         self._block_end = (np.arange(num_worlds) + 1) * _BLOCK
         self._row = self._block_end.copy()
         self._blocks_drawn = np.zeros(num_worlds, dtype=np.int64)
-        self._steps_ahead = 0  # no block runs out for so many calls of observe
+        self._steps_ahead = 0  # calls of observe until the first block runs out
 
     @property
     def fingers_matter(self) -> bool:
-        """Whether closed fingers near an object change how often it is lost."""
+        """Whether closed fingers near an object change its dropout probability."""
         return self.model.loss_near_fingers != self.model.loss
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
-        """Start an episode in ``worlds``, each drawing from its generator of ``generators`` from now on."""
+        """Start an episode in ``worlds``; from now on, each one draws from its entry in ``generators``."""
         for world, generator in zip(worlds, generators, strict=True):
             self._generators[world] = generator
             position_bias, rotation_bias = self.model.bias
@@ -176,20 +175,20 @@ class PoseErrors:
             self._blocks_drawn[world] = 0
             self._draw_block(world)
             self._chance_block[self._row[world]] = 1.0  # the first observation is never lost
-        self._lost[worlds] = True  # nothing was observed yet
+        self._lost[worlds] = True  # nothing has been observed yet
         self._poses[worlds] = np.nan
         self._wrench[worlds] = 0.0
 
     def observe(
         self, true_poses: Array, near_closed_fingers: BoolArray, worlds: IntArray | None = None
     ) -> tuple[Array, BoolArray]:
-        """Advance ``worlds`` by one control step and return what is seen of their objects.
+        """Advance ``worlds`` by one control step and return the observed object poses.
 
         Args:
             true_poses: true poses in the base frame, ``(N, K, 7)``.
-            near_closed_fingers: whether the object is near closed fingers, which hide it, ``(N, K)``.
-            worlds: the worlds that advance; ``None`` means all. The other rows repeat the last observation
-                of their episode.
+            near_closed_fingers: whether each object is near closed fingers, which occlude it, ``(N, K)``.
+            worlds: the worlds that advance; ``None`` means all. The others repeat the last observation of their
+                episode.
 
         Returns:
             Observed poses ``(N, K, 7)``, NaN where lost, and whether the object was seen ``(N, K)``.
@@ -207,7 +206,7 @@ class PoseErrors:
         _observe(
             self._all[rows],
             block_row,
-            # Numba takes an array that may not be written for another type.
+            # To Numba, a read-only array has another type.
             true_poses if true_poses.flags.writeable else true_poses.copy(),
             near_closed_fingers,
             self.model.stay_lost,
@@ -225,17 +224,17 @@ class PoseErrors:
         return self._poses.copy(), ~self._lost
 
     def wrench_noise(self) -> Array:
-        """Errors ``(N, 6)`` of the external wrench (force in N, torque in Nm) in the step last observed."""
+        """Errors ``(N, 6)`` of the external wrench (force in N, torque in Nm) in the last observed step."""
         return self._wrench.copy()
 
     def _draw_missing_blocks(self, worlds: IntArray) -> None:
-        """Draw the next block of those of ``worlds`` whose block has run out."""
+        """Draw the next block for those of ``worlds`` whose block has run out."""
         for world in worlds[self._row[worlds] == self._block_end[worlds]]:
             self._draw_block(world)
         self._steps_ahead = max(1, int((self._block_end - self._row).min()))
 
     def _draw_block(self, world: int) -> None:
-        """Draw all that world ``world`` will need in its next ``_BLOCK`` steps."""
+        """Draw all noise for the next ``_BLOCK`` steps of world ``world``."""
         generator = self._generators[world]
         if generator is None:
             raise RuntimeError(f"world {world} was observed before its first reset; reset it first")
@@ -253,7 +252,7 @@ class PoseErrors:
         self._chance_block[block] = uniform[..., 8]
         self._wrench_block[block] = gaussian[:, objects] * np.repeat(self.model.wrench, 3)
 
-        # The last true poses lie in a ring; each step writes one slot and reads that of `latency` steps ago.
+        # The last true poses are in a ring buffer; each step writes one slot and reads that of `latency` steps ago.
         step = self._blocks_drawn[world] * _BLOCK + np.arange(_BLOCK)
         delivered = step - np.minimum(step, self._latency[world])
         ring = world * self._delays

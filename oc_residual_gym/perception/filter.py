@@ -1,23 +1,22 @@
-"""The pose filter: from tracked poses to those a policy sees; the same code in simulation and on the robot.
+"""The pose filter turns tracked poses into the poses that a policy sees; the same code in simulation and on the robot.
 
-Each control step, for every object that was seen:
+At each control step, for every object that was seen:
 
-1. Symmetry. Among the poses that look alike, the one nearest to the last filtered rotation is taken, so
-   that the rotation never jumps where the tracker changes its mind. The first pose of an episode is the one
-   nearest to the identity rotation, so that the same physical state starts with the same observation.
-   (Where two are equally near, as for a cube at a yaw of 45 degrees, noise picks the first one.)
-2. One-Euro smoothing (Casiez, Roussel and Vogel, CHI 2012) of position and rotation: a low-pass whose
-   cutoff rises with the speed of the object, the same for the three axes so that the result does not depend
-   on the frame. Rotations are smoothed as rotation vectors from the last filtered rotation. The first pose
-   passes unsmoothed.
+1. Symmetry: of all rotations that look the same, it takes the one nearest to the last filtered rotation, so that the
+   rotation does not jump when the tracker switches between them. In the first step of an episode it takes the one
+   nearest to the identity, so that the same physical state gives the same first observation. (If two are equally near,
+   as for a cube at a yaw of 45 degrees, noise decides.)
+2. One-Euro smoothing (Casiez, Roussel and Vogel, CHI 2012) of position and rotation: a low-pass filter whose cutoff
+   rises with the object's speed. All three axes share one cutoff, so that the result does not depend on the frame.
+   Rotations are smoothed as rotation vectors relative to the last filtered rotation. The first pose passes unsmoothed.
 
-An object that was not seen keeps its last filtered pose and grows older. When it is seen again the time in
-between counts: the longer the gap, the more of the new pose is taken over.
+An object that was not seen keeps its last filtered pose, and its age increases. When it is seen again, the elapsed time
+counts: the longer the gap, the larger the weight of the new pose.
 
-With the constants below, at rest, the "paper" error model's standard deviations of 1.7 mm and 1.0 degrees
-an axis become 0.7 mm and 0.5 degrees, and the jitter of "tracker", 1 mm and 0.5 degrees, becomes 0.4 mm and
-0.2 degrees. The filtered pose lags 5 mm behind a motion at 0.2 m/s and 1.2 degrees behind a rotation at 0.6
-rad/s (which are the fastest targets), and at most 7 mm and 1.6 degrees while the motion sets off.
+With the constants below, for objects at rest, the standard deviations per axis of the "paper" error model shrink from
+1.7 mm and 1.0 degrees to 0.7 mm and 0.5 degrees, and the jitter of "tracker" from 1 mm and 0.5 degrees to 0.4 mm and
+0.2 degrees. The filtered pose lags 5 mm behind a motion at 0.2 m/s and 1.2 degrees behind a rotation at 0.6 rad/s (the
+fastest targets), and at most 7 mm and 1.6 degrees while a motion starts.
 """
 
 from __future__ import annotations
@@ -32,31 +31,31 @@ from oc_residual_gym.errors import one_of
 from oc_residual_gym.geometry import IDENTITY_QUATERNION, multiply_one, quat_from_rotvec_one, rotvec_one
 from oc_residual_gym.states import Array, BoolArray, IntArray
 
-# Angle in rad between the poses that look alike. They are turned about the object's own z axis only: a cube
-# that was tipped over onto another face is another pose.
+# Angle in rad between poses that look the same. Only rotations about the object's own z axis count: a cube tipped onto
+# another face has another pose.
 SYMMETRIES = {"none": 2 * np.pi, "yaw_180": np.pi, "yaw_90": np.pi / 2, "axis_z": 0.0}
 
-# Smoothing of (position, rotation); speeds in m/s and rad/s.
+# Smoothing parameters of (position, rotation); speeds in m/s and rad/s.
 MIN_CUTOFF = np.array([0.5, 0.5])  # Hz, at rest
 BETA = np.array([20.0, 4.0])  # Hz per m/s, Hz per rad/s
-SPEED_CUTOFF = 2.0  # Hz, of the low-pass on the speed itself
+SPEED_CUTOFF = 2.0  # Hz, of the low-pass filter on the speed itself
 
-NEVER = 2**62  # age of an object that was not seen since the reset
+NEVER = 2**62  # age of an object that has not been seen since the reset
 
 
 class PoseFilter:
-    """Filter of the poses of K objects in N worlds.
+    """Filters the poses of K objects in N worlds.
 
     Args:
-        symmetries: of each object ``(K,)``, the rotations about its own z axis that look alike: "none",
-            "yaw_180" or "yaw_90" (multiples of that angle), "axis_z" (any angle).
+        symmetries: for each of the K objects, which rotations about its own z axis look the same: "none", "yaw_180" or
+            "yaw_90" (multiples of that angle), or "axis_z" (any angle).
         num_worlds: number of worlds N.
-        control_frequency: updates a second, Hz.
+        control_frequency: update rate in Hz.
 
     Attributes:
-        poses: filtered poses ``(N, K, 7)``; NaN until an object was first seen after a reset.
+        poses: filtered poses ``(N, K, 7)`` in the base frame; NaN until an object is first seen after a reset.
         valid: whether the object was seen in the last update ``(N, K)``.
-        age: control steps since the object was last seen ``(N, K)``; at least ``NEVER`` if not since reset.
+        age: control steps since the object was last seen ``(N, K)``; at least ``NEVER`` if not since the reset.
 
     Raises:
         SettingsError: if a symmetry is unknown.
@@ -68,7 +67,7 @@ class PoseFilter:
         self._period = 1.0 / control_frequency
         self._half_steps = np.array([0.5 * SYMMETRIES[symmetry] for symmetry in symmetries])
         shape = (num_worlds, len(symmetries))
-        self._last = np.zeros((*shape, 7))  # as `poses`, with the reference of the first pose instead of NaN
+        self._last = np.zeros((*shape, 7))  # like `poses`, but the identity instead of NaN
         self._speed = np.zeros((*shape, 6))  # smoothed velocities of position and rotation, m/s and rad/s
         self._everyone = np.arange(num_worlds)
         self.poses = np.zeros((*shape, 7))
@@ -77,7 +76,7 @@ class PoseFilter:
         self.reset(self._everyone)
 
     def reset(self, worlds: IntArray) -> None:
-        """Forget the objects of ``worlds``: a new episode starts there."""
+        """Start a new episode in ``worlds``: forget their objects."""
         self._last[worlds] = [0.0, 0.0, 0.0, *IDENTITY_QUATERNION]
         self._speed[worlds] = 0.0
         self.poses[worlds] = np.nan
@@ -85,10 +84,10 @@ class PoseFilter:
         self.age[worlds] = NEVER
 
     def update(self, poses: Array, valid: BoolArray, worlds: IntArray | None = None) -> None:
-        """Take in the tracked poses of one control step.
+        """Update the filter with the tracked poses of one control step.
 
         Args:
-            poses: tracked poses in the base frame, ``(N, K, 7)``; where not valid they may be NaN.
+            poses: tracked poses in the base frame, ``(N, K, 7)``; may be NaN where not valid.
             valid: whether the object was seen in this step, ``(N, K)``.
             worlds: the worlds that advance; ``None`` means all. The others keep their state.
         """
@@ -101,7 +100,7 @@ class PoseFilter:
 
 @njit()
 def _low_pass_weight(cutoff: float, elapsed: float) -> float:
-    """Weight of a sample ``elapsed`` seconds after the last in a first-order low-pass of that cutoff, Hz."""
+    """Weight of a sample ``elapsed`` seconds after the last one, in a first-order low-pass with ``cutoff`` in Hz."""
     ratio = (2.0 * np.pi) * cutoff * elapsed
     return ratio / (1.0 + ratio)
 
@@ -128,8 +127,8 @@ def _update(
             pose, filtered = poses[n, k], last[n, k]
             inverse[0], inverse[1], inverse[2], inverse[3] = -filtered[3], -filtered[4], -filtered[5], filtered[6]
             relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, pose[3:7])
-            # The twist about the object's z axis is undone as far as the symmetry has steps to do so. With "none"
-            # the only step is a full turn, which picks the quaternion's sign that turns the short way.
+            # Undo the twist about the object's z axis by the nearest multiple of the symmetry's angle. With "none"
+            # that is a full turn, which picks the quaternion's sign with the shorter rotation.
             half_twist = math.atan2(relative[2], relative[3])
             if half_steps[k] > 0.0:
                 half_twist = half_steps[k] * np.rint(half_twist / half_steps[k])

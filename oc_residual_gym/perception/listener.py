@@ -1,4 +1,4 @@
-"""What all clients of pose sources share: the newest reading of each object, and counts of unusable ones."""
+"""Base of the pose source clients: keeps the newest reading of each object, and counts unusable messages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from oc_residual_gym.perception.messages import PoseMessage, TrackedPose
 
 
 class Listener:
-    """What both clients do: keep the newest reading of each object, and count what cannot be used.
+    """Keeps the newest reading of each object, and counts unusable messages.
 
     Args:
         address: where the readings come from, for messages.
-        objects: names of the objects to listen for; others are left out.
+        objects: names of the objects to listen for; others are ignored.
     """
 
     def __init__(self, address: str, objects: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ class Listener:
             return "; ".join(problems)
 
     def take(self, message: PoseMessage) -> None:
-        """Take in one message."""
+        """Accept one message; refuse it if its frame or calibration has changed."""
         with self._lock:
             if self._frame and message.frame != self._frame:
                 self._note_refusal(f'"frame" changed from {self._frame!r} to {message.frame!r}')
@@ -63,13 +63,13 @@ class Listener:
             self._received += 1
             for name, reading in message.objects.items():
                 if name not in self._objects:
-                    # Names that change with every message must not fill the memory.
+                    # Limited, so that names that change with every message do not fill the memory.
                     self._others.update([name[:40]] if len(self._others) < 10 else [])
                 elif name not in self._latest or reading.stamp >= self._latest[name].stamp:
                     self._latest[name] = reading
 
     def refuse(self, why: str) -> None:
-        """Count a message that cannot be used."""
+        """Count an unusable message; ``why`` says what is wrong with it."""
         with self._lock:
             self._note_refusal(why)
 

@@ -1,4 +1,4 @@
-"""Messages with object poses, as ``docs/pose_messages.md`` has them: what they say, and what is wrong with them."""
+"""Read and validate object pose messages; ``docs/pose_messages.md`` documents the schema."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FRAMES = ("base", "camera")
 STATUSES = ("tracking", "fixed", "lost")
 
 FARTHEST = 5.0
-"""Metres; nothing that an FR3 reaches, nor a camera that sees it, is further away."""
+"""Maximum distance of an object in metres: the FR3's reach plus that of a camera that sees it."""
 UNIT_TOLERANCE = 0.01
-"""By which the length of a quaternion may differ from 1: those of float32 matrices do, confused entries differ more."""
+"""Allowed deviation of a quaternion's length from 1: covers float32 rounding, rejects mixed-up entries."""
 OLDEST = 60.0
-"""Seconds; whoever says more has given a time of day instead of an age."""
+"""Maximum age in seconds; a larger value is probably a time of day."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class TrackedPose:
     """One reading of one object."""
 
     pose: Array
-    """(7,) metres and unit quaternion xyzw, in the source's frame; NaN where it is lost and none was sent."""
+    """(7,) metres and unit quaternion xyzw, in the source's frame; NaN if the object is lost."""
     stamp: float
-    """When its image was taken, in seconds of this machine's ``time.monotonic()``."""
+    """When the image was taken, in seconds of this machine's ``time.monotonic()``."""
     status: str
-    """"tracking"; "fixed" for an object that cannot move and was measured once; "lost"."""
+    """"tracking"; "fixed" for an object that cannot move and was measured once; or "lost"."""
 
 
 @dataclass(frozen=True)
 class PoseMessage:
-    """One message of a publisher."""
+    """One message from a publisher."""
 
     frame: str
     calibration: str
@@ -47,19 +47,19 @@ class PoseMessage:
 
 
 def read_message(text: bytes | str, received: float) -> PoseMessage:
-    """Read one message.
+    """Parse one message.
 
     Args:
-        text: JSON, as ``docs/pose_messages.md`` has it.
-        received: when it came, in seconds of ``time.monotonic()``.
+        text: JSON as documented in ``docs/pose_messages.md``.
+        received: arrival time in seconds of ``time.monotonic()``.
 
     Raises:
-        MessageError: it is not as documented.
+        MessageError: it does not follow the schema.
     """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MessageError(f"no JSON: {error}") from error
+        raise MessageError(f"not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise MessageError(f'"schema" is not {SCHEMA!r}')
     if content.get("version") != VERSION:
@@ -69,14 +69,14 @@ def read_message(text: bytes | str, received: float) -> PoseMessage:
     if not isinstance(calibration, str):
         raise MessageError(f'"calibration" is {calibration!r}; give an id in quotes')
     if not isinstance(objects, dict):
-        raise MessageError('"objects" is no table of objects')
+        raise MessageError('"objects" is not a table of objects')
     return PoseMessage(frame, calibration, {name: _tracked(name, entry, received) for name, entry in objects.items()})
 
 
 def _tracked(name: str, entry: Any, received: float) -> TrackedPose:
     try:
         if not isinstance(entry, dict):
-            raise MessageError("is no table")
+            raise MessageError("is not a table")
         status = _choice(entry, "status", STATUSES)
         age = float(_numbers([entry.get("age", 0.0)], "age", 1)[0])
         if not 0.0 <= age <= OLDEST:
@@ -91,10 +91,10 @@ def _tracked(name: str, entry: Any, received: float) -> TrackedPose:
 
 
 def checked_pose(position: Array, quaternion: Array) -> Array:
-    """The pose (7,) of a position (3,) in metres and a quaternion xyzw (4,), scaled to unit length.
+    """Pose (7,) from a position (3,) in metres and a quaternion xyzw (4,), which is scaled to unit length.
 
     Raises:
-        MessageError: it is not finite, too far away, or no rotation.
+        MessageError: it is not finite, is too far away, or the quaternion is not of unit length.
     """
     pose = np.concatenate([position, quaternion]).astype(float)
     if not np.isfinite(pose).all():
@@ -127,5 +127,5 @@ def _numbers(value: Any, key: str, count: int) -> Array:
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number, and not a truth value."""
+    """Whether ``value`` is a finite number, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

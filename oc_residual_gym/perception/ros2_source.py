@@ -1,7 +1,7 @@
-"""Object poses from ROS 2: ``geometry_msgs/PoseStamped`` on one topic for each object. Imports ``rclpy`` when used.
+"""Object poses from ROS 2: ``geometry_msgs/PoseStamped`` on one topic per object. Imports ``rclpy`` when used.
 
 ``rclpy`` comes with a ROS 2 distribution (Humble or newer), not from PyPI: source the distribution's setup file, and
-use its Python. A topic that falls silent is what "lost" is for ZeroMQ: PoseStamped has no status.
+use its Python. PoseStamped has no status: a lost object is one whose topic is silent.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from oc_residual_gym.perception.listener import Listener
 from oc_residual_gym.perception.messages import OLDEST, PoseMessage, TrackedPose, checked_pose
 
 BASE_FRAMES = ("base", "fr3_link0", "panda_link0")
-"""``header.frame_id`` of poses in the robot's base frame; any other one is the camera's."""
+"""Values of ``header.frame_id`` for the robot's base frame; any other value means the camera's frame."""
 CLOCK_TOLERANCE = 0.02
-"""Seconds that an image may seem to lie ahead: synchronised clocks differ by less."""
+"""Seconds by which an image's stamp may lie in the future; synchronised clocks differ by less."""
 
 
 class Ros2PoseSource(Listener):
-    """Client of topics ``/<prefix>/<object>``.
+    """Subscriber to the topics ``/<prefix>/<object>``.
 
     Args:
-        prefix: of the topics.
+        prefix: prefix of the topics.
         objects: names of the objects to listen for.
 
     Raises:
-        SettingsError: ``rclpy`` is not to be imported.
+        SettingsError: ``rclpy`` cannot be imported.
     """
 
     def __init__(self, prefix: str, objects: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ class Ros2PoseSource(Listener):
                 f"{error}: poses by ROS 2 need its Python packages; source /opt/ros/<distribution>/setup.bash first, "
                 "and run a Python of the distribution's own version"
             ) from error
-        # A context of its own leaves Ctrl+C to us.
+        # With its own context, rclpy does not handle Ctrl+C.
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self._node = rclpy.create_node("oc_residual_poses", context=self._context)
@@ -83,16 +83,16 @@ class Ros2PoseSource(Listener):
 
 
 def read_pose_stamped(name: str, message: Any, now: float, received: float) -> PoseMessage:
-    """Read one ``geometry_msgs/PoseStamped``.
+    """Convert one ``geometry_msgs/PoseStamped``.
 
     Args:
-        name: of the object.
-        message: with the time of the image in its header.
+        name: name of the object.
+        message: the message; its header holds the time of the image.
         now: seconds of the ROS clock.
         received: the same moment in seconds of ``time.monotonic()``.
 
     Raises:
-        MessageError: its time or its pose makes no sense.
+        MessageError: its time or its pose is invalid.
     """
     stamp, frame = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec, message.header.frame_id
     age = now - stamp

@@ -1,7 +1,7 @@
-"""Pose sources: clients of whatever tracks the objects of a real cell, by ZeroMQ or by ROS 2.
+"""Pose sources: clients that receive object poses from a tracker of a real cell, by ZeroMQ or ROS 2.
 
-A source only listens: it keeps the newest reading of every object and says when that reading's image was taken. What is
-believed of it is up to :mod:`oc_residual_gym.real.tracking`. ``docs/pose_messages.md`` documents the messages.
+A source only listens: it keeps the newest reading of every object and the time of its image.
+:mod:`oc_residual_gym.real.tracking` decides which readings to accept. ``docs/pose_messages.md`` documents the messages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from oc_residual_gym.perception.listener import Listener
 from oc_residual_gym.perception.messages import TrackedPose, read_message
 
 LARGEST_MESSAGE = 2**20
-"""Bytes; a message of five objects has one thousand."""
+"""Maximum size of a message in bytes; one with five objects has about 1000."""
 
 
 class PoseSource(Protocol):
@@ -28,20 +28,20 @@ class PoseSource(Protocol):
 
     @property
     def calibration(self) -> str:
-        """Id of the calibration that the source says it has applied; "" where it says none."""
+        """Id of the calibration that the source says it has applied; "" if it names none."""
 
     def latest(self) -> Mapping[str, TrackedPose]:
-        """The newest reading of every object heard of so far. Never waits."""
+        """The newest reading of every object received so far. Never blocks."""
 
     def problem(self) -> str:
-        """What is wrong with what is received, for people; "" where nothing is."""
+        """Description of what is wrong with the received messages; "" if nothing is."""
 
     def close(self) -> None:
         """Stop listening."""
 
 
 def open_source(address: str, objects: Sequence[str]) -> PoseSource:
-    """The client for an address, listening already. Whether anybody publishes there shows later.
+    """Create the client for an address, and start listening. Does not check that anybody publishes there.
 
     Args:
         address: "tcp://host:port" or "ipc:///path" of a ZeroMQ publisher, or "ros2://prefix" for the topics
@@ -62,9 +62,9 @@ def open_source(address: str, objects: Sequence[str]) -> PoseSource:
 
 
 class ZmqPoseSource(Listener):
-    """Client of a ZeroMQ publisher (PUB) of JSON messages.
+    """Subscriber to a ZeroMQ publisher (PUB) of JSON messages.
 
-    It listens in a thread of its own, because a message's age counts from the moment it came in.
+    It listens in its own thread, so that the arrival time of each message is exact.
 
     Raises:
         SettingsError: the address is malformed, or pyzmq is not installed.
@@ -104,10 +104,10 @@ class ZmqPoseSource(Listener):
                 self.take(read_message(text, received))
             except MessageError as error:
                 self.refuse(str(error))
-        # The socket belongs to this thread.
+        # Closed here, because the socket belongs to this thread.
         self._context.destroy(linger=0)
 
 
 def missing_package(error: ImportError) -> SettingsError:
-    """What is raised where a package of the extra "real" is not installed."""
+    """The error to raise if a package of the extra "real" is not installed."""
     return SettingsError(f'{error}: the real robot needs more packages: pip install "oc-residual-gym[real]"')

@@ -18,7 +18,7 @@ from oc_residual_gym.tasks import SHIPPED_TASKS
 from oc_residual_gym.tasks.base import Task
 
 DEFAULT_BASE = "bc"
-"""The base policy of the tasks that come with this package, where none is given."""
+"""Default base policy of the tasks that ship with this package."""
 BASE_POLICIES = (
     "bc",
     "vla",
@@ -35,8 +35,8 @@ BASE_POLICIES = (
 
 
 def default_base(task: str) -> str:
-    """The base policy of the task named ``task`` where none is given: "hold" as long as none was trained for it, which
-    a warning says once."""
+    """Name of the default base policy of the task named ``task``. For a task of your own it is "hold", with a warning
+    the first time."""
     if task in SHIPPED_TASKS:
         return DEFAULT_BASE
     _say_that_it_holds(task)
@@ -44,8 +44,8 @@ def default_base(task: str) -> str:
 
 
 def exists_for(base: str, task: str) -> bool:
-    """Is there a base policy ``base`` for the task named ``task``? Trained ones that come with this package are for its
-    tasks only; any other one may be for any task, until it acts."""
+    """Whether a base policy ``base`` exists for the task named ``task``. Shipped policies support only the shipped
+    tasks; any other policy is assumed to support every task until it acts."""
     return task in SHIPPED_TASKS or base not in (*NEWEST, *NEWEST.values())
 
 
@@ -58,9 +58,13 @@ def _say_that_it_holds(task: str) -> None:
 
 
 def load_base_policy(policy: Any, task: Task) -> BasePolicy:
-    """The base policy named ``policy`` for ``task``: a shipped one ("bc", "vla", or with a version), "hold", "expert",
-    "expert-offset", an ``.onnx`` file, a server (``openpi://host:port``, ``gr00t://host:port``), a callable, a
-    policy, or ``None`` for the task's default.
+    """Load a base policy for ``task``.
+
+    Args:
+        policy: a shipped policy ("bc" or "vla", or a version such as "bc-v0"), "hold", "expert", "expert-offset", an
+            ``.onnx`` file, a server (``openpi://host:port``, ``gr00t://host:port``), a callable, a
+            :class:`BasePolicy`, or ``None`` for the task's default.
+        task: the task that it acts in.
 
     Raises:
         ValueError: there is no such policy.

@@ -1,4 +1,4 @@
-"""Base policies: what they see, what they return, and how their chunks are executed."""
+"""Base policies: their inputs and outputs, and how their action chunks are executed."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from oc_residual_gym.states import Array, BoolArray, IntArray
 from oc_residual_gym.tasks.base import Snapshot
 
 HORIZON = 16
-"""Targets in a chunk of the base policies we ship, as in the paper."""
+"""Targets per chunk of the shipped base policies, as in the paper."""
 
 
 @dataclass(frozen=True)
 class PolicyView:
-    """What a base policy sees of the n worlds that need a new chunk."""
+    """Input of a base policy: a batch of the n worlds that are due for a new chunk."""
 
     worlds: IntArray
-    """(n,) their numbers."""
+    """(n,) indices of the worlds."""
     instruction: str
     tcp_pose: Array
-    """(n, 7) measured, base frame."""
+    """(n, 7) measured TCP pose in the base frame: metres, quaternion xyzw."""
     joint_positions: Array
     """(n, 7) rad."""
     gripper_width: Array
-    """(n,) metres."""
+    """(n,) metres between the fingers."""
     gripper_closed: np.ndarray
-    """(n,) bool, state of the latch."""
+    """(n,) bool, state of the gripper's latch."""
     wrench: Array
-    """(n, 6) estimate of the external force and torque about the TCP, N and Nm, base frame."""
+    """(n, 6) estimated external force (N) and torque (Nm) about the TCP, base frame."""
     previous_target: Array
-    """(n, 8) last executed target."""
+    """(n, 8) last executed target: TCP pose in the base frame, and opening."""
     objects: Mapping[str, Array] | None = None
-    """Filtered poses (n, 7) by object name, if the policy's ``needs`` have "objects"."""
+    """Filtered poses (n, 7) by object name, if the policy's ``needs`` contain "objects"."""
     images: Mapping[str, np.ndarray] | None = None
-    """(n, 128, 128, 3) uint8 by camera name ("shoulder", "wrist"), if the policy's ``needs`` have "images"."""
+    """(n, 128, 128, 3) uint8 by camera name ("shoulder", "wrist"), if the policy's ``needs`` contain "images"."""
     truth: Sequence[Snapshot] | None = None
-    """True state, if the policy's ``needs`` have "truth": for scripted experts in simulation only."""
+    """True state, if the policy's ``needs`` contain "truth": for scripted experts in simulation only."""
 
 
 class BasePolicy(Protocol):
-    """A frozen policy that gives chunks of absolute end-effector targets."""
+    """A frozen policy that returns chunks of absolute end-effector targets."""
 
     name: str
     hash: str | None
-    """SHA-256 of the policy's file, where there is one."""
+    """SHA-256 of the policy's file; ``None`` without a file."""
     needs: frozenset[str]
-    """What of "objects", "images" and "truth" it wants to see."""
+    """Optional inputs that it uses, out of "objects", "images" and "truth"."""
 
     @property
     def horizon(self) -> int:
-        """Targets in a chunk, H."""
+        """Number of targets per chunk, H."""
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
-        """A new episode starts in ``worlds``; randomness there comes from these generators only."""
+        """Start a new episode in ``worlds``; draw random numbers for them from these generators only."""
 
     def predict(self, view: PolicyView) -> Array:
-        """Chunks (n, H, 8) of absolute targets: metres, quaternion xyzw, opening in [0, 1].
+        """Chunks (n, H, 8) of absolute targets in the base frame: metres, quaternion xyzw, opening in [0, 1].
 
         Raises:
-            BasePolicyError: there are no targets to give. Never return zeros instead.
+            BasePolicyError: it cannot predict targets. Never return zeros instead.
         """
 
 
 class HoldPolicy:
-    """The last executed target again: the residual alone moves the robot (RL from scratch)."""
+    """Repeats the last executed target, so that only the residual moves the robot (RL from scratch)."""
 
     name = "hold"
     hash: str | None = None
@@ -77,14 +77,14 @@ class HoldPolicy:
     needs: frozenset[str] = frozenset()
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
-        """Nothing to forget."""
+        """Do nothing: it has no state."""
 
     def predict(self, view: PolicyView) -> Array:
         return view.previous_target[:, None].copy()
 
 
 class CallablePolicy:
-    """A function ``view -> (n, H, 8)`` as a base policy; attributes ``horizon`` and ``needs`` of it are honoured."""
+    """Wraps a function ``view -> (n, H, 8)`` as a base policy; uses its attributes ``horizon`` and ``needs`` if set."""
 
     hash: str | None = None
 
@@ -95,7 +95,7 @@ class CallablePolicy:
         self._function = function
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
-        """Forward to the function's own ``reset``, where it has one."""
+        """Call the function's own ``reset`` if it has one."""
         reset = getattr(self._function, "reset", None)
         if reset is not None:
             reset(worlds, generators)
@@ -140,8 +140,13 @@ def _load(
 class ChunkRunner:
     """Executes chunks open loop, each world at its own phase.
 
-    A domain's inference pause holds the last executed target for some steps before each chunk; a policy with a
-    horizon of 1 has nothing to infer and is not paused.
+    A domain's inference pause holds the last executed target for some steps before each chunk. A policy with a horizon
+    of 1 is not paused.
+
+    Args:
+        policy: the base policy.
+        num_worlds: number of worlds N.
+        max_pause: longest inference pause in control steps.
     """
 
     def __init__(self, policy: BasePolicy, num_worlds: int, max_pause: int):
@@ -154,7 +159,7 @@ class ChunkRunner:
         self._phases = np.zeros(num_worlds, np.int64)
 
     def hold(self, worlds: IntArray, target: Array) -> None:
-        """Stay at ``target`` (n, 8) in ``worlds``, in place of a chunk."""
+        """Hold ``target`` (n, 8) in ``worlds`` instead of executing a chunk."""
         self._chunks[worlds] = target[:, None]
         self._lengths[worlds] = self.policy.horizon
         self._phases[worlds] = 0
@@ -163,8 +168,8 @@ class ChunkRunner:
         """Start new chunks (n, H, 8) in ``worlds``.
 
         Returns:
-            (n,) which of them have a target that is not finite, or whose quaternion has no length; their worlds go
-            on with the old chunk's last target.
+            (n,) bool, true for chunks with a target that is not finite or a quaternion of length zero. Their worlds
+            keep executing the last target of the old chunk.
 
         Raises:
             ValueError: the policy returned another shape.
@@ -175,29 +180,29 @@ class ChunkRunner:
                 f"base policy {self.policy.name!r} returned an array of shape {np.shape(chunks)}; "
                 f"expected {shape}: worlds, horizon, target (xyz, quaternion xyzw, opening)"
             )
-        # A copy: Numba takes an array that may not be written for another type.
+        # A copy, because to Numba a read-only array has another type.
         chunks = np.array(chunks, np.float64)
         bad = np.zeros(len(worlds), bool)
         _load(chunks, worlds, previous_target, pauses, self._pauses, self._chunks, self._lengths, self._phases, bad)
         return bad
 
     def advance(self, rows: slice | IntArray) -> IntArray:
-        """Go on by one step in the given worlds; returns those of them whose chunk has run out."""
+        """Advance by one step in the given worlds; return those whose chunk has run out."""
         self._phases[rows] += 1
         worlds = self._rows[rows]
         return worlds[self._phases[rows] >= self._lengths[rows]]
 
     @property
     def phase(self) -> Array:
-        """(N,) executed part of the chunk, from 0 to below 1."""
+        """(N,) executed share of the chunk, in [0, 1)."""
         return self._phases / self._lengths
 
     def targets(self, ahead: Array) -> Array:
-        """(N, A, 8) targets the given steps ahead (A,), 1 for the next; beyond its end, the chunk's last one."""
+        """(N, A, 8) targets ``ahead`` (A,) steps ahead, 1 for the next step; past its end, the chunk's last target."""
         index = np.minimum(self._phases[:, None] + (ahead - 1), self._lengths[:, None] - 1)
         return self._chunks[self._rows[:, None], index]
 
     @property
     def current(self) -> Array:
-        """(N, 8) the target of the coming step."""
+        """(N, 8) target of the next step."""
         return self._chunks[self._rows, np.minimum(self._phases, self._lengths - 1)]

@@ -1,4 +1,4 @@
-"""Scripted experts as base policies: a task's legs, turned into chunks of targets."""
+"""Scripted experts as base policies: they turn a task's waypoints into chunks of targets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks.base import Snapshot, Task, Waypoint
 
 OFFSET = 0.010
-"""Metres, of the expert that is off."""
+"""Position offset of :class:`OffsetExpertPolicy` in metres."""
 TURN_SPEED = 0.025
-"""Radians a control step, below the rate limit so that the arm keeps up."""
+"""Rotation speed in radians per control step; below the rate limit, so that the arm keeps up."""
 
 
 class ExpertPolicy:
-    """The scripted expert of a task. It reads true state; what it lacks is any memory."""
+    """The scripted expert of a task. It reads the true state and has no memory."""
 
     name = "expert"
     hash: str | None = None
@@ -29,7 +29,7 @@ class ExpertPolicy:
         self._task = task
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
-        """Nothing to forget."""
+        """Do nothing: it has no state."""
 
     def predict(self, view: PolicyView) -> Array:
         assert view.truth is not None
@@ -40,9 +40,9 @@ class ExpertPolicy:
 
 
 class OffsetExpertPolicy(ExpertPolicy):
-    """The scripted expert with 10 mm added to all its targets: a base that a perfect residual fully repairs.
+    """The scripted expert with an offset of 10 mm on all targets: a base policy that a perfect residual fully corrects.
 
-    The offset is horizontal, its direction drawn once an episode.
+    The offset is horizontal; its direction is drawn once per episode.
     """
 
     name = "expert-offset"
@@ -62,7 +62,10 @@ class OffsetExpertPolicy(ExpertPolicy):
 
 
 def follow(start: Array, legs: Sequence[Waypoint], steps: int, pace: float = 1.0) -> Array:
-    """Targets (steps, 8) that go from ``start`` (8,) along ``legs`` at their speeds times ``pace``, then stay."""
+    """Targets (steps, 8) from ``start`` (8,) along the waypoints ``legs``, at their speeds times ``pace``.
+
+    After the last waypoint, the last target repeats.
+    """
     chunk = np.empty((steps, 8))
     target = start.copy()
     done = 0
@@ -77,7 +80,7 @@ def follow(start: Array, legs: Sequence[Waypoint], steps: int, pace: float = 1.0
                     break
                 pause -= 1
             else:
-                # Moving and turning end together.
+                # Translation and rotation end together.
                 count = max(np.ceil(left / (pace * leg.speed)), np.ceil(turn / (pace * TURN_SPEED)), 1.0)
                 target[:3] = target[:3] + (leg.pose[:3] - target[:3]) / count
                 target[3:7] = quat_normalize(towards(target[None, 3:7], leg.pose[None, 3:], turn / count)[0])

@@ -1,16 +1,15 @@
-"""GR00T servers as base policies: ``gr00t://host:port`` (port 5555 where none is given).
+"""GR00T servers as base policies: ``gr00t://host:port`` (default port 5555).
 
 The protocol is that of Isaac-GR00T's ``PolicyServer`` (N1.6 and N1.7, https://github.com/NVIDIA/Isaac-GR00T,
-``gr00t/policy/server_client.py``; run it without its simulation wrapper): ZeroMQ, request and reply, msgpack with
-arrays in NumPy's file format. All worlds are one batch. The inference service of N1.5 (``gr00t/eval/service.py``) is
-understood too, told by its modality keys, which carry the modality's name ("video.wrist"); it is asked for one world at
-a time.
+``gr00t/policy/server_client.py``; run it without its simulation wrapper): ZeroMQ request and reply, msgpack with arrays
+in NumPy's file format. All worlds form one batch. The inference service of N1.5 (``gr00t/eval/service.py``) works too;
+it is recognised by modality keys with a prefix ("video.wrist"), and is queried for one world at a time.
 
-The server says which modalities its model has. Known are those of ``modality.json`` in our LeRobot datasets: video
+The server reports the modalities of its model. Supported are those of ``modality.json`` in our LeRobot datasets: video
 "shoulder" and "wrist", (128, 128, 3) uint8; state, float32, :data:`oc_residual_gym.policies.server.COLUMNS`; and one
-language key, which gets the instruction. Only the present step is at hand, no history. The answer has absolute targets:
+language key for the instruction. Only the present step is sent, no history. The answer must have absolute targets:
 ``eef_9d`` (H, 9), or ``eef_position`` (H, 3) with ``eef_rotation_6d`` (H, 6) or ``eef_quaternion`` (H, 4); and
-``gripper_position`` (H, 1). Where the environment variable GR00T_API_TOKEN is set, it is sent along.
+``gripper_position`` (H, 1). The environment variable GR00T_API_TOKEN, if set, is sent along.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 5555
 _POSES = (("eef_9d",), ("eef_position", "eef_rotation_6d"), ("eef_position", "eef_quaternion"))
-"""Keys that make up a pose, the better ones first."""
+"""Sets of keys that make up a pose, in order of preference."""
 
 
 def gr00t_policy(address: str, instruction: str) -> ServerPolicy:
-    """The base policy on the GR00T server at ``address``, for a task with this ``instruction``.
+    """Create the base policy for the GR00T server at ``address`` and a task with this ``instruction``.
 
     Raises:
         ValueError: the address is malformed, or the packages of the extra "servers" are missing.
@@ -57,13 +56,13 @@ def gr00t_policy(address: str, instruction: str) -> ServerPolicy:
 
 @dataclass(frozen=True)
 class Modalities:
-    """What a server's model sees."""
+    """Inputs of a server's model."""
 
     video: tuple[str, ...]
     state: tuple[str, ...]
     language: str
     named: bool
-    """Do keys carry their modality's name? So they do in N1.5."""
+    """Whether keys have their modality's name as a prefix, as in N1.5."""
 
 
 class Gr00tClient:
@@ -83,10 +82,10 @@ class Gr00tClient:
         return Gr00tClient, (self._address,)
 
     def infer(self, view: PolicyView, timeout: float) -> list[Array]:
-        """Actions (H, 8 or 10) of each world of ``view``.
+        """Actions (H, 8 or 10) for each world in ``view``.
 
         Raises:
-            BasePolicyError: there was no answer within ``timeout`` seconds, or none that makes sense.
+            BasePolicyError: there was no valid answer within ``timeout`` seconds.
         """
         try:
             if self._modalities is None:
@@ -98,12 +97,12 @@ class Gr00tClient:
             rows = [{k: v[i] for k, v in observation.items()} for i in range(len(view.worlds))]
             return [_actions(self._call("get_action", row, timeout), 1)[0] for row in rows]
         except BaseException:
-            # Whatever went wrong: a socket that waits for an answer sends no other question.
+            # After any error: a REQ socket that still waits for an answer cannot send another request.
             self.close()
             raise
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._modalities = None
         if self._socket is not None:
             self._socket.close()
@@ -117,14 +116,14 @@ class Gr00tClient:
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.setsockopt(zmq.IPV6, ":" in self._address.host)
             self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_REPLY)
-            # Without a server, sending fails after its timeout in place of storing the question for later.
+            # Without a server, sending times out instead of queueing the request.
             self._socket.setsockopt(zmq.IMMEDIATE, 1)
             self._socket.setsockopt(zmq.SNDTIMEO, math.ceil(1000 * self._address.timeout))
             self._socket.connect(f"tcp://{self._address.place}")
         return self._socket
 
     def _call(self, endpoint: str, data: dict[str, Any] | None, timeout: float) -> Any:
-        """Answer of one endpoint of the server."""
+        """Call one endpoint of the server; return its answer."""
         import msgpack
         import zmq
 
@@ -155,7 +154,7 @@ class Gr00tClient:
 
 
 def _modalities(config: Any) -> Modalities:
-    """Read the answer of ``get_modality_config``."""
+    """Parse the answer of ``get_modality_config``."""
     try:
         keys = {name: [str(key) for key in config[name]["modality_keys"]] for name in ("video", "state", "language")}
         steps = {name: len(config[name]["delta_indices"]) for name in ("video", "state")}
@@ -179,7 +178,7 @@ def _modalities(config: Any) -> Modalities:
 
 
 def _observation(view: PolicyView, modalities: Modalities) -> dict[str, Any]:
-    """What the server is told: arrays (n, 1, ...), the step being the second axis."""
+    """The observation to send: arrays (n, 1, ...); the second axis is time."""
     images, columns = view.images or {}, state_columns(view)
     video = {key: images[key][:, None] for key in modalities.video}
     state = {key: columns[:, None, COLUMNS[key]] for key in modalities.state}
@@ -191,8 +190,8 @@ def _observation(view: PolicyView, modalities: Modalities) -> dict[str, Any]:
 
 
 def _actions(reply: Any, count: int) -> Array:
-    """Actions (count, H, 8 or 10) of an answer of ``get_action``: the actions and further information, or (N1.5) the
-    actions alone."""
+    """Actions (count, H, 8 or 10) from an answer of ``get_action``: a list of actions and further information or, in
+    N1.5, the actions alone."""
     named = isinstance(reply, dict)
     action = reply if named else reply[0] if isinstance(reply, list) and reply else None
     if not isinstance(action, dict):
@@ -201,7 +200,7 @@ def _actions(reply: Any, count: int) -> Array:
     keys = next((keys for keys in _POSES if set(keys) <= set(action)), None)
     if keys is None or "gripper_position" not in action:
         raise BasePolicyError(
-            f"the server returned {', '.join(action) or 'nothing'}; wanted are gripper_position and one of "
+            f"the server returned {', '.join(action) or 'nothing'}; expected gripper_position and one of "
             f"{'; '.join(' with '.join(keys) for keys in _POSES)}"
         )
     parts = []
@@ -209,14 +208,14 @@ def _actions(reply: Any, count: int) -> Array:
         width = COLUMNS[key].stop - COLUMNS[key].start
         try:
             value = np.asarray(action[key], np.float64)
-            # N1.5 has no batch axis, and drops others of length 1 besides.
+            # N1.5 has no batch axis, and also drops other axes of length 1.
             if named:
                 value = value.reshape(1, -1, width) if value.ndim < 2 else value[None]
         except (TypeError, ValueError) as error:
-            raise BasePolicyError(f"the server returned {key} that is no array of {width} columns: {error}") from error
+            raise BasePolicyError(f"the server returned {key}, not an array of {width} columns: {error}") from error
         if value.ndim != 3 or len(value) != count or value.shape[2] != width:
             raise BasePolicyError(
-                f"the server returned {key} of shape {value.shape}; wanted is ({count}, targets, {width})"
+                f"the server returned {key} of shape {value.shape}; expected ({count}, targets, {width})"
             )
         parts.append(value)
     if len({part.shape[1] for part in parts}) != 1:

@@ -1,4 +1,4 @@
-"""Policies as ONNX files, run by ONNX Runtime on one thread: bit-identical for any batch size."""
+"""Policies from ONNX files. ONNX Runtime runs them on one thread, bit-identically for any batch size."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ PLAIN_INPUTS = {
     "wrench": 6,
     "previous_target": 8,
 }
-"""Inputs of a base policy that every task has, and their widths."""
+"""Inputs of a base policy that exist in every task, and their widths."""
 INSTRUCTION_TYPES: dict[str, type[np.integer]] = {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
 MAX_INSTRUCTION = 128
-"""Bytes that an instruction has at most where a file leaves the number open."""
+"""Maximum length of an instruction in bytes, for files with a dynamic instruction length."""
 
 
 SESSIONS = 16
-"""Loaded files that are kept: as many as the base and residual policies of six tasks, and a few more."""
+"""Number of loaded files to cache: enough for the base and residual policies of six tasks."""
 
 
 def load_onnx(path: str | Path) -> OnnxFile:
-    """The ONNX model in a file, loaded once in a process as long as the file does not change.
+    """Load an ONNX model from a file; cached in this process until the file changes.
 
     Raises:
-        ValueError: the file is missing or no ONNX model.
+        ValueError: the file is missing or not an ONNX model.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,7 +50,7 @@ def _loaded(path: Path, folder: Path, inode: int, mtime: int, size: int) -> Onnx
 
 
 class OnnxFile:
-    """An ONNX model with one batched float32 output. It has no memory: any number of policies can share it."""
+    """An ONNX model with one batched float32 output. It has no state, so any number of policies can share it."""
 
     def __init__(self, path: Path):
         import onnxruntime
@@ -75,16 +75,19 @@ class OnnxFile:
 
 
 class OnnxBasePolicy:
-    """A base policy from a file: inputs named after what it needs, output (n, H, 8).
+    """A base policy from an ONNX file. The names of the file's inputs say what it needs; its output is (n, H, 8).
 
-    Inputs, float32 unless said otherwise: ``tcp_pose`` (n, 7), ``joint_positions`` (n, 7), ``gripper_width`` (n, 1),
+    Inputs, float32 unless stated otherwise: ``tcp_pose`` (n, 7), ``joint_positions`` (n, 7), ``gripper_width`` (n, 1),
     ``gripper_closed`` (n, 1), ``wrench`` (n, 6), ``previous_target`` (n, 8), ``object/<name>`` (n, 7),
-    ``image/<camera>`` (n, 128, 128, 3) uint8, ``instruction`` (n, L) uint8 or int64: the instruction's UTF-8 bytes,
-    zeros after its end. L is the file's own, 128 where it leaves that open.
+    ``image/<camera>`` (n, 128, 128, 3) uint8, ``instruction`` (n, L) uint8 or int64: UTF-8 bytes, zero-padded. The file
+    sets L; a dynamic L means 128.
 
     Args:
         path: the .onnx file.
-        name: what results call it; by default the path.
+        name: name used in results; by default the path.
+
+    Raises:
+        ValueError: the file is missing, or has unknown inputs or other shapes.
     """
 
     def __init__(self, path: str | Path, name: str | None = None):
@@ -116,7 +119,7 @@ class OnnxBasePolicy:
         self.needs = frozenset({"object": "objects", "image": "images"}[p] for p in prefixes & {"object", "image"})
 
     def _instruction_input(self) -> tuple[type[np.integer], int]:
-        """Type and width of the input ``instruction``, where the file has one."""
+        """Type and width L of the input ``instruction``; width 0 if the file has none."""
         if "instruction" not in self._file.inputs:
             return np.uint8, 0
         shape, kind = self._file.inputs["instruction"], self._file.input_types["instruction"]
@@ -128,7 +131,7 @@ class OnnxBasePolicy:
         return INSTRUCTION_TYPES[kind], shape[1] if isinstance(shape[1], int) else MAX_INSTRUCTION
 
     def _instruction(self, text: str, rows: int) -> np.ndarray:
-        """(rows, L) bytes of ``text``."""
+        """(rows, L) zero-padded UTF-8 bytes of ``text``, the same in every row."""
         data = text.encode()
         if len(data) > self._instruction_width:
             raise BasePolicyError(
@@ -139,7 +142,7 @@ class OnnxBasePolicy:
         return np.repeat(padded[None], rows, axis=0).astype(self._instruction_type)
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
-        """Nothing to forget."""
+        """Do nothing: it has no state."""
 
     def predict(self, view: PolicyView) -> Array:
         inputs = {}

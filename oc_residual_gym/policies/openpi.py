@@ -1,16 +1,16 @@
-"""openpi servers as base policies: ``openpi://host:port`` (port 8000 where none is given).
+"""openpi servers as base policies: ``openpi://host:port`` (default port 8000).
 
 The protocol is that of ``openpi-client`` 0.1 (https://github.com/Physical-Intelligence/openpi): a WebSocket on which
-the server speaks first, of itself; then one message for a question, one for its answer, both msgpack with NumPy arrays
-as maps; an error comes as text. That package is not used: its client has no timeouts, and its decoder makes arrays of
-Python objects from whatever bytes arrive.
+the server first describes itself; then one message per request and one per answer, both msgpack with NumPy arrays as
+maps; errors arrive as text. That package is not used, because its client has no timeouts, and its decoder can create
+arrays of Python objects from untrusted bytes.
 
-Each world is a question of its own (the protocol has no batches), in the keys of openpi's LIBERO example, which is its
-template for fine-tuning: ``observation/image`` (the shoulder camera) and ``observation/wrist_image``, (224, 224, 3)
-uint8; ``observation/state`` (21,) float32, see :data:`oc_residual_gym.policies.server.COLUMNS`; ``prompt``. The answer
-has ``actions`` (H, 8, 10 or 21), see :func:`oc_residual_gym.policies.server.targets_from_actions`. Where a model has
-other inputs or outputs, the server's input and output transforms are the place to map them. Where the environment
-variable OPENPI_API_KEY is set, it is sent along.
+Each world is one request (the protocol has no batches), with the keys of openpi's LIBERO example, its template for
+fine-tuning: ``observation/image`` (the shoulder camera) and ``observation/wrist_image``, (224, 224, 3) uint8;
+``observation/state`` (21,) float32, see :data:`oc_residual_gym.policies.server.COLUMNS`; and ``prompt``. The answer has
+``actions`` (H, 8, 10 or 21), see :func:`oc_residual_gym.policies.server.targets_from_actions`. If a model has other
+inputs or outputs, map them in the server's input and output transforms. The environment variable OPENPI_API_KEY, if
+set, is sent along.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8000
 IMAGE_SIZE = (224, 224)
-"""What openpi's models take."""
-_CLOSE_TIMEOUT = 0.5  # seconds; a server that hangs does not say goodbye
+"""Image size of openpi's models, (width, height) in pixels."""
+_CLOSE_TIMEOUT = 0.5  # seconds; a hanging server does not answer the closing handshake
 
 
 def openpi_policy(address: str, instruction: str) -> ServerPolicy:
-    """The base policy on the openpi server at ``address``, for a task with this ``instruction``.
+    """Create the base policy for the openpi server at ``address`` and a task with this ``instruction``.
 
     Raises:
         ValueError: the address is malformed, or the packages of the extra "servers" are missing.
@@ -71,17 +71,17 @@ class OpenpiClient:
         return OpenpiClient, (self._address,)
 
     def infer(self, view: PolicyView, timeout: float) -> list[Array]:
-        """Actions (H, width) of each world of ``view``.
+        """Actions (H, width) for each world in ``view``.
 
         Raises:
-            BasePolicyError: there was no answer within ``timeout`` seconds, or none that makes sense.
+            BasePolicyError: there was no valid answer within ``timeout`` seconds.
         """
         from websockets.exceptions import WebSocketException
 
         try:
             return [self._ask(observation, timeout) for observation in _observations(view)]
         except BaseException as error:
-            # Whatever went wrong: an answer that is still to come would be taken for that to the next question.
+            # After any error: a late answer would be mistaken for the answer to the next request.
             self.close()
             if isinstance(error, TimeoutError):
                 raise BasePolicyError(f"the server at {self._address.place} gave no answer in {timeout:g} s") from error
@@ -90,12 +90,12 @@ class OpenpiClient:
             raise
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._websocket = None
         self._exits.close()
 
     def _connect(self) -> ClientConnection:
-        """The open connection, or a new one."""
+        """The open connection, or a new one if there is none."""
         from websockets.exceptions import WebSocketException
         from websockets.protocol import State
         from websockets.sync.client import connect
@@ -118,10 +118,10 @@ class OpenpiClient:
                 proxy=None,
             )
             self._websocket = self._exits.enter_context(connection)
-            # Or sending would wait for ever for a server that has stopped reading.
+            # Without this, sending to a server that has stopped reading would block forever.
             limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6))
             self._websocket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            self._websocket.recv(timeout)  # what the server says of itself; nothing in it is fixed
+            self._websocket.recv(timeout)  # the server's description of itself, which has no fixed content
         except (OSError, WebSocketException) as error:
             raise BasePolicyError(
                 f"no openpi server answers at {self._address.place} ({error or type(error).__name__}): start it, or "
@@ -130,7 +130,7 @@ class OpenpiClient:
         return self._websocket
 
     def _ask(self, observation: dict[str, Any], timeout: float) -> Array:
-        """Actions (H, width) for one world."""
+        """Send one world's observation; return its actions (H, width)."""
         import msgpack
 
         websocket = self._connect()
@@ -146,7 +146,7 @@ class OpenpiClient:
 
 
 def _observations(view: PolicyView) -> list[dict[str, Any]]:
-    """What the server is told of each world."""
+    """The observation to send for each world."""
     images = view.images or {}
     return [
         {
@@ -160,7 +160,7 @@ def _observations(view: PolicyView) -> list[dict[str, Any]]:
 
 
 def _resized(image: np.ndarray) -> np.ndarray:
-    """As openpi resizes images; ours are square, so that nothing needs padding."""
+    """Resize an image as openpi does; ours are square and need no padding."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(image).resize(IMAGE_SIZE, Image.Resampling.BILINEAR))

@@ -1,8 +1,8 @@
-"""Base policies that are vision-language-action models on servers: what they see, and how their replies are read.
+"""Base policies that run as vision-language-action models on servers: shared inputs and outputs.
 
-A model that was fine-tuned on a LeRobot dataset written by ``demos-replay convert`` is asked in that dataset's own
-terms: images of the cameras "shoulder" and "wrist", the columns of ``observation.state``, and the instruction. Its
-actions are absolute targets, in the columns of ``action`` or in some of them.
+The models are assumed to be fine-tuned on a LeRobot dataset written by ``demos-replay convert``, and get the same
+inputs: images of the cameras "shoulder" and "wrist", the columns of ``observation.state``, and the instruction. Their
+actions are absolute targets, in all or some of the columns of ``action``.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ COLUMNS = {
     "joint_position": slice(13, 20),
     "gripper_position": slice(20, 21),
 }
-"""Columns of a dataset's state and action: m; first two rows of the rotation matrix; xyzw; rad; opening, 0 to 1."""
+"""Columns of a dataset's state and action: position in m; first two rows of the rotation matrix; quaternion xyzw; joint
+positions in rad; gripper opening, 0 to 1. ``eef_9d`` is the first two."""
 WIDTH = 21
 
 TIMEOUT = 10.0
-"""Seconds that a server has for an answer, unless the address says otherwise."""
+"""Default time limit for an answer, in seconds."""
 WARM_UP = 6
-"""The first answer may take so many times as long: a model that has just been started is compiled by it."""
+"""Factor on the time limit for the first answer: a freshly started model compiles first."""
 LARGEST_REPLY = 2**24
-"""Bytes; a chunk of 50 targets has some thousand."""
+"""Maximum size of a reply in bytes; a chunk of 50 targets has a few thousand."""
 
 _OPTIONS = {"horizon": "targets to execute of each chunk", "timeout": "seconds to wait for an answer"}
 _START_POSE = np.array([0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0])  # tool straight down
@@ -47,28 +48,28 @@ _START_POSE = np.array([0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0])  # tool straight d
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is: ``openpi://host:port?horizon=8&timeout=20``, the options being optional."""
+    """Address of a server, such as ``openpi://host:port?horizon=8&timeout=20``; the options may be left out."""
 
     text: str
-    """As it was given."""
+    """The address as given."""
     host: str
     port: int
     horizon: int | None = None
-    """Targets to execute of each chunk; ``None`` for all that the server returns."""
+    """Number of targets to execute from each chunk; ``None`` for all that the server returns."""
     timeout: float = TIMEOUT
-    """Seconds."""
+    """Time limit for an answer, in seconds."""
 
     @property
     def place(self) -> str:
-        """Host and port."""
+        """Host and port, as "host:port"."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_address(text: str, default_port: int) -> Address:
-    """Read the address of a server.
+    """Parse the address of a server.
 
     Raises:
-        ValueError: it is malformed; the message says where.
+        ValueError: it is malformed; the message says how.
     """
     try:
         parts = urlsplit(text)
@@ -95,31 +96,31 @@ def parse_address(text: str, default_port: int) -> Address:
 
 
 def missing_package(error: ImportError) -> ValueError:
-    """What is raised where the packages of the extra "servers" are not installed."""
+    """The error to raise if the packages of the extra "servers" are not installed."""
     return ValueError(f'base policies on servers need the extra "servers" ({error}): pip install -e ".[servers]"')
 
 
 class Client(Protocol):
-    """A connection to a server: made when first needed, and again when needed after it was lost. Can be pickled."""
+    """A connection to a server. It connects when first needed, and reconnects after a loss. Can be pickled."""
 
     def infer(self, view: PolicyView, timeout: float) -> list[Array]:
-        """Actions (H, width) of each world of ``view``, in the columns that :func:`targets_from_actions` takes.
+        """Actions (H, width) for each world in ``view``, in the columns that :func:`targets_from_actions` expects.
 
         Raises:
-            BasePolicyError: there was no answer within ``timeout`` seconds, or none that makes sense.
+            BasePolicyError: there was no valid answer within ``timeout`` seconds.
         """
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
 
 
 class ServerPolicy:
-    """A model on a server as a base policy.
+    """A base policy whose model runs on a server.
 
-    Making one is cheap: it connects when ``horizon`` is first asked for, as an environment does when it is made. The
-    server is then asked for one chunk for black images, which shows that it is there and what its chunks look like,
-    and has it compile its model before the first episode. Whether results can be repeated is up to the server: most
-    models draw noise that no seed of ours reaches, so that ``hash`` is unknown, too.
+    It connects when ``horizon`` is first read, which every environment does on creation. It then requests one chunk for
+    black images: this checks the connection and the shape of the chunks, and makes the server compile its model before
+    the first episode. Results may not be reproducible, because most models draw noise from their own generators;
+    ``hash`` is therefore ``None``.
     """
 
     hash: str | None = None
@@ -130,15 +131,15 @@ class ServerPolicy:
         self._address, self._client, self._instruction = address, client, instruction
 
     def __del__(self) -> None:
-        # Nothing else closes the connection, which a thread of its own may keep alive.
+        # Nothing else closes the connection, and its background thread may keep it alive.
         self.close()
 
     @cached_property
     def horizon(self) -> int:
-        """Targets executed of each chunk.
+        """Number of targets that are executed from each chunk.
 
         Raises:
-            ValueError: the server is not to be reached, or its answers are of no use; the message says why.
+            ValueError: the server cannot be reached, or its answers are unusable; the message says why.
         """
         try:
             chunk = self._ask(_first_view(self._instruction), WARM_UP * self._address.timeout)[0]
@@ -154,7 +155,7 @@ class ServerPolicy:
         return horizon
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
-        """Nothing to forget: chunks depend on the present view alone."""
+        """Do nothing: chunks depend only on the present view."""
 
     def predict(self, view: PolicyView) -> Array:
         chunks = self._ask(view, self._address.timeout)
@@ -166,26 +167,26 @@ class ServerPolicy:
         return chunks[:, : self.horizon]
 
     def _ask(self, view: PolicyView, timeout: float) -> Array:
-        """Chunks (n, H, 8) of the server's own length."""
+        """Chunks (n, H, 8) as long as the server returns them."""
         actions = self._client.infer(view, timeout)
         shape = actions[0].shape
         if len(shape) != 2 or shape[0] == 0 or any(chunk.shape != shape for chunk in actions):
             shapes = ", ".join(sorted({str(chunk.shape) for chunk in actions}))
-            raise BasePolicyError(f"the server returned actions of shape {shapes}; wanted is (targets, columns)")
+            raise BasePolicyError(f"the server returned actions of shape {shapes}; expected (targets, columns)")
         return targets_from_actions(np.stack(actions))
 
     def close(self) -> None:
-        """Hang up; the next prediction connects again."""
+        """Close the connection; the next prediction reconnects."""
         self._client.close()
 
 
 def state_columns(view: PolicyView) -> np.ndarray:
-    """(n, 21) float32, the columns of a dataset's ``observation.state``."""
+    """(n, 21) float32 in the columns of a dataset's ``observation.state``, see :data:`COLUMNS`."""
     state = np.empty((len(view.worlds), WIDTH), np.float32)
     quaternion = np.ascontiguousarray(view.tcp_pose[:, 3:])
     state[:, COLUMNS["eef_position"]] = view.tcp_pose[:, :3]
     state[:, COLUMNS["eef_rotation_6d"]] = matrix_from_quat(quaternion)[:, :2].reshape(-1, 6)
-    # Of the two signs the dataset's: a tool that points straight down is (1, 0, 0, 0).
+    # Use the dataset's choice of the quaternion's sign: a tool that points straight down is (1, 0, 0, 0).
     state[:, COLUMNS["eef_quaternion"]] = np.copysign(1.0, quaternion[:, :1]) * quaternion
     state[:, COLUMNS["joint_position"]] = view.joint_positions
     state[:, COLUMNS["gripper_position"]] = view.gripper_width[:, None] / MAX_OPENING
@@ -193,25 +194,25 @@ def state_columns(view: PolicyView) -> np.ndarray:
 
 
 def targets_from_actions(actions: Array) -> Array:
-    """Targets (n, H, 8) of actions (n, H, width), position first and gripper opening last.
+    """Convert actions (n, H, width) to targets (n, H, 8): position, quaternion xyzw, gripper opening.
 
-    The width says what they are: 8 with a quaternion xyzw, 10 with the first two rows of the rotation matrix, 21 all
-    columns of a dataset's action. There the matrix rows are taken, which models predict better than quaternions
-    (Zhou et al., CVPR 2019). Targets that are not finite stay so.
+    The width sets the format: 8 has a quaternion xyzw, 10 the first two rows of the rotation matrix, 21 all columns of
+    a dataset's action. In the last case the matrix rows are used, which models predict better than quaternions (Zhou et
+    al., CVPR 2019). Values that are not finite are passed on.
 
     Raises:
-        BasePolicyError: another width, or rotations that are none.
+        BasePolicyError: the width is unknown, or the rotations are invalid.
     """
     width = actions.shape[-1]
     if width not in (8, 10, WIDTH):
         raise BasePolicyError(
-            f"the server returned actions with {width} columns (shape {actions.shape[1:]}); wanted are absolute "
+            f"the server returned actions with {width} columns (shape {actions.shape[1:]}); expected absolute "
             f"targets with 8 (position, quaternion xyzw, opening), 10 (position, 6-D rotation, opening) or {WIDTH} "
             "(all columns of the exported dataset)"
         )
     rotation = actions[..., COLUMNS["eef_rotation_6d"]] if width == WIDTH else actions[..., 3:-1]
     lengths = np.linalg.norm(rotation.reshape(*actions.shape[:2], -1, 4 if width == 8 else 3), axis=-1)
-    # What a model has learnt is near 1; joint positions or velocities with an opening, 8 columns as well, are not.
+    # Rotations from a model have lengths near 1; joint positions or velocities, which also have 8 columns, do not.
     if (np.isfinite(lengths) & ((lengths < 0.5) | (lengths > 2.0))).any():
         raise BasePolicyError(
             "the server returned rotations that are far from unit length: its actions must be absolute TCP poses in "
@@ -222,7 +223,7 @@ def targets_from_actions(actions: Array) -> Array:
 
 
 def _quat_from_rot6d(rot6d: Array) -> Array:
-    """Quaternions (n, H, 4) of two rows of rotation matrices, made orthogonal; NaN where they cannot be."""
+    """Quaternions (n, H, 4) from two rows of rotation matrices, after orthogonalisation; NaN if that is impossible."""
     with np.errstate(invalid="ignore"):
         first = rot6d[..., :3] / np.linalg.norm(rot6d[..., :3], axis=-1, keepdims=True)
         second = rot6d[..., 3:] - np.sum(first * rot6d[..., 3:], axis=-1, keepdims=True) * first
@@ -236,7 +237,7 @@ def _quat_from_rot6d(rot6d: Array) -> Array:
 
 
 def _first_view(instruction: str) -> PolicyView:
-    """One world at the start pose, with black images."""
+    """A view of one world at the start pose, with black images."""
     black = np.zeros((1, 128, 128, 3), np.uint8)
     return PolicyView(
         worlds=np.zeros(1, np.int64),

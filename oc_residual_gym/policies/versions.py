@@ -1,4 +1,4 @@
-"""Trained policies that come with the package: their names, their versions and their files."""
+"""Trained policies that ship with the package: names, versions and files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from oc_residual_gym.tasks import SHIPPED_TASKS
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""A base policy is ``<version>.onnx``, or a folder ``<version>`` with a file for each task; a residual policy is
-``<version>/<version of its base policy>/<Task>.onnx``. A card lies beside each."""
+"""Folder of the policies. A base policy is ``<version>.onnx``, or a folder ``<version>`` with one file per task. A
+residual policy is ``<version>/<version of its base policy>/<Task>.onnx``. Each has a model card beside it."""
 NEWEST = {"bc": "bc-v0", "vla": "vla-v0"}
-"""What the names of base policies without a version stand for."""
+"""Base policies: name without a version to the newest version."""
 NEWEST_RESIDUALS = {"trained": "trained-v0"}
-"""What the names of residual policies without a version stand for."""
+"""Residual policies: name without a version to the newest version."""
 
 
 def base_file(name: str, task: str) -> Path:
-    """The file of the shipped base policy ``name`` (with or without its version) for ``task``.
+    """File of the shipped base policy ``name`` (with or without a version) for ``task``.
 
     Raises:
-        ValueError: it has none.
+        ValueError: there is no such file.
     """
     version = NEWEST.get(name, name)
     if task not in SHIPPED_TASKS:
@@ -33,15 +33,15 @@ def base_file(name: str, task: str) -> Path:
 
 
 def residual_folder(name: str, base: str) -> Path:
-    """Where the shipped residual policies ``name`` on the base policy ``base`` would lie, ``<Task>.onnx`` each."""
+    """Folder of the shipped residual policy ``name`` on the base policy ``base``: one ``<Task>.onnx`` per task."""
     return SHIPPED / NEWEST_RESIDUALS.get(name, name) / NEWEST.get(base, base)
 
 
 def residual_file(name: str, task: str, base: str) -> Path:
-    """The file of the shipped residual policy ``name`` for ``task`` on the base policy ``base``.
+    """File of the shipped residual policy ``name`` for ``task`` on the base policy ``base``.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: there is no such file; the message lists the available ones.
     """
     if isinstance(base, str) and (path := residual_folder(name, base) / f"{task}.onnx").is_file():
         return path

@@ -1,1 +1,1 @@
-"""The real FR3 cell: arm process, hand, pose sources' cell, checks, trials and their rehearsal without a robot."""
+"""The real FR3 cell: arm process, hand, object tracking, checks, blind trials, and rehearsal without a robot."""

@@ -1,4 +1,4 @@
-"""The arm of an FR3 as the main process sees it: targets go out, states come back; the rest is another process's."""
+"""The main process's client of the FR3 arm: it sends targets and receives states. A second process drives the robot."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from oc_residual_gym.worlds.impedance import (
 )
 
 POSITION_CLIP, ROTATION_CLIP = 0.04, 0.25
-"""Metres and radians along each axis that the impedance acts on at most: 32 N and 12.5 Nm. The leash is no longer."""
+"""Metres and radians per axis: largest error that the impedance acts on (32 N, 12.5 Nm). No shorter than the leash."""
 JOINT_MARGIN = 0.1
 """Radians before the joint limits at which franky begins to push back."""
 START_LIMIT, ANSWER_LIMIT = 30.0, 3.0
-"""Seconds for an answer of the arm's process: to a connection, and usually (a lost link blocks it for 1 s)."""
+"""Seconds to wait for the arm process: while it connects, and for any other answer (a lost link blocks it for 1 s)."""
 HINT = "is its address right, the robot unlocked, and FCI activated in Desk?"
 _PROGRAM = "from oc_residual_gym.real.arm_process import main; main()"
 
@@ -44,44 +44,49 @@ class Arm(Protocol):
     """An arm that tracks targets."""
 
     def home(self, should_stop: Callable[[], bool] | None = None) -> ArmState:
-        """Raise the TCP where it is low and move to the home posture.
+        """Raise the TCP if it is low, then move to the home posture.
 
         Args:
-            should_stop: asked every 0.1 s on the way whether the operator wants the arm to stop.
+            should_stop: called about every 0.1 s on the way; true if the operator wants the arm to stop.
 
         Raises:
-            RobotStopped: it cannot, or was stopped.
+            RobotStopped: the arm cannot get home, or was stopped.
         """
 
     def send(self, target: Array, poses_at: float) -> None:
-        """Approach ``target`` (8,) over the coming control step; the newest object pose is of time ``poses_at``."""
+        """Approach ``target`` (8,) over the next control step.
+
+        Args:
+            target: TCP pose in the base frame, and opening.
+            poses_at: time of the newest object pose, in seconds of ``time.monotonic()``.
+        """
 
     def state(self) -> ArmState:
-        """What the arm measures now."""
+        """The present state of the arm."""
 
     def stop(self, reason: StopReason, detail: str) -> ArmState:
-        """Stop; only :meth:`recover` lets it move again."""
+        """Stop the arm; only :meth:`recover` lets it move again."""
 
     def rest(self) -> ArmState:
-        """Come to rest between episodes, which is no fault."""
+        """Come to rest between episodes. This is not a fault."""
 
     def resume(self) -> ArmState:
-        """:meth:`rest`, and forget a stop for want of targets alone. Raises ``RobotStopped`` after any other."""
+        """Come to rest, and clear a stop whose only reason was missing targets. Raises ``RobotStopped`` otherwise."""
 
     def recover(self) -> ArmState:
-        """Clear what stopped the arm, on the operator's word. Raises ``RobotStopped`` if it does not go away."""
+        """Clear the fault, at the operator's request. Raises ``RobotStopped`` if it persists."""
 
     def close(self) -> None:
         """Stop and disconnect."""
 
 
 def speed_fraction(speed_cap: float) -> float:
-    """By how much a speed cap in m/s lowers the rate limit of targets, 0 to 1."""
+    """Factor on the rate limit of targets, 0 to 1, for a speed cap in m/s."""
     return min(speed_cap / (RATE_POSITION * CONTROL_FREQUENCY), 1.0)
 
 
 def arm_settings(cell: Cell) -> ArmSettings:
-    """What the arm's process has to know: the simulation's controller, and the cell's limits."""
+    """Settings of the arm process: the simulation's controller gains, and the cell's limits."""
     robot, fraction = cell.robot, speed_fraction(cell.robot.speed_cap)
     damping = [damping_of(TRANSLATIONAL_STIFFNESS)] * 3 + [damping_of(ROTATIONAL_STIFFNESS)] * 3
     return ArmSettings(
@@ -112,18 +117,19 @@ def arm_settings(cell: Cell) -> ArmSettings:
 
 
 class FR3Arm:
-    """A real (or network-simulated) FR3, in a process of its own, which outlives a frozen parent and then stops it.
+    """A real (or network-simulated) FR3, driven by a separate process that stops the arm if this one freezes or ends.
 
     Args:
         cell: addresses and limits.
 
     Raises:
-        RobotStopped: no connection, or the robot does not take the settings.
+        RobotStopped: there is no connection, or the robot refuses the settings.
     """
 
     def __init__(self, cell: Cell):
         settings, (ours, theirs) = arm_settings(cell), socket.socketpair()
-        # Its own session: Ctrl+C and a closed terminal reach only us. Not multiprocessing, which runs the main script.
+        # In its own session, so that Ctrl+C and a closed terminal reach only this process. Not multiprocessing, which
+        # would run the main script again.
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -202,7 +208,7 @@ class FR3Arm:
             raise self._gone() from error
 
     def _receive(self, limit: float, meanwhile: Callable[[], None] | None = None) -> Any:
-        """The answer to the last question; one that came too late is of an earlier question."""
+        """The answer to the last message; late answers to earlier messages are skipped."""
         deadline = time.monotonic() + limit
         try:
             while (left := deadline - time.monotonic()) > 0.0:
@@ -222,7 +228,7 @@ class FR3Arm:
 
 
 class DryArm:
-    """No robot: prints the targets that it is sent, and is where the last one was."""
+    """Stands in for the arm in a dry run: prints each target, and reports its pose as the arm's own."""
 
     def __init__(self) -> None:
         self._stop: Stop | None = None

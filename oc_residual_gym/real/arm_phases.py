@@ -1,4 +1,4 @@
-"""What the arm's process may do next: its phases, and the steps between them that are legal."""
+"""Phases of the arm process, and the legal transitions between them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class Phase(StrEnum):
     """What the arm is doing."""
 
     REST = "rest"
-    """Nothing moves it, and nothing is wrong."""
+    """At rest, without a fault."""
     TRACKING = "tracking"
-    """It follows targets."""
+    """Following targets."""
     HOMING = "homing"
-    """It is on the way to the home posture."""
+    """Moving to the home posture."""
     STOPPING = "stopping"
-    """Control is being given up, after a fault or at an episode's end."""
+    """Giving up control, after a fault or at the end of an episode."""
     STOPPED = "stopped"
-    """At rest after a fault, or out of reach: no target moves it."""
+    """At rest after a fault, or unreachable: targets are ignored."""
 
 
 NEXT: Mapping[Phase, Mapping[Phase, str]] = {
@@ -44,11 +44,11 @@ NEXT: Mapping[Phase, Mapping[Phase, str]] = {
         Phase.STOPPING: "another error: whether the arm moves is not known",
     },
 }
-"""For each phase, those that may follow, and when they do."""
+"""For each phase, the phases that may follow, and when."""
 
 
 def follow(phase: Phase, after: Phase) -> Phase:
-    """``after``, which may follow ``phase``; a phase may follow itself. Raises ``RuntimeError`` where it may not."""
+    """Return ``after`` if it may follow ``phase`` or is the same; raises ``RuntimeError`` otherwise."""
     if after is not phase and after not in NEXT[phase]:
         raise RuntimeError(f"an arm in the phase {phase.value!r} cannot go on to {after.value!r}")
     return after

@@ -1,7 +1,7 @@
-"""The process that alone talks to the arm: it streams targets through franky, and stops the arm when they go wrong.
+"""The arm process: the only one that talks to the arm. It streams targets through franky, and stops the arm on a fault.
 
-Run by :class:`oc_residual_gym.real.arm.Arm`, which gives it everything to know as :class:`ArmSettings`: this module
-imports nothing that compiles or renders. The robot's own 1 kHz loop runs in franky, without the interpreter's lock.
+:class:`oc_residual_gym.real.arm.FR3Arm` starts it and sends it :class:`ArmSettings`; this module therefore imports
+nothing that compiles or renders. The robot's 1 kHz loop runs inside franky, without the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from oc_residual_gym.real.target_check import TargetCheck, overdue
 from oc_residual_gym.states import Array
 
 STREAM_PERIOD = 0.005
-"""Seconds from one interpolated target to the next: a target stepped at 20 Hz would kick by 8 N per 10 mm."""
+"""Seconds between interpolated targets; steps at 20 Hz would jerk the arm by 8 N per 10 mm."""
 STOP_LIMIT = 2.2
-"""Seconds in which an arm comes to rest (2 at most, says franky); then control is cut, which the robot's brakes end."""
+"""Seconds for the arm to come to rest (franky needs at most 2); after that, control is cut and the robot brakes."""
 CUT_LIMIT = 0.4
-"""Seconds that this takes; the arm is out of our hands if it takes longer."""
+"""Seconds for cutting control; after that, the arm counts as out of reach."""
 
 
 class ArmProcess:
-    """Serves one parent over ``connection`` until it says "close", or is gone.
+    """Serves one parent process over ``connection`` until it sends "close" or is gone.
 
-    Its phases and the steps between them are those of :mod:`oc_residual_gym.real.arm_phases`. ``_stop`` says why it is
-    stopped, or will be once it has come to rest; it is ``None`` otherwise.
+    Its phases and their transitions are those of :mod:`oc_residual_gym.real.arm_phases`. ``_stop`` says why the arm is
+    stopped or stopping; otherwise it is ``None``.
     """
 
     def __init__(self, connection: Connection, settings: ArmSettings):
@@ -58,7 +58,7 @@ class ArmProcess:
         self._robot_time = 0
 
     def serve(self) -> None:
-        """Until the parent says "close", or is gone."""
+        """Handle messages until the parent sends "close" or is gone; then bring the arm to rest."""
         next_tick = time.monotonic()
         while True:
             moving = self._phase in (Phase.TRACKING, Phase.STOPPING)
@@ -110,7 +110,7 @@ class ArmProcess:
         self._poses_at = poses_at
 
     def _track(self) -> None:
-        """Take control, with the present pose as the target."""
+        """Take control of the arm, with its present pose as the target."""
         self._tracker = take_control(self._robot, self.settings)
         self._enter(Phase.TRACKING)
         self._tcp = self._reference = self._start = self._target = self._read()[1]
@@ -130,7 +130,7 @@ class ArmProcess:
             self._fail(error)
 
     def _follow_target(self) -> None:
-        """Move the reference on towards the target, which is held once reached; stop when anything is overdue."""
+        """Move the reference towards the target, and hold it there; stop if anything is overdue."""
         assert self._tracker is not None
         check_control(self._robot, self._tracker)
         now, (robot_time, self._tcp) = time.monotonic(), self._read()
@@ -147,7 +147,7 @@ class ArmProcess:
     # ---- stopping
 
     def _leave(self, reason: StopReason, detail: str) -> None:
-        """Stop; the first reason stays."""
+        """Stop the arm; the first reason is kept."""
         now = time.monotonic()
         if self._stop is None:
             self._stop = Stop(reason, detail, now, now if self._phase is Phase.REST else None)
@@ -157,9 +157,9 @@ class ArmProcess:
             self._enter(Phase.STOPPED)
 
     def _fail(self, error: Exception) -> None:
-        """Something went wrong, in the robot or here: an arm that is still controlled is stopped.
+        """Record an error of the robot or of this program, and stop the arm if it is still controlled.
 
-        Any other has stopped by itself, or is out of reach.
+        Otherwise it has stopped by itself, or is out of reach.
         """
         reason = reason_of(error)
         self._stop = with_fault(self._stop, Stop(reason, first_line(error), time.monotonic()))
@@ -168,7 +168,7 @@ class ArmProcess:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Ramp the impedance down, if there is any; :meth:`_watch_stop` sees to the rest. Never raises."""
+        """Ramp down the impedance, if it is active; :meth:`_watch_stop` does the rest. Never raises."""
         self._enter(Phase.STOPPING)  # legal from every phase
         self._tracker = None
         self._stopping_at = time.monotonic()
@@ -179,12 +179,12 @@ class ArmProcess:
             self._cut()
 
     def _cut(self) -> None:
-        """End control at once. What comes of it is said by the motion's end."""
+        """End control immediately. The result shows when the motion ends."""
         with contextlib.suppress(Exception):
             self._robot.stop()
 
     def _watch_stop(self) -> None:
-        """See whether the arm has come to rest; raises what ended its control otherwise."""
+        """Check whether the arm has come to rest; raises the error that ended its control, if any."""
         took = time.monotonic() - self._stopping_at
         if took > STOP_LIMIT + CUT_LIMIT:
             self._enter_rest()
@@ -201,7 +201,7 @@ class ArmProcess:
         self._enter(Phase.REST if self._stop is None else Phase.STOPPED)
 
     def _rest(self) -> None:
-        """Come to rest, which is no fault."""
+        """Bring the arm to rest. This is not a fault."""
         if self._phase is Phase.TRACKING:
             self._let_go()
         self._wait_for_rest()
@@ -214,7 +214,7 @@ class ArmProcess:
     # ---- at rest
 
     def _resume(self) -> None:
-        """Forget that no targets came, and nothing else."""
+        """Clear a stop because of missing targets, and no other stop."""
         self._rest()
         if self._stop is None or self._stop.reason is not StopReason.TARGETS_STALE:
             return
@@ -223,7 +223,7 @@ class ArmProcess:
         self._enter(Phase.REST)
 
     def _home(self) -> None:
-        """Raise the TCP where it is low, then move to the home posture."""
+        """Raise the TCP if it is low, then move to the home posture."""
         self._rest()
         if self._stop is not None:
             return
@@ -243,13 +243,13 @@ class ArmProcess:
         self._rest()
         try:
             if self._lost:
-                # The robot serves one client: the old connection must be gone before the new one.
+                # The robot serves one client: close the old connection before opening a new one.
                 self.__dict__.pop("_robot", None)
                 gc.collect()
                 self._robot = connect(self.settings)
             else:
                 with contextlib.suppress(Exception):
-                    self._robot.join_motion(0.0)  # forgets what ended the last motion
+                    self._robot.join_motion(0.0)  # clears the error that ended the last motion
                 if self._robot.has_errors and not self._robot.recover_from_errors() and self._robot.has_errors:
                     raise RuntimeError("the robot did not recover; look at Desk")
         except Exception as error:  # franky's exceptions share no base class
@@ -273,8 +273,8 @@ class ArmProcess:
                 self._fail(error)
         return self._readings.report(self._reference, self._stop)
 
-    # What each message does; any other only asks for the state. Functions, not methods of this object: a cycle would
-    # keep the robot's one connection beyond its time.
+    # Handler of each message; any other message only asks for the state. Plain functions, not bound methods: a
+    # reference cycle would keep the robot's only connection open too long.
     _ANSWERS: ClassVar[Mapping[str, Callable[..., None]]] = {
         "target": _take_target,
         "stop": _leave,
@@ -286,7 +286,7 @@ class ArmProcess:
 
 
 def main() -> None:
-    """The process's program; its argument is the file descriptor of the connection to the parent."""
+    """Entry point of the arm process; its argument is the file descriptor of the connection to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
     settings: ArmSettings = connection.recv()

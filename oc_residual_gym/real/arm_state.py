@@ -1,4 +1,4 @@
-"""What the arm's process is told, and what it reports."""
+"""Settings and states that the arm process receives and sends."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from oc_residual_gym.errors import Stop, StopReason
 from oc_residual_gym.states import Array
 
 HAND_MASS = 0.73
-"""Kilograms of the Franka Hand (product manual)."""
+"""Mass of the Franka Hand in kilograms (product manual)."""
 
 
 @dataclass(frozen=True)
 class ArmSettings:
-    """Everything that the process has to know."""
+    """Settings of the arm process; base frame, SI units."""
 
     host: str
     realtime: bool
@@ -24,10 +24,10 @@ class ArmSettings:
     target_limit: float
     """Seconds without a new target after which the arm stops; until then it holds the last one."""
     pose_limit: float
-    """Seconds without news of an object after which it stops."""
+    """Seconds without a new object pose after which the arm stops."""
     rate_position: float
     rate_rotation: float
-    """Metres and radians that a target may be away from the one before it."""
+    """Largest distance between successive targets, in metres and radians."""
     workspace_low: Array
     workspace_high: Array
     home: Array
@@ -37,45 +37,46 @@ class ArmSettings:
     translational_stiffness: float
     rotational_stiffness: float
     damping: Array
-    """(6,)."""
+    """(6,) damping of the impedance: N s/m, then Nm s/rad."""
     posture_stiffness: float
     posture_damping: float
     position_clip: float
     rotation_clip: float
-    """Metres and radians of error, along each axis, that the impedance acts on at most."""
+    """Largest error per axis that the impedance acts on, in metres and radians."""
     torque_thresholds: tuple[float, ...]
     force_thresholds: tuple[float, ...]
 
 
 def with_fault(before: Stop | None, fault: Stop) -> Stop:
-    """The stop to report once ``fault`` has come on top of the one ``before``: the first cause stays, as a rule."""
+    """The stop to report when ``fault`` follows the stop ``before``. The first cause stays, with two exceptions."""
     if before is None:
         return fault
     if before.reason is StopReason.LINK_LATE and fault.reason is StopReason.LINK_LOST:
-        return replace(before, reason=fault.reason, detail=fault.detail)  # late because it never came again
-    if before.reason is StopReason.TARGETS_STALE:  # which alone is no fault between episodes
+        return replace(before, reason=fault.reason, detail=fault.detail)  # it was late because the link was lost
+    if before.reason is StopReason.TARGETS_STALE:  # not a fault between episodes
         return replace(before, reason=fault.reason, detail=f"{fault.detail}; before that: {before.detail}")
     return before
 
 
 @dataclass(frozen=True)
 class ArmState:
-    """What the arm measures; base frame, SI units."""
+    """Measured state of the arm; base frame, SI units."""
 
     stamp: float
-    """``time.monotonic()`` of the reading."""
+    """Time of the reading, in seconds of ``time.monotonic()``."""
     joint_positions: Array
     joint_velocities: Array
     tcp_pose: Array
-    """(7,)."""
+    """(7,) metres, quaternion xyzw."""
     wrench: Array
     """(6,) external wrench on the tool about the TCP, averaged since the last reading."""
     reference: Array
-    """(7,) pose that the impedance draws the TCP to; the TCP itself where nothing does."""
+    """(7,) reference pose of the impedance; the TCP's own pose without control."""
     stiffness_frame_offset: float
-    """Metres from the TCP to the frame whose wrench the robot estimates, and radians between the two."""
+    """Distance from the TCP to the robot's stiffness frame, in which it estimates the wrench: the larger of metres and
+    radians."""
     mass: float
-    """kg on the flange, as the robot was told."""
+    """Mass on the flange in kg, as configured in the robot."""
     success_rate: float
     """Share of the last 100 commands that reached the robot in time."""
     stop: Stop | None

@@ -1,4 +1,4 @@
-"""Attempts at trials: a policy drives, the operator judges, and what was measured goes to disk, however it ends."""
+"""Attempts at trials: a policy drives the arm, the operator judges, and every attempt is stored, however it ends."""
 
 from __future__ import annotations
 
@@ -34,17 +34,23 @@ from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.base import RealCell
 
 ATTEMPTS = 3
-"""Attempts in a row at a trial that stays invalid; it is left open then, and the next run goes on with it."""
+"""Invalid attempts in a row after which a trial is left open; the next run tries it again."""
 PLACEMENT_LIMIT = 0.02
-"""Metres that an object may stand from its planned place before the operator is asked whether to start."""
+"""Metres from an object's planned place beyond which the operator is asked whether to start."""
 QUIT = Verdict("invalid", "the operator quit")
 
 
 class TrialRunner:
-    """The trials of one run, on a real cell.
+    """Runs the trials of one session on a real cell.
+
+    Args:
+        settings: what is compared.
+        env: environment on the cell, with the base policy and split of ``settings``.
+        operator: who places the objects and judges.
+        folder: folder of the trials' files.
 
     Raises:
-        SettingsError: the environment is not that of ``settings``, or is simulated.
+        SettingsError: the environment does not match ``settings``, or is simulated.
     """
 
     def __init__(self, settings: TrialSettings, env: gym.Env, operator: Operator, folder: Path):
@@ -84,7 +90,17 @@ class TrialRunner:
                 raise SettingsError(f"the environment's {what} is {there!r}, and the trials' is {asked!r}")
 
     def attempt(self, trial: Mapping[str, Any], condition: str, count: int, out: Path) -> bool:
-        """Attempt a trial until it has a verdict, if it has none. ``False``: the operator quits."""
+        """Attempt a trial until it has a verdict; do nothing if it has one already.
+
+        Args:
+            trial: the trial's entry in the plan.
+            condition: "base" or "residual".
+            count: number of trials in the plan.
+            out: folder of the comparison.
+
+        Returns:
+            ``False`` if the operator quits.
+        """
         number = trial["trial"]
         before = [t for t in read_trials(self._folder) if t["trial"] == number]
         if any(t["verdict"] != "invalid" for t in before):
@@ -103,23 +119,23 @@ class TrialRunner:
         return True
 
     def _prepare(self, trial: Mapping[str, Any], attempt: int, count: int, out: Path) -> bool:
-        """Get the arm home, and then the objects to their places; ``False``: the operator quits."""
+        """Move the arm home, then have the objects placed. Returns ``False`` if the operator quits."""
         title = f"Trial {trial['trial']} of {count}" + (f", attempt {attempt}" if attempt > 1 else "")
         if not self._home(title):
             return False
         lines = [f"{title}: the arm is at rest. Put", *(f"  {line}" for line in trial["place"])]
         if trial["picture"]:
             lines.append(f"  as in {out / trial['picture']}")
-        lines.append("Then leave the zone, the user stop in your hand: after go the policy starts at once")
+        lines.append("Then leave the zone with the user stop in your hand: after go, the policy starts immediately")
         return self._operator.wait_for_go("\n".join(lines))
 
     def _home(self, title: str) -> bool:
-        """Open the hand and move the arm home, before anything is placed below it; ``False``: the operator quits."""
+        """Open the hand and move the arm home, before objects are placed. Returns ``False`` if the operator quits."""
         operator, world = self._operator, self._world
         while True:
             while world.stopped[0]:
                 stopped = f"{title}: the arm is stopped ({world.stop_reason(0)})"
-                if not operator.wait_for_go(f"{stopped}. Go says that the cell is clear and it may move again"):
+                if not operator.wait_for_go(f"{stopped}. Go confirms that the cell is clear and it may move again"):
                     return False
                 try:
                     world.recover()
@@ -136,11 +152,11 @@ class TrialRunner:
                     return False
 
     def _quits(self) -> bool:
-        """Whether the operator wants to quit, of all that he wanted since he was last asked."""
+        """Whether the operator has asked to quit since the last question."""
         return "quit" in list(iter(self._operator.command, ""))
 
     def _run(self, trial: Mapping[str, Any], condition: str, attempt: int) -> tuple[Verdict | None, bool]:
-        """One attempt, to its file. Returns its verdict, ``None`` if it waits, and whether the operator quits."""
+        """Run one attempt and store it. Returns its verdict (``None`` if still open) and whether the operator quits."""
         residual = self._residuals[condition]
         attributes = self._common | {
             "trial": trial["trial"],
@@ -160,7 +176,7 @@ class TrialRunner:
         try:
             verdict, quits = self._attempt(trial, residual, recorder, end)
         except BaseException as error:
-            if recorder.is_over:  # it waits for its verdict
+            if recorder.is_over:  # it only lacks a verdict
                 recorder.close()
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
@@ -179,7 +195,7 @@ class TrialRunner:
     def _attempt(
         self, trial: Mapping[str, Any], residual: ResidualPolicy, recorder: TrialRecorder, end: Record
     ) -> tuple[Verdict | None, bool]:
-        """Start the trial, drive, and have it judged; what it was goes into ``end``. Returns as :meth:`_run`."""
+        """Start the trial, drive, and ask for the verdict; add attributes to ``end``. Returns as :meth:`_run`."""
         operator = self._operator
         try:
             started = self._start(trial, residual, end)
@@ -193,7 +209,7 @@ class TrialRunner:
             end |= self._end("")
             return QUIT, True
         proposed, quits = self._drive(residual, recorder)
-        # The arm is brought to rest, or it would stop by itself, for want of targets, until the trial is judged.
+        # Bring the arm to rest; otherwise it would stop because of missing targets while the operator judges.
         stop_reason, detail = self._why_it_stopped()
         self._rest()
         end |= self._end(stop_reason, detail)
@@ -206,7 +222,7 @@ class TrialRunner:
         return given, given is None
 
     def _start(self, trial: Mapping[str, Any], residual: ResidualPolicy, end: Record) -> bool:
-        """Start the episode, with the objects in their places or on the operator's word; ``False``: he quits."""
+        """Start the episode once the objects are in place or the operator accepts. Returns ``False`` if they quit."""
         accepted = False
         while True:
             self._env.reset(seed=trial["seed"])
@@ -229,7 +245,7 @@ class TrialRunner:
                 end |= {"started": now(), "started_monotonic": time.monotonic()}
                 self._operator.trial_begins()
                 return True
-            lines.append("Leave the zone before you answer: the arm moves then")
+            lines.append("Leave the zone before you answer: then the arm moves")
             answer = self._operator.ask_placement("\n".join(lines))
             if answer == "quit":
                 return False
@@ -241,20 +257,20 @@ class TrialRunner:
         return self._world.stop_reason(0), ""
 
     def _rest(self) -> None:
-        """Bring the arm to rest after a trial; what goes wrong then does not change how the trial was."""
+        """Bring the arm to rest after a trial; a fault here does not change the trial's result."""
         if not self._world.stopped[0]:
             self._world.rest()
             if self._world.stopped[0]:
                 self._operator.say(f"After the trial the arm stopped: {self._world.stop_reason(0)}")
 
     def _end(self, stop_reason: str, detail: str = "") -> Record:
-        """Attributes of a trial that ended with ``stop_reason``, if with one."""
+        """Attributes of a trial that has ended; ``stop_reason`` is "" unless it was stopped."""
         facts = self._stop_facts() if stop_reason else {}
         detail = detail or facts.get("stop_detail", "")
         return facts | {"stop_reason": stop_reason, "stop_detail": detail, "ended_monotonic": time.monotonic()}
 
     def _stop_facts(self) -> Record:
-        """What the arm measured of its stop, if it did: why, when the fault was seen, and when it stood still."""
+        """The arm's own report of its stop, if any: details, when the fault was noticed, and when it stood still."""
         stop = self._world.stop_report() if self._world.stopped[0] else None
         if stop is None:
             return {}
@@ -262,7 +278,7 @@ class TrialRunner:
         return {"stop_detail": stop.detail, "stop_seen_monotonic": stop.seen_at, "stopped_monotonic": stood}
 
     def _drive(self, residual: ResidualPolicy, recorder: TrialRecorder) -> tuple[Verdict | None, bool]:
-        """Run the policies to the trial's end. Returns the verdict that it proposes, and whether the operator quits."""
+        """Run the policies until the trial ends. Returns the proposed verdict, and whether the operator quits."""
         core, world = self._core, self._world
         began = time.monotonic()
         while True:
@@ -273,9 +289,9 @@ class TrialRunner:
             row = measured(core, self._world.tracker.readings, time.monotonic() - began)
             action, steps_before = residual.act(core)[0], len(world.periods)
             _, _, terminated, truncated, _ = self._env.step(action)
-            period = world.periods[-1] if len(world.periods) > steps_before else np.nan  # a step that failed has none
+            period = world.periods[-1] if len(world.periods) > steps_before else np.nan  # NaN for a failed step
             recorder.add(row | executed(core, action, period))
-            if terminated or truncated:  # the world has asked the operator for his verdict
+            if terminated or truncated:  # the world has asked for the operator's verdict
                 break
         if world.stopped[0] or core.base_policy_failed[0]:
             return None, False
@@ -283,6 +299,6 @@ class TrialRunner:
 
 
 def _millimetres(move: Array) -> str:
-    """ "x +12, y -31 mm", with z where there is more than a little of it."""
+    """Format a displacement in metres as "x +12, y -31 mm", with z if it is above 5 mm."""
     parts = [f"{axis} {1000 * part:+.0f}" for axis, part in zip("xyz", move, strict=True)]
     return ", ".join(parts if abs(move[2]) > 0.005 else parts[:2]) + " mm"

@@ -1,4 +1,4 @@
-"""What one FR3 cell is: addresses, limits and calibration, read from a YAML file."""
+"""Description of one FR3 cell: addresses, limits and calibration, read from a YAML file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "target_limit": (0.1, 1.0),
     "force_threshold": (5.0, 100.0),
     "torque_threshold": (5.0, 0.9 * float(JOINT_TORQUE_LIMIT[0])),
-    # Franka's own examples go a third beyond what a wrist joint can exert.
+    # Franka's own examples use a third more than a wrist joint can exert.
     "wrist_torque_threshold": (2.0, 4.0 / 3.0 * float(JOINT_TORQUE_LIMIT[6])),
     "max_age": (0.01, 0.5),
     "silence_limit": (0.1, 2.0),
@@ -27,7 +27,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "jump_rotation": (0.05, 1.6),
     "reacquire": (1, 100),
 }
-"""Least and greatest value of every number: beyond them it would no longer protect, or never let the arm move."""
+"""Smallest and largest allowed value. Outside, a limit would no longer protect, or never let the arm move."""
 
 
 def _check_bounds(settings: Any) -> None:
@@ -44,22 +44,22 @@ class Robot:
     host: str
     """Address of the robot's controller, whose ports are fixed."""
     realtime: bool = True
-    """Whether the control computer must have a real-time kernel; only a rehearsal does without."""
+    """Whether the control computer must have a real-time kernel; false only in a rehearsal."""
     set_tcp: bool = False
-    """Whether to tell the robot where the Franka Hand's TCP is, and what the hand weighs (0.73 kg) if Desk knows of no
-    mass at all; otherwise Desk must have done so, which is checked. A payload besides is always Desk's to know."""
+    """Whether to set the Franka Hand's TCP in the robot, and its mass (0.73 kg) if Desk has none configured. If false,
+    Desk must be configured, which is checked. Any further payload must always be set in Desk."""
     payload_mass: float = 0.0
-    """Kilograms that the wrist carries besides the hand, such as a camera; also set in Desk."""
+    """Mass on the wrist besides the hand, such as a camera, in kilograms; must be set in Desk too."""
     speed_cap: float = 0.1
-    """Metres a second that targets move at most; the policy's own limit is 0.2. Keep 0.1 for first trials."""
+    """Maximum speed of targets in m/s; the policy's own limit is 0.2. Keep 0.1 for first trials."""
     target_limit: float = 0.5
-    """Seconds without a new target after which the arm stops; a base policy on a server must answer in less."""
+    """Seconds without a new target after which the arm stops; a base policy on a server must answer faster."""
     force_threshold: float = 50.0
-    """Newtons along each axis at which the robot's own collision reflex stops it."""
+    """Force per axis, in N, at which the robot's own collision reflex stops it."""
     torque_threshold: float = 38.0
-    """Nm on joints 1 to 4 at which it stops."""
+    """Torque on joints 1 to 4, in Nm, at which the reflex stops it."""
     wrist_torque_threshold: float = 16.0
-    """Nm on joints 5 to 7 at which it stops."""
+    """Torque on joints 5 to 7, in Nm, at which the reflex stops it."""
 
     def __post_init__(self) -> None:
         _check_bounds(self)
@@ -67,23 +67,23 @@ class Robot:
 
 @dataclass(frozen=True)
 class Poses:
-    """Where object poses come from, and what is believed of them."""
+    """Where object poses come from, and which ones are accepted."""
 
     source: str
     """"tcp://host:port" of a ZeroMQ publisher, or "ros2://topic-prefix"."""
     calibration: str = ""
-    """File of the hand-eye calibration; needed where poses come in the camera's frame."""
+    """File of the hand-eye calibration; required if poses are in the camera's frame."""
     max_age: float = 0.2
-    """Seconds from an image to the use of its pose; an older pose counts as lost for that step."""
+    """Maximum age of a pose in seconds, from its image to its use; an older pose counts as not seen in that step."""
     silence_limit: float = 1.0
-    """Seconds without any word of an object, or with nothing but jumps, after which the arm stops."""
+    """Seconds without any reading of an object, or with jumps only, after which the arm stops."""
     lost_limit: float = 3.0
-    """Seconds without a usable pose of an object that the source reports as lost, or too late, after which it stops."""
+    """Seconds without a usable pose of an object, lost or too old, after which the arm stops."""
     jump_position: float = 0.05
     jump_rotation: float = 0.6
-    """Metres and radians, beyond what the TCP itself moved, that a pose may change from one reading to the next."""
+    """Allowed change of a pose between readings, in metres and radians, in addition to the TCP's own motion."""
     reacquire: int = 5
-    """Readings in a row that must agree with each other before a pose that jumped is believed."""
+    """Readings in a row that must agree with each other before a pose that jumped is accepted."""
 
     def __post_init__(self) -> None:
         _check_bounds(self)
@@ -102,17 +102,17 @@ class Cell:
 
 
 def load_cell(path: str | Path) -> Cell:
-    """The cell described by a YAML file.
+    """Load a cell from a YAML file.
 
     Raises:
-        SettingsError: there is no such file, it is no YAML, or has unknown, missing or wrongly typed entries.
+        SettingsError: there is no such file, it is not YAML, or it has unknown, missing or invalid entries.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read the cell's file {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is no YAML file: {error}") from error
+        raise SettingsError(f"{path} is not a YAML file: {error}") from error
     return _build(Cell, content, str(path), {"path": str(path)})
 
 

@@ -1,4 +1,4 @@
-"""``real check``: is the cell ready? Everything is measured before the arm moves for the first time."""
+"""``real check``: tests whether a cell is ready, before the arm moves for the first time."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from oc_residual_gym.states import Array, BoolArray, IntArray, Readings
 from oc_residual_gym.tasks import TASKS
 
 MASS_TOLERANCE = 0.05
-"""Kilograms; 0.15 kg more pull the TCP down by 1.8 mm at 800 N/m."""
+"""Allowed error of the payload in kilograms; 0.15 kg too little lowers the TCP by 1.8 mm at 800 N/m."""
 LATE_PERIOD = 0.06
-"""Seconds: the 99th percentile of measured control periods must be shorter."""
+"""Limit in seconds on the 99th percentile of measured control periods."""
 STOP_LIMIT = 0.5
-"""Seconds from a stop to rest, of an arm that stands still."""
+"""Limit in seconds from a stop to rest, for an arm that holds its pose."""
 MOVED_LIMIT = 0.002
-"""Metres that the arm may move while it is told to stay where it is."""
+"""Limit in metres on the arm's motion while it should hold its pose."""
 SECONDS = 2.0
-"""For which poses and control periods are measured."""
+"""Duration of each measurement, of poses and of control periods, in seconds."""
 POLL = 0.005
-"""Seconds between two looks at the poses: more often than any camera has one."""
+"""Seconds between reads of the poses, shorter than any camera's period."""
 LOWEST_RATE, LOWEST_SHARE = 15.0, 0.6
-"""Poses a second, and the share of the time with all objects seen, that trials need."""
+"""Poses per second, and share of the time with all objects seen, that trials need."""
 MESSAGES = "docs/pose_messages.md"
 
 
 class NoPoses:
-    """Tracker of a world that only has to hold its arm where it is: it sees nothing, and minds nothing."""
+    """Tracker for a world that only holds its arm in place: it sees no objects and reports no faults."""
 
     newest_stamp = np.inf
     calibration_label = ""
@@ -47,16 +47,16 @@ class NoPoses:
         self.readings = Readings(*nothing, ("missing",) * count)
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: object = None) -> None:
-        """Nothing to start."""
+        """Do nothing: it has no state."""
 
     def observe(
         self, tcp_pose: Array, closed: BoolArray | None = None, worlds: IntArray | None = None
     ) -> tuple[Array, BoolArray]:
-        """No object."""
+        """No object is seen: poses (1, K, 7) of NaN, and (1, K) false."""
         return np.full((1, self._count, 7), np.nan), np.zeros((1, self._count), bool)
 
     def fault(self) -> None:
-        """None: it minds nothing."""
+        """Always ``None``."""
 
     def wrench_noise(self) -> Array:
         """(1, 6) zeros."""
@@ -64,17 +64,17 @@ class NoPoses:
 
 
 def check_cell(cell: Cell, task: str) -> list[Finding]:
-    """Look at calibration, poses, robot, hand and stop, in this order; the arm is told to stay where it is.
+    """Check calibration, poses, connection, payload, control and stop, in this order; the arm holds its pose.
 
     Raises:
-        SettingsError: the file names a pose source that cannot exist.
+        SettingsError: the pose source's address or the calibration's file is invalid.
     """
     findings: list[Finding] = []
     with open_tracker(cell, task) as tracker:
         findings += _poses(tracker)
         usable = all(finding.ready for finding in findings)
         try:
-            # Poses that would stop the arm have been reported, and must not hide what else there is to see.
+            # Bad poses have been reported already; without a tracker they cannot stop the arm and hide other findings.
             world = FR3World(cell, task, tracker if usable else NoPoses(len(TASKS[task].objects)))
         except RobotStopped as error:
             return [*findings, Finding("connection, frames", False, error.detail, _remedy(cell, error.reason))]
@@ -85,7 +85,7 @@ def check_cell(cell: Cell, task: str) -> list[Finding]:
 
 
 def _remedy(cell: Cell, reason: StopReason) -> str:
-    """What to do where the robot cannot be used."""
+    """What to do if the robot cannot be used."""
     if reason is StopReason.ROBOT_SETTINGS:
         return "see docs/real_robot.md, step 3"
     realtime = "" if cell.robot.realtime else "; realtime: false is for a rehearsal, not for a robot"
@@ -120,9 +120,9 @@ def _poses(tracker: TrackedObjects) -> list[Finding]:
         Finding(
             "poses",
             rate >= LOWEST_RATE and age < tracker.max_age and share >= LOWEST_SHARE,
-            f"{rate:.0f} a second, {1e3 * age:.0f} ms old on average; all objects seen {share:.0%} of the time",
-            f"wanted are {LOWEST_RATE:.0f} a second, younger than {tracker.max_age} s, {LOWEST_SHARE:.0%} of the time: "
-            "make the tracker faster, its computer less busy, or the objects easier to see",
+            f"{rate:.0f} per second, {1e3 * age:.0f} ms old on average; all objects seen {share:.0%} of the time",
+            f"needed are {LOWEST_RATE:.0f} per second, younger than {tracker.max_age} s, {LOWEST_SHARE:.0%} of the "
+            "time: make the tracker faster, its computer less busy, or the objects easier to see",
         ),
     ]
 
@@ -142,14 +142,14 @@ def _robot(world: FR3World) -> list[Finding]:
         Finding(
             "payload",
             not robot.realtime or abs(state.mass - wanted) < MASS_TOLERANCE,
-            told if robot.realtime else "not checked, for realtime is false: a rehearsal's arm carries nothing",
+            told if robot.realtime else "not checked, as realtime is false: a rehearsal's arm carries nothing",
             "set the end effector and its load in Desk, and payload_mass in the cell's file",
         ),
     ]
 
 
 def _motion(world: FR3World) -> list[Finding]:
-    """Hold the present pose for a while, and stop."""
+    """Hold the present pose for :data:`SECONDS`, then stop."""
     start = world.robot.tcp_pose[0].copy()
     target = np.concatenate([start, [1.0 if world.robot.gripper_width[0] > 0.02 else 0.0]])
     for _ in _every(0.0):
@@ -179,8 +179,8 @@ def _motion(world: FR3World) -> list[Finding]:
             "the arm did not come to rest"
             if took is None
             else f"at rest after {1e3 * took:.0f} ms, moved {1e3 * moved:.1f} mm in all",
-            f"do not run trials: wanted are {1e3 * STOP_LIMIT:.0f} ms and {1e3 * MOVED_LIMIT:.0f} mm. An arm that "
-            "moves has a wrong payload or end effector in Desk, one that rests late a busy control computer",
+            f"do not run trials: the limits are {1e3 * STOP_LIMIT:.0f} ms and {1e3 * MOVED_LIMIT:.0f} mm. If the arm "
+            "moves, check payload and end effector in Desk; if it stops late, the control computer is too busy",
         ),
     ]
 

@@ -23,39 +23,41 @@ def add_commands(commands: Any, command: CommandMaker) -> None:
     check = command(steps, "check", _check, "test a cell before the first motion")
     _add_cell_options(check)
 
-    run = command(steps, "run", _run, "run trials of base and residual, interleaved blind; goes on where it stopped")
+    run = command(steps, "run", _run, "run blind trials of base and residual in random order; can be resumed")
     _add_cell_options(run)
     run.add_argument("--base", default="bc", help='base policy, such as "bc"')
     run.add_argument("--residual", default="trained", help='"trained", "zero", a .onnx file, or a folder of them')
-    run.add_argument("--starts", type=int, default=20, help="start poses; each is two trials, in a random order")
+    run.add_argument("--starts", type=int, default=20, help="start poses; each gives two trials, in random order")
     run.add_argument("--split", default="test", help='where start poses come from: "train", "val" or "test"')
     run.add_argument("--dry-run", action="store_true", help="move nothing, and print the targets")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the trials")
 
     report = command(steps, "report", _report, "success with intervals, failures, and the sequential test STEP")
     report.add_argument("trials", type=Path, metavar="DIR", help="folder of the trials")
-    report.add_argument("--decision", action="store_true", help="say only whether to go on: for a blind operator")
-    text = "tell the policies apart though trials are open; who reads it must not judge any more of them"
+    report.add_argument("--decision", action="store_true", help="say only whether to continue; for a blind operator")
+    text = "report even if trials are open; whoever reads it must not judge any more of them"
     report.add_argument("--unblind", action="store_true", help=text)
 
     rehearse = command(commands, "rehearse", _rehearse, "run trials through the robot's own client on a simulated cell")
     rehearse.add_argument("--task", required=True, help='name of a task, or "all"')
     rehearse.add_argument("--base", default="bc", help='base policy, such as "bc"')
     rehearse.add_argument("--residual", default="trained", help='"trained", "zero", a .onnx file, or a folder of them')
-    rehearse.add_argument("--arm-alone", action="store_true", help="no objects to touch, only their published poses")
-    rehearse.add_argument("--steps", type=int, help="control steps a trial; by default the task's limit")
-    rehearse.add_argument("--starts", type=int, default=1, help="start poses; each is two trials")
-    rehearse.add_argument("--speed-cap", type=float, default=0.2, metavar="M_S", help="metres a second of the targets")
+    rehearse.add_argument("--arm-alone", action="store_true", help="simulate no objects, only publish their poses")
+    rehearse.add_argument("--steps", type=int, help="control steps per trial; by default the task's limit")
+    rehearse.add_argument("--starts", type=int, default=1, help="start poses; each gives two trials")
+    rehearse.add_argument("--speed-cap", type=float, default=0.2, metavar="M_S", help="maximum target speed in m/s")
     rehearse.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the trials")
 
 
 def _add_cell_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the cell, as examples/cell.yaml")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="cell's file, see examples/cell.yaml"
+    )
     parser.add_argument("--task", required=True, help='name of a task, or "mypackage.module:MyTask"')
 
 
 def _needed(options: argparse.Namespace) -> None:
-    """Raise ``SettingsError`` where what a robot needs is not installed, or the task does not exist."""
+    """Raise ``SettingsError`` if a package that a robot needs is not installed, or the task does not exist."""
     from oc_residual_gym.registration import task_name
 
     for module, name in (("franky", "franky-control"), ("yaml", "pyyaml"), ("zmq", "pyzmq")):
@@ -101,12 +103,12 @@ def _run(options: argparse.Namespace) -> tuple[int, Any]:
         raise SettingsError(str(error)) from error
     except KeyboardInterrupt:
         print(
-            "\nThe arm is stopped. A trial that was running is kept as invalid; one that was over waits for its "
-            "verdict. Go on with the same command"
+            "\nThe arm is stopped. A running trial is kept as invalid; a finished one waits for its verdict. "
+            "Continue with the same command"
         )
         raise
-    # The whole report would tell the policies apart, to somebody who still has to judge.
-    then = f"go on with the same command; whether that is needed: {REPORT} {options.out} --decision"
+    # The full report would unblind an operator who still has to judge.
+    then = f"continue with the same command; to see whether that is needed: {REPORT} {options.out} --decision"
     if not summary["open"]:
         then = f"{REPORT} {options.out}"
     print(f"{summary['judged']} of {summary['trials']} trials have a verdict: {then}")
@@ -161,6 +163,6 @@ def _rehearse(options: argparse.Namespace) -> tuple[int, Any]:
         link = summaries[task]["link"]
         print(
             f"{task:12} link: {link['late']} of {link['answers']} answers were late, by {link['latest_ms']:.1f} ms at "
-            "most; a robot does without them, and stops where 20 in a row are"
+            "most; a real robot loses late answers, and stops after 20 in a row"
         )
     return 0, summaries

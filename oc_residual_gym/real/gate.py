@@ -1,9 +1,9 @@
-"""Which readings of an object are believed: age limit, jump gate with re-acquisition, and the mark of a frozen tracker.
+"""The gate decides which readings of an object to accept: age limit, jump limit, and detection of a frozen tracker.
 
-A reading is used if it is of an object that is tracked, is younger than ``max_age``, and passes the gate: it may differ
-from the last one used by ``jump_position`` and ``jump_rotation``, and by what the TCP moved and turned since that one's
-image, for an object in the hand moves with it. One that jumped further is believed once ``reacquire`` readings in a row
-agree with each other; so is the first one of an episode. Ways in which an object looks the same are no jumps.
+A reading is used if its object is tracked, it is not older than ``max_age``, and it does not jump: it may differ from
+the last used one by ``jump_position`` and ``jump_rotation``, plus the TCP's own motion since then, because an object in
+the hand moves along. After a jump, and at the start of an episode, a pose is accepted once ``reacquire`` readings in a
+row agree with each other. A switch between poses that look the same is not a jump.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 FROZEN_AFTER = 0.5
 FROZEN_READINGS = 10
-"""Seconds and readings with the very same numbers under new stamps that no camera gives."""
+"""Seconds and number of readings with exactly the same numbers, under new stamps, after which a tracker is frozen."""
 
 
 class ToolMotion:
-    """How far the TCP has moved and turned in the last seconds."""
+    """Records how far the TCP has moved and turned in the last seconds."""
 
     def __init__(self) -> None:
         self._pose: Array | None = None
-        # Control steps: time, metres and radians since the start.
+        # One entry per control step: time, and metres and radians since the start.
         self._steps: deque[tuple[float, float, float]] = deque(maxlen=128)
 
     def add(self, pose: Array, now: float) -> None:
-        """Note the TCP's pose (7,) at a time in seconds."""
+        """Add the TCP's pose (7,) at the time ``now``, in seconds."""
         _, moved, turned = self._steps[-1] if self._steps else (now, 0.0, 0.0)
         if self._pose is not None:
             moved += float(norm(pose[:3] - self._pose[:3]))
@@ -45,7 +45,7 @@ class ToolMotion:
         self._steps.append((now, moved, turned))
 
     def since(self, stamp: float) -> tuple[float, float]:
-        """Metres and radians since then, as far as that is remembered."""
+        """Distance moved and turned since ``stamp``, in metres and radians, as far back as recorded."""
         if not self._steps:
             return 0.0, 0.0
         times, moved, turned = np.array(self._steps).T
@@ -53,16 +53,16 @@ class ToolMotion:
 
 
 class Gate:
-    """What is believed of one object.
+    """Accepts or rejects the readings of one object.
 
     Args:
         observed: the object.
         settings: the limits.
 
     Attributes:
-        pose: (7,) last one used, base frame; ``None`` before the first one.
-        state: of the newest reading: "used", "jumped", "old", "lost", or "missing" where there never was one.
-        frozen: whether its tracker repeats itself.
+        pose: (7,) last used pose in the base frame; ``None`` before the first one.
+        state: status of the newest reading: "used", "jumped", "old", "lost", or "missing" if there never was one.
+        frozen: whether the tracker repeats the same numbers.
     """
 
     def __init__(self, observed: ObservedObject, settings: Poses) -> None:
@@ -74,20 +74,20 @@ class Gate:
         self._same_pose, self._same_since = np.full(7, np.nan), 0.0
 
     def forget(self) -> None:
-        """A new episode starts: the object may have been put anywhere. A frozen tracker is not forgotten."""
+        """Start a new episode: the object may be anywhere. The detection of a frozen tracker continues."""
         self.pose: Array | None = None
         self.state = "missing"
-        self._stamp = self._judged = -np.inf  # stamps of the last reading that was used, and that was judged
+        self._stamp = self._judged = -np.inf  # stamps of the last used and the last judged reading
         self._doubted: list[tuple[Array, float]] = []  # readings that jumped, each agreeing with the one before
 
     def judge(self, reading: TrackedPose | None, pose: Array | None, now: float, motion: ToolMotion) -> str:
-        """What becomes of the newest reading.
+        """Judge the newest reading; return its state, see :attr:`state`.
 
         Args:
-            reading: as the source has it.
-            pose: (7,) the same in the base frame.
-            now: seconds.
-            motion: of the tool.
+            reading: the reading from the source; ``None`` if there is none.
+            pose: (7,) its pose in the base frame.
+            now: seconds of ``time.monotonic()``.
+            motion: motion of the TCP.
         """
         if reading is None or pose is None:
             self.state = "missing"
@@ -104,7 +104,7 @@ class Gate:
         return self.state
 
     def jump(self) -> str:
-        """How far the last doubted reading is from where the object was, for people."""
+        """How far the last rejected reading is from the object's last used pose, in words."""
         if self.pose is None or not self._doubted:
             return "has not been twice at the same place"
         doubted = self._doubted[-1][0]
@@ -124,7 +124,7 @@ class Gate:
         return True
 
     def _agree(self, earlier: Array, stamp: float, pose: Array, motion: ToolMotion) -> bool:
-        """Whether the object can have come from ``earlier``, at ``stamp``, to ``pose``."""
+        """Whether the object can have moved from ``earlier`` (at ``stamp``) to ``pose``."""
         moved, turned = motion.since(stamp)
         distance = float(norm(pose[:3] - earlier[:3]))
         angle = _angle_between(earlier[3:], pose[3:], self._half_step)
@@ -134,13 +134,13 @@ class Gate:
         if reading.status == "fixed" or not np.array_equal(reading.pose, self._same_pose):
             self._same_pose, self._same_since, self.same_count = reading.pose, reading.stamp, 0
         self.same_count += 1
-        # An image whose pose is sent twice has one stamp: it does not make a tracker frozen.
+        # A pose that is sent twice has only one stamp: it does not count as frozen.
         self.frozen = self.same_count >= FROZEN_READINGS and reading.stamp - self._same_since > FROZEN_AFTER
 
 
 def _angle_between(a: Array, b: Array, half_step: float) -> float:
-    """Radians between quaternions (4,), apart from turns about the own z axis by multiples of twice ``half_step``, or
-    by any angle where that is 0."""
+    """Angle in radians between quaternions (4,), ignoring rotations about the own z axis by multiples of twice
+    ``half_step``, or by any angle if it is 0."""
     relative = quat_multiply(quat_conjugate(a), b)
     half_twist = np.arctan2(relative[2], relative[3])
     if half_step > 0.0:

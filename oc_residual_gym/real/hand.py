@@ -1,4 +1,4 @@
-"""The Franka Hand: opens and closes on the shared latch's word, from threads of its own, as each command blocks."""
+"""The Franka Hand. It opens and closes as the gripper's latch says, in its own threads, because commands block."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from oc_residual_gym.errors import RobotStopped, StopReason
 from oc_residual_gym.robots.constants import FINGER_SPEED, GRASP_FORCE, MAX_OPENING
 
 COMMAND_LIMIT = 2.0 + MAX_OPENING / FINGER_SPEED
-"""Seconds for a command: the full stroke, and twice what users report commands to take beyond it (libfranka #28)."""
+"""Time limit of a command in seconds: the full stroke, plus twice the overhead that users report (libfranka #28)."""
 WIDTH_PERIOD = 0.02
-"""Seconds between readings of the width; one takes 15 ms on the network rig and 0.1 s on a robot."""
+"""Seconds between readings of the width; a reading takes 15 ms on the simulated rig and 0.1 s on a robot."""
 JOIN_LIMIT = 1.0
-"""Seconds that a hand which does not answer is waited for."""
+"""Seconds to wait for a hand that does not answer."""
 WIDTH_LIMIT = 1.0
 """Seconds without a reading after which the hand counts as lost."""
 LEAST_OPENING = 0.9 * MAX_OPENING
-"""Metres that the hand must open to; it knows how far only once it was homed."""
+"""Smallest acceptable maximum opening in metres; the hand knows its opening only after homing."""
 
 
 class Hand(Protocol):
@@ -31,18 +31,18 @@ class Hand(Protocol):
 
     @property
     def fault(self) -> tuple[StopReason, str] | None:
-        """Why it cannot go on, and what was measured."""
+        """Reason of a fault, and what was measured; ``None`` without a fault."""
 
     def command(self, closed: bool) -> None:
-        """Close or open; returns at once. A command that is running is finished first."""
+        """Close or open; returns immediately. A running command is finished first."""
 
     def wait(self) -> None:
-        """Until the last command is done. Raises ``RobotStopped`` if it fails."""
+        """Wait until the last command is done. Raises ``RobotStopped`` if it fails."""
 
     def recover(self) -> None:
-        """Forget a fault, on the operator's word; the next command is carried out whatever the last one was.
+        """Clear a fault, at the operator's request. The next command is executed even if it repeats the last one.
 
-        Raises ``RobotStopped`` where there is still no connection.
+        Raises ``RobotStopped`` if there is still no connection.
         """
 
     def close(self) -> None:
@@ -52,22 +52,22 @@ class Hand(Protocol):
 class FrankaHand:
     """The Franka Hand of the robot at ``host``.
 
-    franky lets go of the interpreter's lock while a command or a reading blocks, hence threads are enough.
+    Threads are enough, because franky releases the interpreter's lock while a command or a reading blocks.
 
     Raises:
-        RobotStopped: no connection.
+        RobotStopped: there is no connection, or the hand was never homed.
     """
 
     def __init__(self, host: str):
         self._host = host
         self._connect()
-        # What the fingers do now is not known: the first command is carried out in any case.
+        # The fingers' state is unknown, so the first command is always executed.
         self._wanted: bool | None = None
         self._done: bool | None = None
         self._fault: tuple[StopReason, str] | None = None
         self._changed = threading.Condition()
         self._closing = False
-        # No daemons: the interpreter's end would abort them, and us, inside franky.
+        # Not daemon threads: at interpreter exit they would be aborted inside franky, and crash the process.
         self._threads = [threading.Thread(target=target) for target in (self._work, self._poll)]
         for thread in self._threads:
             thread.start()
@@ -114,7 +114,7 @@ class FrankaHand:
 
     def recover(self) -> None:
         if time.monotonic() - self._read_at > WIDTH_LIMIT:
-            # It serves one client at a time: the old connection must be gone before the new one.
+            # The hand serves one client at a time: close the old connection before opening a new one.
             self.__dict__.pop("_gripper", None)
             self._connect()
         with self._changed:
@@ -128,7 +128,7 @@ class FrankaHand:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(JOIN_LIMIT)
-        # Disconnects: the hand serves one client at a time, and lets the next one wait.
+        # Disconnect: the hand serves one client at a time, and the next one would have to wait.
         self.__dict__.pop("_gripper", None)
 
     @property
@@ -136,7 +136,7 @@ class FrankaHand:
         return self._closing or not threading.main_thread().is_alive()
 
     def _work(self) -> None:
-        """Carry out the newest command, one after the other."""
+        """Execute commands one after another, always the newest."""
         while True:
             with self._changed:
                 while not self._ending and (self._wanted in (None, self._done) or self._fault is not None):
@@ -158,32 +158,32 @@ class FrankaHand:
         try:
             gripper = self._gripper
             if closed:
-                # Width 0 with this tolerance grips whatever is there, and is no failure where nothing is.
+                # Width 0 with this tolerance grips an object of any width, and succeeds without an object too.
                 future = gripper.grasp_async(0.0, FINGER_SPEED, GRASP_FORCE, epsilon_outer=MAX_OPENING)
             else:
                 future = gripper.move_async(self._opening, FINGER_SPEED)
             if not future.wait(COMMAND_LIMIT):
                 return StopReason.GRIPPER_BLOCKED, f"the hand did not {name} within {COMMAND_LIMIT:.1f} s"
-            if not future.get() and not closed:  # a grasp that found nothing is none of a fault
+            if not future.get() and not closed:  # a grasp without an object is not a fault
                 return StopReason.GRIPPER_BLOCKED, f"the hand did not open to {1e3 * self._opening:.0f} mm"
         except Exception as error:  # franky's exceptions share no base class
             return StopReason.GRIPPER_BLOCKED, f"the hand could not {name}: {error}"
         return None
 
     def _release(self) -> None:
-        with contextlib.suppress(Exception):  # it is blocked already, which has been said
+        with contextlib.suppress(Exception):  # its fault has been reported already
             self._gripper.stop_async().wait(JOIN_LIMIT)
 
     def _poll(self) -> None:
         while not self._ending:
-            with contextlib.suppress(Exception):  # silence is what counts
+            with contextlib.suppress(Exception):  # ``fault`` reports missing readings
                 self._width = float(self._gripper.width)
                 self._read_at = time.monotonic()
             time.sleep(WIDTH_PERIOD)
 
 
 class DryHand:
-    """No hand: it is as it was told at once."""
+    """Stands in for the hand in a dry run: it executes commands instantly."""
 
     def __init__(self) -> None:
         self.width = MAX_OPENING

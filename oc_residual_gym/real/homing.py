@@ -1,7 +1,7 @@
-"""The way home: the tool is drawn back and raised where it is low, then the joints move to the home posture.
+"""Homing: draw back and raise the tool if it is low, then move the joints to the home posture.
 
-Slow and compliant, and given up once the arm does not follow. Whatever is raised here leaves the arm in motion: the
-caller stops it.
+The motion is slow and compliant, and is aborted if the arm does not follow. Exceptions leave the arm in motion: the
+caller must stop it.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER
 from oc_residual_gym.states import Array
 
 RETREAT = 0.04
-"""Metres that the hand draws back before it is raised."""
+"""Distance in metres by which the hand draws back before it is raised."""
 RAISED = 0.25
-"""Metres above the table up to which the TCP is raised before the joints move."""
+"""Height above the table, in metres, to which the TCP is raised before the joints move."""
 RAISE_TOLERANCE, RAISE_SETTLE = 0.03, 1.0
-"""Metres below that height at which the TCP counts as raised, and seconds that it is given to get there."""
+"""Tolerance of that height in metres, and seconds to reach it."""
 STIFFNESS = np.array([600.0, 600.0, 600.0, 600.0, 250.0, 150.0, 50.0])
 DAMPING = np.array([50.0, 50.0, 50.0, 50.0, 30.0, 25.0, 15.0])
-"""Nm/rad and Nm s/rad of each joint, from libfranka's example ``joint_impedance_control``. Compliant, and indifferent
-to a late command, where a joint motion ends in a reflex."""
+"""Per joint, in Nm/rad and Nm s/rad, from libfranka's example ``joint_impedance_control``. Impedance control is
+compliant and tolerates late commands; a joint motion would end in a reflex."""
 ERROR_LIMIT = 0.1
-"""Radians between any joint and its reference: 60 Nm at the shoulder, which only something in the way calls for."""
+"""Largest error of a joint in radians (60 Nm at the shoulder): a larger one means that something is in the way."""
 REACH = 0.8
-"""Metres from the TCP to the axes that move it farthest: turns the speed cap into one for joints."""
+"""Distance in metres from the TCP to the joint axes that move it fastest; converts the speed cap to joint speed."""
 PEAK = 1.5
-"""The blend along the way is as many times as fast in its middle as on average."""
+"""Ratio of peak to mean speed along the joint motion."""
 SETTLE = 0.5
-"""Seconds at the home posture before the arm is let go."""
+"""Seconds to hold the home posture before control ends."""
 TICK = 0.005
-"""Seconds from one reference to the next."""
+"""Seconds between references."""
 
 ImpedanceTracker: TypeAlias = franky.CartesianImpedanceTracker | franky.JointImpedanceTracker
 Pause = Callable[[float], None]
-"""Waits some seconds; raises ``RobotStopped`` when the way is to be given up."""
+"""Waits for some seconds; raises ``RobotStopped`` if homing must be aborted."""
 
 
 def homing_limit(speed_cap: float) -> float:
-    """Seconds that the longest way home takes at most."""
+    """Upper limit on the duration of homing, in seconds."""
     return 15.0 + (RETREAT + RAISED + PEAK * REACH * float((JOINT_UPPER - JOINT_LOWER).max())) / speed_cap
 
 
 def check_control(robot: franky.Robot, tracker: ImpedanceTracker) -> None:
-    """Raise what ended control, if it ended."""
+    """If control has ended, raise the error that ended it."""
     if tracker.tick() is None:
         robot.join_motion(1.5)
         raise RobotStopped(StopReason.ROBOT_REFLEX, "control ended without a reason")
@@ -63,7 +63,18 @@ def raise_tool(
     speed_cap: float,
     pause: Pause,
 ) -> None:
-    """Back out of what the hand may touch, against the direction that it points in, and up."""
+    """Draw the hand back against its pointing direction, away from what it may touch, then raise it.
+
+    Args:
+        robot: the robot.
+        track: takes control; returns the impedance tracker.
+        tcp_pose: reads the TCP pose (7,).
+        speed_cap: m/s.
+        pause: waits; raises if homing must be aborted.
+
+    Raises:
+        RobotStopped: control ended, the tool does not rise, or ``pause`` raised it.
+    """
     start = tcp_pose()
     if start[2] >= RAISED:
         return
@@ -92,7 +103,11 @@ def raise_tool(
 
 
 def move_joints(robot: franky.Robot, goal: Array, speed_cap: float, pause: Pause) -> None:
-    """Move every joint to ``goal`` (7,), all of them arriving at the same time."""
+    """Move the joints to ``goal`` (7,) in radians, so that all arrive at the same time.
+
+    Raises:
+        RobotStopped: control ended, a joint does not follow, or ``pause`` raised it.
+    """
     start, begun = np.array(robot.state.q), time.monotonic()
     duration = max(PEAK * float(np.abs(goal - start).max()) * REACH / speed_cap, TICK)
     tracker = franky.JointImpedanceTracker(robot, stiffness=STIFFNESS, damping=DAMPING)

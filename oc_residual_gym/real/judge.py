@@ -1,4 +1,4 @@
-"""Success in a rehearsal, by the task's own rule from the true state that the rig publishes."""
+"""Judge of a rehearsal: applies the task's success rule to the true state that the rig publishes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from oc_residual_gym.worlds.sim import SimWorld
 
 
 class SceneJudge:
-    """Calls a rehearsed trial a success as an operator would: the verdict of an ``FR3World``.
+    """Judges a rehearsed trial in the operator's place; pass it as the ``verdict`` of an ``FR3World``.
 
     Args:
-        task: whose rule counts.
-        start: where its objects, and those that never move, were put.
-        truth_address: ZeroMQ publisher of true states, of a rig with the full scene.
+        task: the task whose success rule applies.
+        start: initial placement of all objects, including those that never move.
+        truth_address: ZeroMQ publisher of true states, from a rig with the full scene.
     """
 
     def __init__(self, task: Task, start: InitialState, truth_address: str):
@@ -38,12 +38,12 @@ class SceneJudge:
         self._socket.connect(truth_address)
 
     def begin(self, start: InitialState) -> None:
-        """A new trial begins, with the objects at ``start``."""
+        """Begin a new trial with the objects at ``start``."""
         self._world.reset(np.zeros(1, int), [start], [EpisodePhysics()])
         self._held = 0
 
     def __call__(self) -> bool | None:
-        """To be asked once a control step: true once the success condition has held for long enough."""
+        """Call once per control step: ``True`` once the success condition has held long enough, else ``None``."""
         if self._socket.poll(0):
             self._take(json.loads(self._socket.recv()))
         done = bool(self._task.success(self._world.true)[0])
@@ -52,7 +52,7 @@ class SceneJudge:
 
     @property
     def progress(self) -> dict[str, float]:
-        """The task's milestones in the state last judged."""
+        """The task's milestones in the last judged state."""
         return {name: float(value[0]) for name, value in self._task.progress(self._world.true).items()}
 
     def _take(self, truth: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The person at the robot: what trials tell and ask him, at a terminal's keyboard or by a script."""
+"""The operator: the person at the robot. Trials talk to them through a terminal, or to a script."""
 
 from __future__ import annotations
 
@@ -15,47 +15,53 @@ from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.real.trials import Verdict
 
 Command = Literal["", "stop", "invalid", "quit"]
-"""What an operator wants in the middle of a trial besides his verdict. Each leaves the arm stopped."""
+"""An operator's request during a trial, other than a verdict. Each one leaves the arm stopped; "" is none."""
 
 Placement = Literal["again", "start", "quit"]
-"""What to do about an object out of its place: look again, start all the same, or quit."""
+"""What to do about a misplaced object: look again, start anyway, or quit."""
 
-KEYS = "while the arm moves: x stop it, i stop, invalid trial, q stop and quit; in a trial also s success, f fail"
+KEYS = "while the arm moves: x stop, i stop and call it invalid, q stop and quit; in a trial also s success, f fail"
 COMMANDS: dict[str, Command] = {"x": "stop", "i": "invalid", "q": "quit"}
 PLACEMENTS: dict[str, Placement] = {"\n": "again", "\r": "again", "s": "start", "q": "quit"}
 RESULTS: dict[str, Literal["success", "fail", "invalid"]] = {"s": "success", "f": "fail", "i": "invalid"}
 PATIENCE = 3
-"""How often a script says go to one and the same question: nobody is there to repair what makes it come back."""
+"""How often a script answers go to the same question: nobody is there to fix the cause."""
 
 
 class Operator(Protocol):
-    """Whoever watches the trials."""
+    """The person who supervises the trials."""
 
     def say(self, text: str) -> None:
-        """Tell him something."""
+        """Show a message."""
 
     def wait_for_go(self, text: str) -> bool:
-        """Wait until he says go; ``False``: he wants to quit. What he wanted before is forgotten."""
+        """Wait for the go. Returns ``False`` if the operator wants to quit. Discards earlier commands and verdicts."""
 
     def ask_placement(self, text: str) -> Placement:
-        """What to do about an object that is not where it should be."""
+        """Ask what to do about a misplaced object."""
 
     def wants_stop(self) -> bool:
-        """Whether a :meth:`command` waits; it goes on waiting. Never blocks: asked while the arm moves home."""
+        """Whether a :meth:`command` is pending; does not consume it. Never blocks: called while the arm moves home."""
 
     def trial_begins(self) -> None:
-        """A verdict given before now is none; a command still counts."""
+        """Discard earlier verdicts; pending commands still count."""
 
     def verdict(self) -> bool | None:
-        """Whether he has called the running trial a success or a failure; never blocks."""
+        """Whether the operator has judged the running trial: success, failure, or ``None`` so far. Never blocks."""
 
     def command(self) -> Command:
-        """What else he wants since the last call; never blocks."""
+        """Return the next pending command, or "". Never blocks."""
 
     def ask_verdict(self, text: str, proposed: Verdict | None, may_succeed: bool) -> Verdict | None:
-        """The verdict on the trial that is over: ``proposed``, unless he changes it; a stopped trial is no success.
+        """Ask for the verdict on a finished trial.
 
-        ``None``: he quits, and judges it when trials go on.
+        Args:
+            text: what happened.
+            proposed: the verdict to confirm or change, if there is one.
+            may_succeed: false for a stopped trial, which cannot be a success.
+
+        Returns:
+            The verdict; ``None`` if the operator quits and will judge the trial in the next session.
         """
 
 
@@ -67,7 +73,7 @@ class TerminalOperator:
         output: where texts go.
 
     Raises:
-        SettingsError: ``source`` is no terminal.
+        SettingsError: ``source`` is not a terminal.
     """
 
     def __init__(self, source: IO[str] = sys.stdin, output: IO[str] = sys.stdout):
@@ -92,12 +98,12 @@ class TerminalOperator:
 
     def wait_for_go(self, text: str) -> bool:
         self.say(f"{text}\n[Enter] go   [q] quit   {KEYS}")
-        termios.tcflush(self._source, termios.TCIFLUSH)  # keys from before the question are no answer
+        termios.tcflush(self._source, termios.TCIFLUSH)  # ignore keys pressed before the question
         self._verdict, self._commands = None, []
         return self._wait({"\n": True, "\r": True, "q": False})
 
     def ask_placement(self, text: str) -> Placement:
-        self.say(f"{text}\n[Enter] look again   [s] start all the same   [q] quit")
+        self.say(f"{text}\n[Enter] look again   [s] start anyway   [q] quit")
         termios.tcflush(self._source, termios.TCIFLUSH)
         return self._wait(PLACEMENTS)
 
@@ -140,7 +146,7 @@ class TerminalOperator:
         return Verdict(result, reason)
 
     def _poll(self) -> None:
-        """Take in the keys pressed until now."""
+        """Process the keys pressed so far."""
         while select.select([self._source], [], [], 0.0)[0]:
             key = self._read()
             if key in ("s", "f"):
@@ -154,14 +160,14 @@ class TerminalOperator:
         return answers[key]
 
     def _read(self) -> str:
-        """One key. The file's own buffer would hide the next ones from ``select``."""
+        """Read one key, unbuffered: a buffer would hide the next keys from ``select``."""
         key = os.read(self._source.fileno(), 1)
         if not key:
             raise SettingsError("the terminal was closed")
         return key.decode("ascii", "replace").lower()
 
     def _ask_line(self, question: str) -> str:
-        """A line that is not empty, typed as usual."""
+        """Ask for a line of text that is not empty, with normal line editing."""
         self.__exit__()
         try:
             while True:
@@ -176,15 +182,15 @@ class TerminalOperator:
 
 
 class ScriptedOperator:
-    """An operator for rehearsals and tests: always ready, he takes verdicts from a list, or from ``succeeded``.
+    """A scripted operator for rehearsals and tests. It takes verdicts from a list or from ``succeeded``.
 
-    A question to go on that keeps coming back he answers with no.
+    It answers go at most :data:`PATIENCE` times to the same question, then quits.
 
     Args:
-        verdicts: answers to the first questions for a verdict; from then on the proposal, else failure.
-        commands: what he wants, step by step, over all trials; nothing from their end on.
-        succeeded: whether the task is done, asked once a step.
-        show: what to do with what he is told.
+        verdicts: answers to the first questions for a verdict; after that it accepts the proposal, or says failure.
+        commands: one command per step, over all trials; none after the last one.
+        succeeded: called once per step; whether the task is done.
+        show: called with each message.
     """
 
     def __init__(
@@ -213,7 +219,7 @@ class ScriptedOperator:
         return bool(self._commands and self._commands[0])
 
     def trial_begins(self) -> None:
-        """He has given no verdict yet."""
+        """Do nothing: it never judges in advance."""
 
     def verdict(self) -> bool | None:
         return self._succeeded()

@@ -1,4 +1,4 @@
-"""The program that controls the arm, as the arm's process sees it: its messages, its signs of life, its end."""
+"""The arm process's view of its parent, the main process: messages, heartbeat, and whether it still runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from oc_residual_gym.errors import RobotStopped, StopReason
 from oc_residual_gym.real.arm_state import ArmState
 
 ALIVE_PERIOD = 0.1
-"""Seconds between the parent's signs of life on the way home."""
+"""Period of the parent's heartbeat during homing, in seconds."""
 
 
 class Parent:
     """The parent process at the other end of ``connection``.
 
     Args:
-        connection: brings ``(serial, message, *arguments)``, takes ``(serial, state)``.
-        silence_limit: seconds without a sign of life after which the way home is given up.
+        connection: receives ``(serial, message, *arguments)`` and sends ``(serial, state)``.
+        silence_limit: seconds without a heartbeat after which homing is aborted.
     """
 
     def __init__(self, connection: Connection, silence_limit: float):
@@ -32,29 +32,29 @@ class Parent:
 
     @property
     def is_gone(self) -> bool:
-        """Whether another process has inherited us."""
+        """Whether the parent has ended, so that another process has adopted this one."""
         return os.getppid() != self._process_id
 
     def next_message(self, seconds: float) -> tuple[Any, ...] | None:
-        """The next one, for which it waits up to ``seconds``. Raises ``EOFError`` or ``OSError`` if none can come."""
+        """The next message, or ``None`` after ``seconds``. Raises ``EOFError`` or ``OSError`` if the parent is gone."""
         if self._waiting:
             return self._waiting.popleft()
         return self._connection.recv() if self._connection.poll(seconds) else None
 
     def answer(self, serial: int, state: ArmState) -> None:
-        """Report ``state``; a parent that is gone is noticed where its messages are awaited."""
+        """Send ``state``. Ignores a closed connection, which :meth:`next_message` reports."""
         with contextlib.suppress(OSError):
             self._connection.send((serial, state))
 
     def expect_life(self) -> None:
-        """From now on it gives signs of life."""
+        """Expect heartbeats from now on."""
         self._alive_at = time.monotonic()
 
     def pause(self, seconds: float) -> None:
-        """On the way home: wait, and give up where the parent wants something else, says nothing, or is gone.
+        """Wait for ``seconds`` during homing.
 
         Raises:
-            RobotStopped: why the way is given up.
+            RobotStopped: homing must be aborted: the parent sent another message, is silent, or is gone.
         """
         if self._connection.poll(seconds):
             message = self._connection.recv()

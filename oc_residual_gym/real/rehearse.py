@@ -1,4 +1,4 @@
-"""``rehearse``: the whole pipeline of a real trial, through the robot's own client, on a simulated cell."""
+"""``rehearse``: runs the complete pipeline of a real trial, including the robot's client, on a simulated cell."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ FILE, FIGURE = "rehearsal.json", "rehearsal.png"
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is rehearsed."""
+    """What to rehearse."""
 
     task: str
     base: str = "bc"
     residual: str = "trained"
     full_scene: bool = True
-    """Whether the objects are there to be touched; otherwise the arm is alone and their poses stay what they were."""
+    """Whether to simulate the objects; otherwise the arm is alone, and only their initial poses are published."""
     steps: int | None = None
-    """Control steps of a trial, instead of the task's limit."""
+    """Control steps per trial; ``None`` for the task's limit."""
     starts: int = 1
-    """Start poses; each is a trial of the base policy alone and one with the residual."""
+    """Number of start poses; each gives one trial of the base policy alone and one with the residual."""
     split: str = "val"
     speed_cap: float = 0.2
-    """Metres a second; the policies' own limit by default, so that the robot does what it does in simulation."""
+    """Maximum speed in m/s. The default is the policies' own limit, so that the arm moves as in simulation."""
 
 
 def rehearse(settings: Rehearsal, out: Path) -> Record:
-    """Run the trials on the rig, and sum them up in ``out``.
+    """Run the trials on the rig; write summary and plot into ``out``, and return the summary.
 
     Raises:
-        SettingsError: something does not exist, or ``out`` holds another rehearsal.
-        RigError: the rig cannot be made or started.
-        RobotStopped: the simulated robot does not take our settings.
+        SettingsError: a name does not exist, or ``out`` holds another rehearsal.
+        RigError: the rig cannot be installed or started.
+        RobotStopped: the simulated robot refuses the settings.
     """
     task = resolve_task(settings.task)
     start = start_of(task, settings.split, 0)
@@ -87,13 +87,13 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
 
 
 def rig_cell(rig: Rig, speed_cap: float) -> Cell:
-    """The rig as a cell."""
+    """Describe the rig as a cell."""
     robot = Robot(host=rig.host, realtime=False, set_tcp=True, speed_cap=speed_cap)
     return Cell("rehearsal", robot, Poses(source=rig.poses_address), operator="script")
 
 
 class PlacedObjects(gym.Wrapper):
-    """Puts the rig's objects where each trial's seed has them, as an operator does once the arm is home."""
+    """Places the rig's objects at each trial's start, as an operator does once the arm is home."""
 
     def __init__(self, env: gym.Env, rig: Rig, judge: SceneJudge | None = None):
         super().__init__(env)
@@ -110,7 +110,7 @@ class PlacedObjects(gym.Wrapper):
 
 
 def measure(path: Path) -> Record:
-    """Periods, tracking errors and the end of a recorded trial."""
+    """Measure a recorded trial: control periods, tracking errors, verdict and stop reason."""
     with h5py.File(path, "r") as file:
         demo = file["demos"][path.stem]
         attributes, began = dict(demo.attrs), "target" in demo
@@ -128,7 +128,7 @@ def measure(path: Path) -> Record:
 
 
 def tracking_errors(demo: h5py.Group) -> np.ndarray:
-    """(T - 1,) metres from each executed target to the TCP at the end of its control step."""
+    """(T - 1,) distances in metres from each executed target to the TCP at the end of that control step."""
     return np.asarray(np.linalg.norm(demo["target"][:-1, :3] - demo["tcp_pose"][1:, :3], axis=1))
 
 

@@ -1,7 +1,7 @@
-"""What trials show: success of both policies with intervals, their paired difference, and a sequential test.
+"""Report on trials: success rates of both policies with intervals, their paired difference, and a sequential test.
 
-The sequential test is STEP (Snyder et al., RSS 2025, arXiv 2503.10966): it may be looked at after every pair of trials
-without spending more than its error rate, so that a comparison can stop as soon as it is decided.
+The sequential test is STEP (Snyder et al., RSS 2025, arXiv 2503.10966). It keeps its error rate even if it is evaluated
+after every pair of trials, so that a comparison can stop as soon as it is decided.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from oc_residual_gym.real.trials import CONDITIONS, read_trials
 
 REPORT_FILE, TABLE_FILE = "report.json", "report.md"
 ALPHA = 0.05
-"""Chance that the test, looked at after every pair, ever calls the residual better than an equal base; the other way
-round the chance is the same, on its own."""
+"""Probability that the test, evaluated after every pair, ever calls the residual better than an equally good base
+policy. The probability of the opposite error is separate, and the same."""
 MOST_PAIRS = 200
-"""Pairs after which it ends undecided. Fixed for all comparisons, for it must not depend on the trials; rules for just
-this many come with the package."""
+"""Number of pairs after which the test ends undecided. Fixed for all comparisons, because it must not depend on the
+trials, and because the test's package ships rules for exactly this number."""
 TEST_PACKAGE = "sequentialized-barnard-tests"
 RESIDUAL_BETTER, BASE_BETTER, GO_ON, UNDECIDED = (
     "stop: the residual is better",
@@ -44,14 +44,14 @@ RESIDUAL_BETTER, BASE_BETTER, GO_ON, UNDECIDED = (
 def report(folder: Path, unblind: bool = False) -> Record:
     """Summarise the comparison in ``folder``; write report.json and report.md there.
 
-    It tells the policies apart: an operator who has trials left to judge does not read it, but :func:`decision`.
+    The report unblinds the policies: an operator who still has trials to judge must use :func:`decision` instead.
 
     Args:
-        folder: of the comparison.
-        unblind: whether to do so while trials are open.
+        folder: folder of the comparison.
+        unblind: whether to report even if trials are open.
 
     Raises:
-        SettingsError: there are no trials, or some are open and ``unblind`` is not said.
+        SettingsError: there are no trials, or some are open and ``unblind`` is false.
     """
     if not (folder / SETTINGS_FILE).exists():
         raise SettingsError(f"{folder} holds no trials; run `oc-residual real run ... --out {folder}` first")
@@ -90,27 +90,28 @@ def report(folder: Path, unblind: bool = False) -> Record:
 
 
 def decision(folder: Path) -> str:
-    """Whether to stop, without telling which policy is better: for who is still to judge.
+    """Whether to stop, without revealing which policy is better: for an operator who still has to judge.
 
     Raises:
-        SettingsError: a file is no trial.
+        SettingsError: a file is not a trial.
     """
     said = sequential_test(_pairs(read_trials(folder / TRIALS)))["decision"]
     return said if said in (GO_ON, UNDECIDED) else "stop: decided"
 
 
 def sequential_test(pairs: Sequence[tuple[bool, bool]]) -> Record:
-    """STEP on pairs (base succeeded, residual succeeded) in the order in which they were completed.
+    """Run STEP on pairs (base succeeded, residual succeeded), in the order in which they were completed.
 
     Returns:
-        "decision", after how many "pairs" it was "decided_at" (``None``: not), and what the test was.
+        "decision", "decided_at" (number of pairs after which it was decided, or ``None``), "pairs", and the test's name
+        and parameters.
     """
     result: Record = {"test": "STEP", "alpha": ALPHA, "most_pairs": MOST_PAIRS, "pairs": len(pairs), "decided_at": None}
     try:
         from sequentialized_barnard_tests import Decision, Hypothesis, MirroredStepTest
     except ImportError:
         return result | {"decision": f"not computed: pip install {TEST_PACKAGE}"}
-    # The seed breaks ties, the same way whenever the report is made.
+    # The seed breaks ties in the same way in every report.
     test = MirroredStepTest(Hypothesis.P0LessThanP1, n_max=MOST_PAIRS, alpha=ALPHA, random_seed=0)
     result |= {"package": f"{TEST_PACKAGE} {metadata.version(TEST_PACKAGE)}"}
     meanings = {Decision.AcceptAlternative: RESIDUAL_BETTER, Decision.AcceptNull: BASE_BETTER}
@@ -122,9 +123,9 @@ def sequential_test(pairs: Sequence[tuple[bool, bool]]) -> Record:
 
 
 def _pairs(trials: Sequence[Record]) -> list[tuple[bool, bool]]:
-    """(base succeeded, residual succeeded) of each start that both have a verdict on, in the order of completion.
+    """(base succeeded, residual succeeded) for each start with a verdict for both, in order of completion.
 
-    A pair's place never changes once it is complete, or STEP could take back at one look what it said at another.
+    A completed pair never changes its position; otherwise a later STEP decision could contradict an earlier one.
     """
     judged: dict[int, dict[str, Record]] = {}
     for trial in trials:
@@ -160,7 +161,7 @@ def _invalid(trial: Record) -> Record:
 
 
 def _periods(trials: Sequence[Record]) -> Record | None:
-    """Measured control periods of all trials, milliseconds."""
+    """Statistics of the measured control periods of all trials, in milliseconds; ``None`` without any."""
     values = np.concatenate([_dataset(trial, "trial/period") for trial in trials])
     values = values[np.isfinite(values)]
     if not len(values):
@@ -171,7 +172,7 @@ def _periods(trials: Sequence[Record]) -> Record | None:
 
 
 def _placement(trials: Sequence[Record]) -> Record | None:
-    """How far the tracker saw objects from their planned start, over all trials, millimetres."""
+    """Distances between observed and planned start positions over all trials, in millimetres; ``None`` without any."""
     errors = 1000 * np.concatenate([np.ravel(trial.get("placement_error", [])) for trial in trials])
     errors = errors[np.isfinite(errors)]
     if not len(errors):
@@ -188,7 +189,7 @@ def _dataset(trial: Record, name: str) -> np.ndarray:
 
 
 def markdown(summary: Record) -> str:
-    """A summary for people."""
+    """Format a summary as Markdown."""
     names = {"base": summary["base"], "residual": f"{summary['base']} + {summary['residual']}"}
     rows = []
     for condition, values in summary["conditions"].items():

@@ -1,7 +1,7 @@
 """The rig: a simulated FR3 cell on this machine that speaks the robot's own network protocol.
 
-``franka-sim`` (Apache-2.0) serves our arm and hand to the very client that drives a real robot. It pins an old MuJoCo,
-and so lives in an environment of its own, made on first use; ``rig_server`` is run by that environment's Python.
+``franka-sim`` (Apache-2.0) serves our arm and hand to the same client that drives a real robot. It pins an older
+MuJoCo, so it has its own Python environment, created on first use; that environment's Python runs ``rig_server``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from oc_residual_gym.tasks.base import InitialState, Task
 __all__ = ["Rig", "RigError", "ensure_rig", "rig_available"]
 
 COMMAND_PORT, GRIPPER_PORT = 1337, 1338
-"""Fixed by the robot's protocol; rigs side by side differ in their loopback address."""
+"""Ports fixed by the robot's protocol; rigs that run at the same time use different loopback addresses."""
 
 _START_SECONDS = 60.0
 _CONTROL_SECONDS = 5.0
@@ -37,35 +37,34 @@ PoseFault = Literal["normal", "silent", "jump", "freeze"]
 
 
 class Rig:
-    """A simulated FR3 cell, served on the loopback interface while the context is open.
+    """A simulated FR3 cell, served on the loopback interface. Use it as a context manager.
 
-    The arm starts at franka-sim's own pose, not at our home. Its flange frame is that of a real FR3: ``O_T_EE`` is the
-    flange until the client sets another end effector. ``O_F_ext_hat_K`` has a real robot's sign: what the robot exerts
-    on its surroundings (libfranka issue 26), and is taken from the contacts of hand and fingers.
+    The arm starts at franka-sim's own pose, not at our home posture. Its flange frame is that of a real FR3: ``O_T_EE``
+    is the flange until the client sets another end effector. ``O_F_ext_hat_K`` has a real robot's sign, the wrench that
+    the robot exerts on its surroundings (libfranka issue 26); it is computed from the contacts of hand and fingers.
 
     Args:
-        task: whose objects' poses are published.
-        start: where they are.
-        full_scene: whether the objects are there to be touched; otherwise the arm is alone above an empty table, and
-            the objects' poses stay what they are.
-        object_width: width in metres of something rigid between the fingers that stops them, for the arm alone.
+        task: the task whose object poses are published.
+        start: initial poses of the objects.
+        full_scene: whether to simulate the objects; otherwise the arm is alone above an empty table, and the published
+            poses stay at ``start``.
+        object_width: for an arm alone, width in metres of a rigid object between the fingers.
         pose_errors: error model of the published poses, see :data:`oc_residual_gym.perception.errors.MODELS`.
-        seed: of those errors.
+        seed: seed of those errors.
         motion_limits: whether a command beyond the FR3's limits stops the motion, as on the robot.
-        comm_constraints: whether 20 lost commands in a row stop it, as on the robot. But time on the rig
-            stands still for up to 50 ms until an answer comes, so that a busy machine is not taken for a bad link;
-            :meth:`link` tells how often.
+        comm_constraints: whether 20 lost commands in a row stop the motion, as on the robot. The rig's clock waits up
+            to 50 ms for each answer, so that a busy machine does not look like a bad link; :meth:`link` counts this.
 
     Attributes:
-        host: what a :class:`~oc_residual_gym.real.cell.Robot` connects to.
-        poses_address: of the published object poses, 30 Hz (``docs/pose_messages.md``).
-        truth_address: ZeroMQ publisher of the true state, 200 Hz: ``stamp`` (``time.monotonic()``), ``q``, ``dq``,
-            ``fingers``, ``wrench`` (what acts on the tool, about the TCP), ``qpos`` and ``qvel`` by body (position and
-            quaternion xyzw; linear and angular velocity) and ``slides`` by drawer.
-        log_path: what the server said.
+        host: address that a :class:`~oc_residual_gym.real.cell.Robot` connects to.
+        poses_address: ZeroMQ address of the published object poses, 30 Hz (``docs/pose_messages.md``).
+        truth_address: ZeroMQ address of the true state, 200 Hz: ``stamp`` (``time.monotonic()``), ``q``, ``dq``,
+            ``fingers``, ``wrench`` (acting on the tool, about the TCP), ``qpos`` and ``qvel`` by body (position and
+            quaternion xyzw; linear and angular velocity), and ``slides`` by drawer.
+        log_path: the server's log.
 
     Raises:
-        RigError: on entering: it cannot be installed, or does not start.
+        RigError: on entering, if it cannot be installed or does not start.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Rig:
         self.close()
 
     def open(self) -> None:
-        """Start the server, and return once it answers a client."""
+        """Start the server; return once it answers a client."""
         from oc_residual_gym.real.rig_models import scene_data, write_models
 
         python = python_of(ensure_rig())
@@ -121,17 +120,17 @@ class Rig:
         (self._folder / "settings.json").write_text(json.dumps(content), encoding="utf-8")
         self.log_path = self._folder / "server.log"
         with self.log_path.open("wb") as log:
-            # The package around the server needs what the rig's environment has not: the server is found by itself.
+            # The rig's environment cannot import this package: a link makes the server a package of its own.
             (self._folder / "rig_server").symlink_to(Path(__file__).with_name("rig_server"), target_is_directory=True)
             inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
             self._process = subprocess.Popen(
                 [str(python), "-P", "-m", "rig_server", str(self._folder)],
-                cwd=self._folder,  # MuJoCo leaves its log where it runs
+                cwd=self._folder,  # MuJoCo writes its log to the working folder
                 stdin=subprocess.PIPE,  # held open: the server ends when this process does
                 stdout=log,
                 stderr=log,
                 env=inherited | models | {"PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"},
-                start_new_session=True,  # a Ctrl+C is for us, not for the robot
+                start_new_session=True,  # Ctrl+C must not reach the server
             )
         try:
             addresses = self._wait_until_ready()
@@ -155,7 +154,7 @@ class Rig:
         raise RigError(f"the rig's server {how}; its log {self.log_path} ends:\n{said}")
 
     def kill(self) -> None:
-        """End the server at once, as a power cut would; its log stays."""
+        """Kill the server, like a power cut; its log remains."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -173,19 +172,19 @@ class Rig:
         self._process = self._folder = None
 
     def poses(self, fault: PoseFault) -> None:
-        """How object poses are published from now on: silent, 30 cm aside (elsewhere each time), frozen, or normal."""
+        """Set how object poses are published: not at all, 30 cm off in random directions, frozen, or normally."""
         self._ask({"poses": fault})
 
     def delay_link(self, seconds: float) -> None:
-        """Hold back every state of the arm by ``seconds``, and with it the answer to it; 0 ends it."""
+        """Delay every state of the arm by ``seconds``, and so the client's answer; 0 ends the delay."""
         self._ask({"delay_link": seconds})
 
     def block_gripper(self, blocked: bool) -> None:
-        """Let the hand neither move nor answer, or do so again."""
+        """Block the hand, so that it neither moves nor answers, or release it."""
         self._ask({"block_gripper": blocked})
 
     def place(self, start: InitialState) -> None:
-        """Put the objects to another start, as an operator would between two trials; the arm stays where it is."""
+        """Move the objects to another start, as an operator does between two trials; the arm does not move."""
         from oc_residual_gym.real.rig_models import scene_data
 
         if self._task is None:
@@ -195,9 +194,9 @@ class Rig:
         self._ask({"place": {key: data[key] for key in ("objects", "bodies", "slides")}})
 
     def link(self) -> dict[str, Any]:
-        """How the client did so far: "answers" in motions, the "late" ones of them, and the worst delay "latest_ms".
+        """Link statistics so far: "answers" during motions, how many were "late", and the worst delay, "latest_ms".
 
-        A robot does not wait: it loses a command that comes after more than 1 ms, and stops where 20 in a row do.
+        A real robot does not wait: it loses commands that arrive after more than 1 ms, and stops after 20 in a row.
         """
         return dict(self._ask({"link": None})["link"])
 
@@ -231,7 +230,7 @@ def _free_host() -> str:
 
 
 def _own_hosts() -> Iterator[str]:
-    """Addresses that hardly any other rig takes at the same moment; some systems have none but 127.0.0.1."""
+    """Random loopback addresses that other rigs hardly use; some systems only have 127.0.0.1."""
     for _ in range(8):
         a, b = secrets.token_bytes(2)
         yield f"127.77.{a}.{max(1, b % 255)}"

@@ -1,4 +1,4 @@
-"""The rig's Python environment, made on first use: franka-sim pins an old MuJoCo and cannot live in ours."""
+"""The rig's own Python environment, created on first use, because franka-sim pins an older MuJoCo than ours."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from oc_residual_gym.errors import RigError
 FRANKA_SIM = "1.1.7"
 REQUIREMENTS = (f"franka-sim=={FRANKA_SIM}", "mujoco==3.2.7", "numpy==1.26.4", "pyzmq==27.1.0")
 ENVIRONMENT = "OC_RESIDUAL_RIG"
-"""Environment variable with the folder for the rig's Python environment."""
+"""Environment variable that sets the folder of the rig's Python environment."""
 
 _SECONDS = 600.0
 
 
 def ensure_rig() -> Path:
-    """Folder of the rig's Python environment, made on first use (about 15 s and a download of 40 MB).
+    """Return the folder of the rig's Python environment; create it on first use (about 15 s, 40 MB download).
 
     It is ``$OC_RESIDUAL_RIG``, or ``~/.cache/oc-residual-gym/rig-<version of franka-sim>``.
 
     Raises:
-        RigError: it cannot be made: no network, no ``venv`` module, folder not writable.
+        RigError: it cannot be created: no network, no ``venv`` module, or a folder that is not writable.
     """
     named = os.environ.get(ENVIRONMENT)
     folder = Path(named) if named else Path.home() / ".cache" / "oc-residual-gym" / f"rig-{FRANKA_SIM}"
@@ -57,7 +57,7 @@ def ensure_rig() -> Path:
 
 @functools.cache
 def rig_available() -> str:
-    """Empty if the rig can run here, otherwise the reason why it cannot. Installs it on first use."""
+    """Reason why the rig cannot run on this machine; "" if it can. Installs it on first use."""
     try:
         ensure_rig()
     except RigError as error:
@@ -66,6 +66,7 @@ def rig_available() -> str:
 
 
 def python_of(folder: Path) -> Path:
+    """Python interpreter of the environment in ``folder``."""
     return folder / "bin" / "python"
 
 

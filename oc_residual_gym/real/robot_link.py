@@ -1,4 +1,4 @@
-"""What the arm's process asks of franky: a connection, an impedance controller, readings, and what its errors mean."""
+"""The arm process's use of franky: connection, impedance controller, readings, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from oc_residual_gym.robots.kinematics import TCP_FROM_FLANGE, forward_kinematic
 from oc_residual_gym.states import Array
 
 FRAME_LIMIT, FRAME_ERROR = 3.0, 0.001
-"""Seconds that the robot is given to compute with a new TCP, and metres within which it then agrees with ours."""
+"""Seconds for the robot to apply a new TCP, and metres within which its pose must then agree with ours."""
 HAND_CENTER = [-0.01, 0.0, 0.03]
 HAND_INERTIA = [0.001, 0.0, 0.0, 0.0, 0.0025, 0.0, 0.0, 0.0, 0.0017]
-"""Metres from the flange and kg m2 of the Franka Hand, as Desk has them."""
+"""Centre of mass (metres from the flange) and inertia (kg m2) of the Franka Hand, as in Desk."""
 
 
 def pose_array(affine: franky.Affine) -> Array:
-    """(7,) position and quaternion xyzw."""
+    """Convert franky's pose to (7,): position and quaternion xyzw."""
     return np.concatenate([affine.translation, affine.quaternion])
 
 
 def affine(pose: Array) -> franky.Affine:
-    """franky's form of a pose (7,)."""
+    """Convert a pose (7,) to franky's."""
     return franky.Affine(pose[:3], pose[3:] / np.linalg.norm(pose[3:]))
 
 
 def connect(settings: ArmSettings) -> franky.Robot:
-    """A robot that knows our thresholds and, if we may say so, our TCP. Raises franky's exceptions."""
+    """Connect; set the collision thresholds and, with ``set_tcp``, the TCP. Raises franky's exceptions."""
     config = franky.RealtimeConfig.Enforce if settings.realtime else franky.RealtimeConfig.Ignore
     robot = franky.Robot(settings.host, realtime_config=config)
     robot.set_collision_behavior(list(settings.torque_thresholds), list(settings.force_thresholds))
@@ -41,13 +41,13 @@ def connect(settings: ArmSettings) -> franky.Robot:
 
 
 def _set_tcp(robot: franky.Robot) -> None:
-    """Tell the robot where the Franka Hand's TCP is, and what the hand weighs if Desk knows of no mass at all."""
+    """Set the Franka Hand's TCP in the robot, and the hand's mass if none is configured in Desk."""
     wanted, state = affine(TCP_FROM_FLANGE), robot.state
     robot.set_ee((state.F_T_NE.inverse * wanted).matrix.T.ravel().tolist())
     robot.set_k(np.eye(4).ravel().tolist())
     if state.m_total == 0.0:
         robot.set_load(HAND_MASS, HAND_CENTER, HAND_INERTIA)
-    # The next states, and those that wait to be read, are still computed with the old frame.
+    # The next states, and those already queued, still use the old frame.
     deadline = time.monotonic() + FRAME_LIMIT
     while time.monotonic() < deadline:
         state = robot.state
@@ -57,7 +57,7 @@ def _set_tcp(robot: franky.Robot) -> None:
 
 
 def take_control(robot: franky.Robot, settings: ArmSettings) -> franky.CartesianImpedanceTracker:
-    """An impedance controller, with the present pose as its target."""
+    """Start an impedance controller with the present pose as its target."""
     s = settings
     return franky.CartesianImpedanceTracker(
         robot,
@@ -73,27 +73,27 @@ def take_control(robot: franky.Robot, settings: ArmSettings) -> franky.Cartesian
 
 
 class ArmReadings:
-    """The robot's states as they are read, with the wrench averaged from one report to the next."""
+    """Reads the robot's state, and averages the wrench between reports."""
 
     def __init__(self) -> None:
         self._wrenches: list[Array] = []
         self._last: franky.RobotState | None = None
 
     def read(self, robot: franky.Robot) -> tuple[int, Array]:
-        """The robot's clock in ms, and the TCP's pose (7,)."""
+        """Read the state; return the robot's clock in ms and the TCP pose (7,)."""
         state = self._last = robot.state
         tcp = pose_array(state.O_T_EE)
         turn = (Rotation.from_quat(tcp[3:]) * Rotation.from_quat(state.EE_T_K.quaternion)).as_matrix()
-        # The robot's estimate is what it does to its surroundings, about and along the stiffness frame K.
+        # The robot estimates the wrench that it exerts on its surroundings, in the stiffness frame K.
         self._wrenches.append(-np.concatenate([turn @ state.K_F_ext_hat_K[:3], turn @ state.K_F_ext_hat_K[3:]]))
         return state.time.to_msec(), tcp
 
     def forget_wrench(self) -> None:
-        """Begin the average anew."""
+        """Restart the average."""
         self._wrenches.clear()
 
     def report(self, reference: Array, stop: Stop | None) -> ArmState:
-        """What was read last; the wrench's average begins anew."""
+        """The last state read, with the averaged wrench; restarts the average."""
         state = self._last
         assert state is not None
         wrench = np.mean(self._wrenches or [np.zeros(6)], axis=0)
@@ -115,7 +115,7 @@ class ArmReadings:
 
 
 def reason_of(error: Exception) -> StopReason:
-    """What an exception of franky says about the arm."""
+    """The stop reason that an exception stands for."""
     if isinstance(error, RobotStopped):
         return error.reason
     text = str(error)
@@ -128,6 +128,6 @@ def reason_of(error: Exception) -> StopReason:
 
 
 def first_line(error: Exception) -> str:
-    """What ``error`` says, in one line."""
+    """First line of the error's message."""
     text = error.detail if isinstance(error, RobotStopped) else str(error)
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__

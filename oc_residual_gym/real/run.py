@@ -1,16 +1,15 @@
-"""A blind comparison on a robot: the base policy alone and under a residual, from the same start poses.
+"""A blind comparison on a robot: the base policy alone and with a residual, from the same start poses.
 
-All start poses and the order of trials are written before the first one, and from each start both policies run, one
-after the other, in an order that chance decides. The operator sees numbers of trials; which policy they are is in a
-file of its own. A trial with a verdict is never repeated, an invalid one is attempted again, and nothing is deleted. In
-the folder:
+All start poses and the order of trials are written before the first trial. From each start both policies run, one after
+the other, in random order. The operator sees only trial numbers; a separate file holds the conditions. A trial with a
+verdict is never repeated, an invalid one is attempted again, and nothing is deleted. Files in the folder:
 
 | | |
 |---|---|
 | ``settings.json`` | what is compared; another comparison needs another folder |
-| ``plan.json``, ``starts/`` | the trials in order, where to put the objects, pictures of that |
-| ``blind.json`` | which policy each trial is: not for the operator |
-| ``trials/`` | one file an attempt: see :mod:`oc_residual_gym.real.trials` |
+| ``plan.json``, ``starts/`` | the trials in order, where to put the objects, and pictures of it |
+| ``blind.json`` | the condition of each trial; the operator must not read it |
+| ``trials/`` | one file per attempt, see :mod:`oc_residual_gym.real.trials` |
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SETTINGS_FILE, PLAN_FILE, BLIND_FILE, TRIALS = "settings.json", "plan.json", "bl
 
 
 def prepare(settings: TrialSettings, out: Path, pictures: bool = True) -> list[Record]:
-    """Write start poses, order and key of the comparison, unless ``out`` has them; return its trials in order.
+    """Write the start poses, order and conditions of a comparison unless ``out`` has them; return its trials in order.
 
     Raises:
         SettingsError: ``out`` holds another comparison.
@@ -61,23 +60,23 @@ def run_trials(
     *,
     pictures: bool = True,
 ) -> Record:
-    """Run the trials that ``out`` has no verdict on yet, until the operator quits.
+    """Run the trials that have no verdict yet, until the operator quits.
 
     Args:
         settings: what is compared.
-        env_factory: makes the environment with the time limit, with the base policy and split of ``settings``; one
-            on a robot has this operator's ``verdict`` and ``wants_stop`` in its ``FR3World``.
+        env_factory: creates the environment, with the time limit and the base policy and split of ``settings``. On a
+            robot, its ``FR3World`` must use this operator's ``verdict`` and ``wants_stop``.
         operator: who judges.
         out: folder of the comparison.
         pictures: whether to draw the starts.
 
     Returns:
-        Numbers of planned "trials", of those "judged" and of those "open".
+        The number of planned "trials", of those "judged", and of those still "open".
 
     Raises:
-        SettingsError: ``out`` holds another comparison, or the environment is not that of ``settings``.
-        KeyboardInterrupt: after the arm was stopped and the running trial was kept as invalid; one that was over
-            waits for its verdict, and the next run asks for it.
+        SettingsError: ``out`` holds another comparison, or the environment does not match ``settings``.
+        KeyboardInterrupt: after the arm was stopped. A running trial is kept as invalid; a finished one stays open, and
+            the next run asks for its verdict.
     """
     plan = prepare(settings, out, pictures)
     conditions, folder = read_conditions(out), out / TRIALS
@@ -97,7 +96,7 @@ def run_trials(
 
 
 def _judge_waiting(folder: Path, operator: Operator) -> bool:
-    """Ask for the verdicts on trials that are over and were not judged; ``False``: the operator quits."""
+    """Ask for the verdicts of finished trials that lack one. Returns ``False`` if the operator quits."""
     for trial in unjudged(folder):
         text = f"Trial {trial['trial']}, begun at {trial['started']}, is over and has no verdict yet"
         reason = trial["stop_reason"]
@@ -111,7 +110,7 @@ def _judge_waiting(folder: Path, operator: Operator) -> bool:
 
 
 def read_conditions(out: Path) -> list[str]:
-    """Which policy each trial is, in their order. Raises ``SettingsError`` where the key is missing."""
+    """Condition of each trial, in order. Raises ``SettingsError`` if the file with the conditions is missing."""
     if not (out / BLIND_FILE).exists():
         raise SettingsError(f"{out} has no {BLIND_FILE}: without this key its trials cannot go on; put it back")
     return read_json(out / BLIND_FILE)["conditions"]

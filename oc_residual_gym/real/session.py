@@ -1,4 +1,4 @@
-"""From a cell's file to the environment on its robot: the same one as in simulation."""
+"""Open a cell and create the environment on its robot: the same environment as in simulation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from oc_residual_gym.tasks import TASKS
 
 @contextmanager
 def open_tracker(cell: Cell, task: str) -> Iterator[TrackedObjects]:
-    """The tracked objects of ``task`` in ``cell``.
+    """Context with the tracked objects of ``task`` in ``cell``.
 
     Raises:
-        SettingsError: the source's address or the calibration's file is wrong.
+        SettingsError: the source's address or the calibration's file is invalid.
     """
     objects = TASKS[task].objects
     path = Path(cell.poses.calibration)
@@ -49,11 +49,11 @@ def open_cell(
     dry_run: bool = False,
     should_stop: Callable[[], bool] | None = None,
 ) -> Iterator[FR3World]:
-    """The robot of ``cell``, connected and not moved yet.
+    """Context with the world of ``cell``, connected but not moved yet; arguments as for :class:`FR3World`.
 
     Raises:
-        SettingsError: as :func:`open_tracker`.
-        RobotStopped: no connection, or the robot's settings are not ours.
+        SettingsError: as for :func:`open_tracker`.
+        RobotStopped: there is no connection, or the robot's settings differ from ours.
     """
     with (
         open_tracker(cell, task) as tracker,
@@ -63,7 +63,7 @@ def open_cell(
 
 
 def make_env(world: FR3World, base: str | BasePolicy, split: str, max_episode_steps: int | None = None) -> gym.Env:
-    """The environment of ``world``'s task on it. Raises ``SettingsError`` where the base policy cannot act in it."""
+    """Create the environment of the world's task. Raises ``SettingsError`` if the base policy cannot act in it."""
     policy = load_base_policy(base, world.task)
     if "images" in policy.needs and not world.cameras:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""What a comparison on a robot is asked for, and all that must stay the same from its first trial to its last."""
+"""Settings of a comparison on a robot, and the identity that must not change between its first and last trial."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.tasks import TASKS
 
 MAY_CHANGE: dict[str, tuple[str, ...]] = {"robot": ("host",), "poses": ("source", "calibration")}
-"""Entries of a cell that may change within a comparison; each trial has the id of its calibration."""
+"""Entries of a cell that may change within a comparison; each trial stores its calibration's id."""
 
 
 @dataclass(frozen=True)
 class TrialSettings:
-    """What is compared, where.
+    """What to compare, and on which cell.
 
     Raises:
-        SettingsError: something does not exist; the message lists what does.
+        SettingsError: a name does not exist; the message lists those that do.
     """
 
     task: str
@@ -33,7 +33,8 @@ class TrialSettings:
     residual: str = "trained"
     split: str = "test"
     starts: int = 20
-    """Start poses: seeds 0 to ``starts`` - 1 of the split. Each is one trial of the base alone and one of both."""
+    """Number of start poses: seeds 0 to ``starts`` - 1 of the split. Each gives one trial of the base policy alone and
+    one with the residual."""
     rehearsal: bool = False
     """Whether the robot is simulated."""
 
@@ -60,7 +61,7 @@ class TrialSettings:
 
     @cached_property
     def hashes(self) -> Record:
-        """SHA-256 of the policies' files (``None`` where there is none) and of the code that results depend on."""
+        """SHA-256 of the policies' files (``None`` without a file) and of the simulation's code."""
         return {
             "base": self.base_policy.hash,
             "residual": self.residual_policy.hash,
@@ -69,7 +70,7 @@ class TrialSettings:
 
     @property
     def identity(self) -> Record:
-        """All that must stay the same from the first trial to the last."""
+        """Everything that must not change between the first and the last trial."""
         identity = asdict(self) | {"hashes": self.hashes, "versions": versions()}
         for name in ("path", "operator"):
             del identity["cell"][name]

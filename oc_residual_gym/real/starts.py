@@ -1,4 +1,4 @@
-"""Start poses of trials, written before the first one: numbers, words and pictures for whoever places the objects."""
+"""Start poses of trials, written before the first trial: numbers, words and pictures for placing the objects."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import InitialState, Task, axis_z, heading
 
 LYING = 0.5
-"""An object whose own z axis rises less than this, of 1, lies on its side."""
+"""An object lies on its side if the vertical component of its own z axis is below this."""
 PICTURE_SIZE = (480, 640)
 
 
 def write_starts(task: Task, split: str, seeds: Iterable[int], out: Path, pictures: bool) -> list[Record]:
-    """The starts that ``seeds`` of a split stand for.
+    """Describe the start poses of ``seeds``, and draw them.
 
     Args:
-        task: whose objects are placed.
-        split, seeds: as of simulated episodes, which start the same.
-        out: folder; pictures go into its folder ``starts``.
-        pictures: whether to draw them, where this machine can.
+        task: the task whose objects are placed.
+        split: split of the seeds.
+        seeds: simulated episodes with these seeds have the same starts.
+        out: folder; pictures go into its subfolder ``starts``.
+        pictures: whether to draw pictures, if this machine can render.
 
     Returns:
-        By seed, "objects" (poses of the observed ones, base frame), "place" (a line for each thing to put somewhere)
-        and "picture" (its path in ``out``, or "").
+        One record per seed: "seed", "objects" (poses of the observed objects in the base frame), "place" (one line per
+        item to place) and "picture" (its path in ``out``, or "").
     """
     starts = []
     core = ResidualWorlds(task.name, 1, base_policy="hold", errors="clean", split=split)
@@ -61,13 +62,13 @@ def write_starts(task: Task, split: str, seeds: Iterable[int], out: Path, pictur
 
 
 def place(start: InitialState) -> list[str]:
-    """A line for each thing to put somewhere."""
+    """One line of instructions per item to place."""
     drawers = [f"{name} open by {1000 * opening:.0f} mm" for name, opening in start.slides.items()]
     return [f"{name} {_words(pose)}" for name, pose in start.poses.items()] + drawers
 
 
 def _words(pose: Array) -> str:
-    """ "at x 512 mm, y -83 mm, turned by 34 degrees": from the robot's base, +x forward, +y left, + to the left."""
+    """Describe a pose as "at x 512 mm, y -83 mm, turned by 34 degrees": base frame, +x forward, +y left, + is left."""
     z = axis_z(pose[3:])
     if abs(z[2]) < LYING:
         turn = f"lying, its top towards {np.degrees(np.arctan2(z[1], z[0])):.0f} degrees"

@@ -1,6 +1,6 @@
-"""The last check before the arm: which targets may be followed, and how long none may come. No robot, no clock.
+"""The last check before the arm: which targets may be executed, and how long they may be missing. No robot, no clock.
 
-It knows nothing of what sent a target, and trusts none: a policy, the limits of the environment or the link may fail.
+It does not trust the sender: a policy, the environment's limits or the link may fail.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from oc_residual_gym.real.arm_state import ArmSettings
 from oc_residual_gym.states import Array
 
 STATE_LIMIT = 0.1
-"""Seconds in which the robot's state must be renewed; the robot itself gives up after 20 ms without commands."""
+"""Maximum age of the robot's state in seconds; the robot itself stops after 20 ms without commands."""
 SLACK_POSITION, SLACK_ROTATION = 0.001, 0.01
-"""Metres and radians beyond the rate limit: the first target follows a pose measured a moment before."""
+"""Tolerance on the rate limit in metres and radians: the first target follows a slightly older measured pose."""
 STORED_STEPS = 2.0
-"""Steps of the rate limit that may be saved up while no target comes: targets that are late may follow each other."""
+"""Steps of the rate limit that may accumulate while no target arrives, so that late targets may follow quickly."""
 UNIT_TOLERANCE = 1e-3
-"""By how much a quaternion's length may differ from 1."""
+"""Allowed deviation of a quaternion's length from 1."""
 BOX_TOLERANCE = 1e-6
-"""Metres of rounding beyond the workspace."""
+"""Tolerance of the workspace box in metres, for rounding."""
 
 
 class TargetCheck:
@@ -29,12 +29,12 @@ class TargetCheck:
 
     Args:
         settings: workspace, rate limit and control period.
-        pose: (7,) of the TCP, which counts as the target before the first one.
-        now: seconds, of a clock that only goes forward, here and below.
+        pose: (7,) TCP pose, used as the target before the first one.
+        now: seconds of a monotonic clock, here and below.
 
     Attributes:
-        target: (7,) the last one that was taken.
-        taken_at: seconds when.
+        target: (7,) the last accepted target.
+        taken_at: when it was accepted, in seconds.
     """
 
     def __init__(self, settings: ArmSettings, pose: Array, now: float):
@@ -43,11 +43,11 @@ class TargetCheck:
         self._allowance = STORED_STEPS
 
     def take(self, target: Array, tcp_pose: Array, now: float) -> str:
-        """Why ``target`` (8,) must not be executed, or "": the next one is then compared with it.
+        """Accept ``target`` (8,) and return "", or return the reason why it must not be executed.
 
         Args:
-            target: TCP pose and opening.
-            tcp_pose: (7,) where the TCP is.
+            target: TCP pose in the base frame, and opening.
+            tcp_pose: (7,) measured TCP pose.
             now: seconds.
         """
         elapsed = (now - self.taken_at) / self._settings.control_period
@@ -78,9 +78,9 @@ class TargetCheck:
         return f"is {1e3 * moved:.1f} mm and {turned:.3f} rad from the one before it: {what}"
 
     def _steps_to(self, target: Array, tcp_pose: Array) -> float:
-        """How many steps of the rate limit lead to ``target``; for free are those from the last one towards the TCP.
+        """Steps of the rate limit needed to reach ``target``. Motion from the last target towards the TCP is free.
 
-        The leash draws a target back, faster than the rate limit, to an arm that was pushed away.
+        The leash needs this: if the arm is pushed away, it pulls targets back to the arm, faster than the rate limit.
         """
         moved, turned = off_segment(target, self.target, tcp_pose)
         return max(moved / self._settings.rate_position, turned / self._settings.rate_rotation)
@@ -89,14 +89,14 @@ class TargetCheck:
 def overdue(
     settings: ArmSettings, now: float, state_at: float, target_at: float, poses_at: float
 ) -> tuple[StopReason, str] | None:
-    """Why an arm that is tracking must stop because something did not come in time, or ``None``.
+    """Reason to stop a tracking arm because something is overdue, or ``None``. All times are in seconds.
 
     Args:
         settings: the limits.
-        now: seconds, as all that follow.
-        state_at: when the robot's state was renewed.
-        target_at: when the last target was taken; it is held once reached.
-        poses_at: of what time the newest object pose is; NaN counts as never.
+        now: present time.
+        state_at: when the robot's state was last renewed.
+        target_at: when the last target was accepted; the arm holds it once reached.
+        poses_at: time of the newest object pose; NaN counts as never.
     """
     if now - state_at > STATE_LIMIT:
         return StopReason.LINK_LATE, f"no state from the robot for {1e3 * (now - state_at):.0f} ms"
@@ -108,7 +108,7 @@ def overdue(
 
 
 def off_segment(pose: Array, start: Array, end: Array) -> tuple[float, float]:
-    """Metres and radians from ``pose`` (7,) to the nearest on the way from ``start`` to ``end``."""
+    """Distance in metres and radians from ``pose`` (7,) to the nearest point between ``start`` and ``end``."""
     back = Rotation.from_quat(start[3:7]).inv()
     turn, whole = ((back * Rotation.from_quat(p[3:7])).as_rotvec() for p in (pose, end))
     return _beside(pose[:3] - start[:3], end[:3] - start[:3]), _beside(turn, whole)

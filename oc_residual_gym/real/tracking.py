@@ -1,8 +1,8 @@
-"""From a pose source to observed poses, and when a source is not to be trusted any more.
+"""Turns the readings of a pose source into observed object poses, and detects when a source has failed.
 
-``TrackedObjects`` is for the real robot what the pose error model is for the simulation: once a control step it says
-which objects are seen, and where. What is seen goes into the same pose filter as in simulation, and what is not seen is
-a dropout there. :mod:`oc_residual_gym.real.gate` says which readings are believed.
+``TrackedObjects`` is the real counterpart of the simulation's pose error model: once per control step it returns which
+objects are seen, and where. The result goes into the same pose filter as in simulation, where an unseen object is a
+dropout. :mod:`oc_residual_gym.real.gate` decides which readings are accepted.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from oc_residual_gym.real.cell import Poses
 
 START_LIMIT = 5.0
-"""Seconds that the source has at the start of an episode until every object is believed."""
+"""Seconds at the start of an episode within which every object must be accepted."""
 LONGEST_STEP = 0.1
-"""Seconds between two observations that count as time without poses at most: a pause of the program is no fault."""
+"""Longest time between observations, in seconds, that counts as time without poses: a paused program is not a fault."""
 
 
 class TrackedObjects:
     """The observed objects of one real cell.
 
     Args:
-        objects: of the task (``Task.objects``).
+        objects: the task's observed objects (``Task.objects``).
         source: where poses come from.
-        settings: what is believed of them.
-        calibration: needed where poses come in the camera's frame.
-        clock: seconds, monotonic; the one of the source's stamps.
-        sleep: how to wait at the start of an episode.
+        settings: limits for accepting poses.
+        calibration: required if poses are in the camera's frame.
+        clock: monotonic clock in seconds, the same as for the source's stamps.
+        sleep: waits for some seconds, at the start of an episode.
 
     Attributes:
-        max_age: seconds from an image to the use of its pose.
-        readings: what the source said at the last observation.
+        max_age: maximum age of a pose in seconds, from its image to its use.
+        readings: the source's readings at the last observation.
     """
 
     def __init__(
@@ -72,25 +72,25 @@ class TrackedObjects:
 
     @property
     def calibration_label(self) -> str:
-        """What results record of the calibration: ours, or that which the publisher says it has applied."""
+        """Calibration as recorded in results: ours, or the one that the publisher says it has applied."""
         if self._calibration is not None:
             return self._calibration.label
         return self._source.calibration or "none stated by the publisher"
 
     @property
     def newest_stamp(self) -> float:
-        """Stamp of the newest reading, of whatever status, of the object heard of least recently; -inf if never."""
+        """Stamp of the newest reading, of any status, of the object with the oldest one; -inf if one has none."""
         latest = self._source.latest()
         return min(latest[gate.name].stamp if gate.name in latest else -np.inf for gate in self._gates)
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: object = None) -> None:
-        """Start an episode: wait until every object is believed, which takes ``reacquire`` readings.
+        """Start an episode: wait until every object is accepted, which takes ``reacquire`` readings.
 
-        The arguments are those of simulated worlds and change nothing.
+        The arguments exist for compatibility with simulated worlds, and are ignored.
 
         Raises:
-            SettingsError: the calibration is missing, or not the one that the publisher has applied.
-            RobotStopped: some object was not believed in time; the message says which and why.
+            SettingsError: the calibration is missing, or differs from the one that the publisher has applied.
+            RobotStopped: an object was not accepted in time; the message says which one and why.
         """
         self._begin()
         deadline = self._clock() + START_LIMIT
@@ -113,14 +113,15 @@ class TrackedObjects:
     def observe(
         self, tcp_pose: Array, closed: BoolArray | None = None, worlds: IntArray | None = None
     ) -> tuple[Array, BoolArray]:
-        """What is seen in this control step.
+        """Observe the objects in this control step.
 
         Args:
-            tcp_pose: (1, 7) measured.
-            closed, worlds: as in simulated worlds; they change nothing.
+            tcp_pose: (1, 7) measured TCP pose.
+            closed: ignored; for compatibility with simulated worlds.
+            worlds: ignored, likewise.
 
         Returns:
-            Poses ``(1, K, 7)`` in the base frame, NaN where not seen, and whether the object was seen ``(1, K)``.
+            Poses ``(1, K, 7)`` in the base frame, NaN where not seen, and whether each object was seen ``(1, K)``.
         """
         latest, now = self._source.latest(), self._clock()
         elapsed = min(now - self._observed_at, LONGEST_STEP)
@@ -141,11 +142,11 @@ class TrackedObjects:
         return np.where(seen[:, None], poses, np.nan)[None], seen[None].copy()
 
     def wrench_noise(self) -> Array:
-        """(1, 6) zeros: a real wrench comes with its own."""
+        """(1, 6) zeros: a real wrench has its own noise."""
         return np.zeros((1, 6))
 
     def fault(self) -> tuple[StopReason, str] | None:
-        """Why the arm has to stop now, with what was measured; ``None`` while the poses can be relied on."""
+        """Reason why the arm must stop now, and what was measured; ``None`` while the poses are reliable."""
         latest, now, settings = self._source.latest(), self._clock(), self._settings
         for gate, unused_for, jumping_for in zip(self._gates, self._unused_for, self._jumping_for, strict=True):
             silent_for = now - latest[gate.name].stamp if gate.name in latest else np.inf
@@ -166,7 +167,7 @@ class TrackedObjects:
         return None
 
     def close(self) -> None:
-        """Close the source."""
+        """Close the pose source."""
         self._source.close()
 
     def _judge(self, gate: Gate, reading: TrackedPose | None, now: float) -> tuple[str, Array | None]:
@@ -196,5 +197,5 @@ class TrackedObjects:
 
 
 def _nothing(count: int) -> tuple[Array, Array]:
-    """Poses and ages of objects that were not seen."""
+    """Poses (K, 7) and ages (K,) of unseen objects: NaN."""
     return np.full((count, 7), np.nan), np.full(count, np.nan)

@@ -1,32 +1,32 @@
-"""Trials on disk: each is one demonstration of our own log schema, and what else was measured.
+"""Trials on disk: each one is a demonstration in our own log schema, with additional measurements.
 
-While a trial runs, its rows go into a journal (one JSON object a line, handed to the system at each step); when it has
-its verdict, the journal becomes an HDF5 file. What a crash left behind is not lost: :func:`recover` makes the file. A
-trial that was over but for its verdict keeps its journal until :func:`judge_later`.
+While a trial runs, each step is appended to a journal (one JSON object per line, flushed at each step). With the
+verdict, the journal becomes an HDF5 file. After a crash, :func:`recover` converts the journal. A finished trial without
+a verdict keeps its journal until :func:`judge_later`.
 
-Besides what :mod:`oc_residual_gym.log_schema` has, with the tracked poses as the policy saw them in ``objects``, the
-demonstration has these datasets of T rows, NaN where there was nothing:
+In addition to the datasets of :mod:`oc_residual_gym.log_schema` (``objects`` holds the poses as the policy saw them), a
+demonstration has these, with T entries each, NaN for missing values:
 
 | dataset | shape | |
 |---|---|---|
 | ``trial/base_target`` | (T, 8) | the base policy's target |
 | ``trial/action`` | (T, 7) | the residual policy's action |
 | ``trial/joint_velocities``, ``trial/tcp_velocity`` | (T, 7), (T, 6) | rad/s; m/s and rad/s |
-| ``trial/gripper_closed`` | (T,) | the gripper's latch |
+| ``trial/gripper_closed`` | (T,) | state of the gripper's latch |
 | ``trial/period`` | (T,) | measured seconds from the end of the last control step to the end of this one |
-| ``trial/age/<object>`` | (T,) | control steps since the object was seen |
+| ``trial/age/<object>`` | (T,) | control steps since the object was last seen |
 | ``trial/readings/<object>/pose`` | (T, 7) | the pose source's newest reading, before gate and filter |
 | ``trial/readings/<object>/age`` | (T,) | its seconds from image to use |
-| ``trial/readings/<object>/state`` | (T,) | what became of it: its place in :data:`READING_STATES` |
+| ``trial/readings/<object>/state`` | (T,) | its status, as an index into :data:`READING_STATES` |
 
 and these attributes: ``trial`` (number), ``attempt``, ``condition`` ("base" or "residual"), ``verdict`` ("success",
-"fail" or "invalid"), ``reason`` (the operator's words), ``stop_reason`` (where the trial ended by itself), ``base``,
+"fail" or "invalid"), ``reason`` (the operator's words), ``stop_reason`` (if the trial was stopped), ``base``,
 ``residual`` and the SHA-256 of their files, ``cell``, ``calibration`` (id), ``supervisor``, ``versions`` (JSON),
-``commit``, ``placement_error`` (metres, of each object from its planned start), ``placement_accepted`` (the operator
-started with an object out of its place), ``wrench_bias`` (N and Nm that the robot's estimate read in free space at the
-start, and that were subtracted), ``started`` and ``judged`` (UTC), and in monotonic seconds ``started_monotonic``,
-``ended_monotonic`` and, where the arm was stopped, ``stop_seen_monotonic`` (the fault was noticed) and
-``stopped_monotonic`` (the arm stood still; NaN if that was never seen), with ``stop_detail``.
+``commit``, ``placement_error`` (distance of each object from its planned start, metres), ``placement_accepted`` (the
+operator started with a misplaced object), ``wrench_bias`` (N and Nm; the robot's estimate in free space at the start,
+which was subtracted), ``started`` and ``judged`` (UTC), and in monotonic seconds ``started_monotonic``,
+``ended_monotonic`` and, if the arm was stopped, ``stop_seen_monotonic`` (when the fault was noticed) and
+``stopped_monotonic`` (when the arm stood still; NaN if never observed), with ``stop_detail``.
 """
 
 from __future__ import annotations
@@ -53,36 +53,36 @@ if TYPE_CHECKING:
     from oc_residual_gym.states import Readings
 
 CONDITIONS = ("base", "residual")
-"""What is compared: the base policy alone, and under the residual."""
+"""Conditions that are compared: the base policy alone, and with the residual."""
 SUFFIX, JOURNAL_SUFFIX = ".hdf5", ".journal"
 INTERRUPTED = "interrupted"
 READING_STATES = ("used", "jumped", "old", "lost", "missing")
-"""As :class:`oc_residual_gym.real.tracking.Readings` names them."""
+"""States of readings, as in :class:`oc_residual_gym.states.Readings`."""
 Rows = dict[str, ArrayLike]
-"""Dataset name to its value in one row."""
+"""Dataset name to its value at one step."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the operator says of a trial."""
+    """The operator's verdict on a trial."""
 
     result: Literal["success", "fail", "invalid"]
-    """Invalid trials are kept and reported, and count for neither policy."""
+    """Invalid trials are kept and reported, but count for neither policy."""
     reason: str = ""
-    """In the operator's words; invalid trials need one."""
+    """The operator's reason; required for invalid trials."""
 
 
 class TrialRecorder:
     """Records one trial.
 
     Args:
-        folder: of the trials.
-        name: of the file, without its ending, and of the demonstration in it.
-        attributes: of the trial, as far as they are known before it.
+        folder: folder of the trials.
+        name: name of the demonstration, and of its file without suffix.
+        attributes: attributes that are known before the trial.
         synthetic: whether the robot is simulated.
 
     Raises:
-        SettingsError: there is such a trial already.
+        SettingsError: the trial exists already.
     """
 
     def __init__(self, folder: Path, name: str, attributes: Mapping[str, Any], *, synthetic: bool):
@@ -96,23 +96,23 @@ class TrialRecorder:
         self._write({"synthetic": synthetic, "attributes": dict(attributes)})
 
     def add(self, row: Mapping[str, ArrayLike]) -> None:
-        """Keep one row; from here on, a crash of this process does not lose it."""
+        """Append one step; a crash of this process does not lose it."""
         self._write({name: np.asarray(value).tolist() for name, value in row.items()})
 
     def over(self, **attributes: Any) -> None:
-        """The trial has ended, with these ``attributes``; from here on a crash leaves it open, and not invalid."""
+        """Mark the trial as finished, with ``attributes``. After that, a crash leaves it open instead of invalid."""
         self._write({"over": attributes})
         self.is_over = True
 
     def close(self) -> None:
-        """Leave the trial as it is."""
+        """Close the journal; the trial stays as it is."""
         self._file.close()
 
     def finish(self, verdict: Verdict, **attributes: Any) -> Path:
-        """Write the trial's file, with ``attributes`` besides those known before.
+        """Write the trial's file, with additional ``attributes``; return its path.
 
         Raises:
-            OSError: it cannot be written; the journal stays, and :func:`recover` tries again.
+            OSError: it cannot be written. The journal stays, and :func:`recover` tries again.
         """
         self._write(_judged(verdict, attributes))
         self.close()
@@ -124,17 +124,17 @@ class TrialRecorder:
 
 
 def recover(folder: Path) -> list[Path]:
-    """Make files of the journals in ``folder`` of trials that were interrupted as they ran: they are invalid, and kept.
+    """Convert the journals of interrupted trials in ``folder`` to files, as invalid trials; return the files.
 
     Raises:
-        OSError: one cannot be written.
+        OSError: a file cannot be written.
     """
     waiting = [trial["journal"] for trial in unjudged(folder)]
     return [_convert(journal) for journal in _journals(folder) if journal not in waiting]
 
 
 def unjudged(folder: Path) -> list[Record]:
-    """Attributes of the trials in ``folder`` that are over and wait for their verdict, and the "journal" of each."""
+    """Attributes and "journal" of each finished trial in ``folder`` that has no verdict yet."""
     waiting = []
     for journal in _journals(folder):
         content = _read(journal)
@@ -144,10 +144,10 @@ def unjudged(folder: Path) -> list[Record]:
 
 
 def judge_later(journal: Path, verdict: Verdict) -> Path:
-    """Give the trial of ``journal``, one of :func:`unjudged`, its verdict; its file.
+    """Add the verdict to the trial of ``journal``, one of :func:`unjudged`; return the trial's file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     lines = [json.dumps(line) for line in [*_lines(journal), _judged(verdict, {})]]
     write_text(journal, "\n".join(lines) + "\n")
@@ -155,10 +155,10 @@ def judge_later(journal: Path, verdict: Verdict) -> Path:
 
 
 def read_trials(folder: Path) -> list[Record]:
-    """Attributes of every trial in ``folder``, and its ``path``, by number and attempt.
+    """Attributes and "path" of every trial in ``folder``, sorted by number and attempt.
 
     Raises:
-        SettingsError: a file is no trial.
+        SettingsError: a file is not a trial.
     """
     trials = []
     for path in folder.glob(f"*{SUFFIX}"):
@@ -168,12 +168,12 @@ def read_trials(folder: Path) -> list[Record]:
             trials.append({k: getattr(v, "tolist", lambda v=v: v)() for k, v in attributes.items()} | {"path": path})
             trials[-1]["trial"], trials[-1]["attempt"], trials[-1]["verdict"]
         except (OSError, KeyError) as error:
-            raise SettingsError(f"{path} is no trial, or damaged ({error}); move it elsewhere") from error
+            raise SettingsError(f"{path} is not a trial, or is damaged ({error}); move it elsewhere") from error
     return sorted(trials, key=lambda trial: (trial["trial"], trial["attempt"]))
 
 
 def measured(core: ResidualWorlds, readings: Readings, time: float) -> Rows:
-    """What is recorded of the one world of ``core`` before a control step; ``time`` in seconds from the start."""
+    """Values to record before a control step; ``core`` has one world, ``time`` is in seconds from the start."""
     robot, seen = core.world.robot, core.filter
     row: Rows = {
         "time": time,
@@ -193,31 +193,31 @@ def measured(core: ResidualWorlds, readings: Readings, time: float) -> Rows:
         row[f"trial/readings/{item.name}/pose"] = readings.poses[i]
         row[f"trial/readings/{item.name}/age"] = readings.ages[i]
         row[f"trial/readings/{item.name}/state"] = READING_STATES.index(readings.states[i])
-    # The worlds go on in the same arrays.
+    # Copies, because the world keeps updating the same arrays.
     return {name: np.array(value) for name, value in row.items()}
 
 
 def executed(core: ResidualWorlds, action: Array, period: float) -> Rows:
-    """What is recorded after the control step that ``action`` (7,) made, in the same row.
+    """Values to record after a control step.
 
     Args:
-        core: which made it.
-        action: of the residual policy.
-        period: measured seconds of the step, NaN where it failed.
+        core: the world that was stepped.
+        action: (7,) action of the residual policy.
+        period: measured duration of the step in seconds; NaN if it failed.
     """
     return {"target": core.executed_target[0], "trial/action": action, "trial/period": period}
 
 
 @dataclass(frozen=True)
 class _Journal:
-    """What a journal holds, which may have been cut off anywhere."""
+    """Content of a journal, which may be cut off anywhere."""
 
     head: Record
     rows: list[Record]
     over: Record | None
-    """Attributes that the trial ended with; ``None``: it was still running."""
+    """Attributes from the end of the trial; ``None`` if it was still running."""
     end: Record | None
-    """Its verdict, and attributes that came with it."""
+    """Verdict and further attributes; ``None`` without a verdict."""
 
 
 def _journals(folder: Path) -> list[Path]:
@@ -229,7 +229,7 @@ def _judged(verdict: Verdict, attributes: Mapping[str, Any]) -> Record:
 
 
 def _convert(journal: Path) -> Path:
-    """The trial's file in place of its journal."""
+    """Replace a journal by the trial's file."""
     path = journal.with_suffix(SUFFIX)
     if not path.exists():
         content = _read(journal)
@@ -247,7 +247,7 @@ def _convert(journal: Path) -> Path:
 
 def _read(journal: Path) -> _Journal:
     lines = _lines(journal)
-    # The first line was written before anything moved: without it nothing is lost but what the file's name says.
+    # The first line is written before the arm moves; if it is missing, the file's name says all there is.
     head = lines[0] if lines else {"synthetic": False, "attributes": _identify(journal.stem)}
     rows, over, end = [], None, None
     for line in lines[1:]:
@@ -261,7 +261,7 @@ def _read(journal: Path) -> _Journal:
 
 
 def _lines(journal: Path) -> list[Record]:
-    """The lines that were written to their end."""
+    """The journal's complete lines."""
     lines = []
     for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -272,12 +272,12 @@ def _lines(journal: Path) -> list[Record]:
 
 
 def now() -> str:
-    """The time of day, UTC."""
+    """The present time as ISO 8601 text, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def trial_name(number: int, attempt: int) -> str:
-    """ "trial_0007", "trial_0007_2" for its second attempt."""
+    """Name of an attempt: "trial_0007", or "trial_0007_2" for the second one."""
     return f"trial_{number:04}" + (f"_{attempt}" if attempt > 1 else "")
 
 
@@ -287,7 +287,7 @@ def _identify(name: str) -> Record:
 
 
 def _stacked(rows: list[Record]) -> dict[str, np.ndarray]:
-    """Rows (T, ...) of each dataset; NaN in rows that have none."""
+    """Stack steps to (T, ...) per dataset; missing values become NaN."""
     shapes = {name: np.shape(value) for row in rows for name, value in row.items()}
     return {
         name: np.array([row.get(name, np.full(shape, np.nan)) for row in rows], np.float64)

@@ -1,4 +1,4 @@
-"""FR3World: one real FR3 cell, stepped as a simulated world is."""
+"""FR3World: one real FR3 cell, with the same interface as a simulated world."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ from oc_residual_gym.worlds.base import CellTracker
 
 PERIOD = 1.0 / CONTROL_FREQUENCY
 FRAME_POSITION, FRAME_ROTATION = 0.001, np.radians(0.5)
-"""Metres and radians by which the robot's TCP may differ from ours: more is a wrong setting, not rounding."""
+"""Allowed difference between the robot's TCP and ours, in metres and radians; more means a wrong setting."""
 HELD_WIDTH = 0.005
-"""Metres between the fingers from which on the hand may hold something."""
+"""Distance between the fingers, in metres, above which the hand may hold something."""
 HOME_TOLERANCE = 0.02
-"""Radians on any joint from the home posture after homing."""
+"""Allowed error per joint after homing, in radians."""
 TARE_READINGS, TARE_PERIOD = 10, 0.02
-"""Readings of the wrench at the home posture whose average is its zero, and seconds between them."""
+"""Number of wrench readings at the home posture that are averaged for its zero, and seconds between them."""
 
 
 class FR3World:
     """One real cell as a world (N = 1).
 
-    Every fault stops the arm, and ends the episode with a :class:`StopReason`. After that ``reset`` refuses until
-    :meth:`recover` was called, on the operator's word. A pause between episodes is no fault: the arm comes to rest by
-    itself when no targets follow, and ``reset`` goes on. Where a ``step`` follows, that stop was in the middle of an
-    episode, and is a fault.
+    Every fault stops the arm and ends the episode with a :class:`StopReason`. After that, ``reset`` raises until
+    :meth:`recover` is called, at the operator's request. A pause between episodes is not a fault: without targets the
+    arm comes to rest, and ``reset`` continues. If ``step`` is called after such a stop, it happened within an episode,
+    and is a fault.
 
     Args:
         cell: addresses, limits, calibration.
-        task: name, or the task itself.
+        task: the task or its name.
         tracker: where the objects' poses come from.
-        verdict: asked once a step whether the operator has judged the trial; True is success.
-        dry_run: move nothing, connect to no robot, and print the targets instead.
-        cameras: for base policies that see: camera name to a function that returns its newest image, (height, width, 3)
-            uint8, framed as that of the simulation.
-        should_stop: asked about every 0.1 s on the way home whether the operator wants the arm to stop.
+        verdict: called once per step; the operator's verdict so far: ``True`` for success, ``False`` for failure.
+        dry_run: do not connect to a robot; print the targets instead.
+        cameras: for base policies that need images: camera name to a function that returns the newest image, (height,
+            width, 3) uint8, framed as in the simulation.
+        should_stop: called about every 0.1 s during homing; true if the operator wants the arm to stop.
 
     Raises:
-        RobotStopped: no connection, or the robot's TCP is not where ours is.
+        RobotStopped: there is no connection, or the robot's TCP differs from ours.
 
     Attributes:
         robot: state after the last step.
-        wrench_bias: (6,) what the robot's wrench estimate read at the home posture, in free space, when the episode
-            began; it is subtracted from all that follow. A real FR3's is some newtons, and differs from day to day.
-        periods: seconds of each control step of the episode, as measured.
+        wrench_bias: (6,) the robot's wrench estimate at the home posture, in free space, at the start of the episode.
+            It is subtracted from all later readings. On a real FR3 it is some newtons, and differs from day to day.
+        periods: measured duration of each control step of the episode, in seconds.
         speed: share of the rate limit that targets may use, from the cell's speed cap; the arm refuses faster ones.
     """
 
@@ -107,12 +107,12 @@ class FR3World:
     def reset(
         self, worlds: IntArray | None = None, starts: Sequence[InitialState] | None = None, physics: Any = None
     ) -> None:
-        """Put down what the hand holds, move the arm home, and open or close the hand as the task starts.
+        """Release what the hand holds, move the arm home, and open or close the hand as the task requires.
 
-        Ctrl+C stops the arm before it is raised.
+        Ctrl+C stops the arm, then raises ``KeyboardInterrupt``.
 
         Raises:
-            RobotStopped: the arm is stopped and nobody called :meth:`recover`, or cannot get home.
+            RobotStopped: the arm is stopped and :meth:`recover` was not called, or it cannot get home.
         """
         if self._stop is not None:
             raise RobotStopped(self._stop.reason, f"{self._stop.detail}; recover() first, once the cell is clear")
@@ -130,7 +130,7 @@ class FR3World:
 
     def _go_home(self, closed: bool) -> None:
         self._arm.resume()
-        if self._hand.width > HELD_WIDTH:  # closed on nothing it stays so until it has room to open
+        if self._hand.width > HELD_WIDTH:  # a hand closed on nothing opens at home, where there is room
             self._hand.command(False)
             self._hand.wait()
         state = self._arm.home(self._should_stop)
@@ -150,7 +150,7 @@ class FR3World:
     def step(self, targets: Array, worlds: IntArray | None = None) -> None:
         """Send ``targets`` (1, 8), wait until the control step is over, and read the state.
 
-        A fault sets ``stopped``. Ctrl+C stops the arm before it is raised.
+        A fault sets ``stopped``. Ctrl+C stops the arm, then raises ``KeyboardInterrupt``.
         """
         if self.stopped[0]:
             return
@@ -190,7 +190,7 @@ class FR3World:
         self.peak_contact_force[0] = np.linalg.norm(robot.wrench[0, :3])
 
     def stop(self, world: int, reason: str, detail: str = "") -> None:
-        """Stop the arm, and with it the episode; the first reason stays."""
+        """Stop the arm and end the episode; the first reason is kept."""
         if self._stop is not None:
             return
         now, reason = time.monotonic(), StopReason(reason)
@@ -202,15 +202,15 @@ class FR3World:
             self._stop = Stop(gone.reason, f"{detail}; {gone.detail}".lstrip("; "), now)
 
     def stop_reason(self, world: int) -> str:
-        """Why the world cannot go on, or ""."""
+        """Why the world cannot continue, or ""."""
         return "" if self._stop is None else str(self._stop.reason)
 
     def arm_state(self) -> ArmState:
-        """All that the arm says now. Raises ``RobotStopped`` if its process is gone."""
+        """The arm's present state. Raises ``RobotStopped`` if its process is gone."""
         return self._arm.state()
 
     def stop_report(self, wait: float = 2.5) -> Stop | None:
-        """Why and when the arm stopped, if it did; waits up to ``wait`` seconds until it has come to rest."""
+        """Why and when the arm stopped; ``None`` if it did not. Waits up to ``wait`` seconds for it to come to rest."""
         deadline = time.monotonic() + wait
         while self._stop is not None and self._stop.stopped_at is None and time.monotonic() < deadline:
             try:
@@ -221,10 +221,10 @@ class FR3World:
         return self._stop
 
     def recover(self) -> None:
-        """Clear the fault, on the operator's word only: the cell is clear, and the arm may move again.
+        """Clear the fault. Call this only when the operator confirms that the cell is clear and the arm may move.
 
         Raises:
-            RobotStopped: the fault does not go away.
+            RobotStopped: the fault persists.
         """
         self._arm.recover()
         self._hand.recover()
@@ -232,9 +232,9 @@ class FR3World:
         self.stopped[0] = False
 
     def rest(self) -> None:
-        """Let the arm come to rest at the end of an episode, at once rather than when targets are missed.
+        """Bring the arm to rest at the end of an episode, instead of waiting until targets are overdue.
 
-        A fault that it finds sets ``stopped``; that no targets came since the episode's end is none.
+        A fault sets ``stopped``; missing targets since the end of the episode are not a fault.
         """
         if self._stop is not None:
             return
@@ -246,11 +246,11 @@ class FR3World:
             self.stop(0, stopped.reason, stopped.detail)
 
     def verdict(self, world: int) -> bool | None:
-        """The operator's, if given."""
+        """The operator's verdict so far: ``True`` for success, ``False`` for failure, else ``None``."""
         return None if self._verdict is None else self._verdict()
 
     def image(self, world: int, camera: str) -> NDArray[np.uint8]:
-        """(height, width, 3) newest image of a policy camera. Raises ``BasePolicyError`` if the cell has none."""
+        """Newest image (height, width, 3) of a policy camera. Raises ``BasePolicyError`` if there is no such camera."""
         if camera not in self.cameras:
             known = ", ".join(self.cameras) or "none"
             raise BasePolicyError(f"the base policy wants images of {camera!r}; FR3World was given cameras: {known}")
@@ -273,10 +273,10 @@ class FR3World:
 
 
 def check_frames(state: ArmState) -> None:
-    """Compare the robot's TCP with ours.
+    """Check the robot's TCP and stiffness frame against ours.
 
     Raises:
-        RobotStopped: they differ, or the robot estimates the wrench elsewhere.
+        RobotStopped: the TCP differs, or the stiffness frame is not at the TCP.
     """
     ours, theirs = forward_kinematics(state.joint_positions), state.tcp_pose
     position = float(np.linalg.norm(theirs[:3] - ours[:3]))
@@ -297,7 +297,7 @@ def check_frames(state: ArmState) -> None:
 def tcp_velocity(joint_positions: Array, joint_velocities: Array) -> Array:
     """(6,) linear and angular velocity of the TCP in the base frame: its Jacobian times the joint velocities.
 
-    A central difference along the motion, which is exact to 1e-8.
+    Computed by a central difference along the motion, exact to 1e-8.
     """
     half = 1e-5 * joint_velocities
     behind, ahead = forward_kinematics(np.stack([joint_positions - half, joint_positions + half]))

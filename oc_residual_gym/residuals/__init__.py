@@ -1,4 +1,4 @@
-"""Residual policies by name: zero (the base alone), the oracle, and trained ones."""
+"""Residual policies by name: zero (the base policy alone), the oracle, and trained ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from oc_residual_gym.envs.core import ResidualWorlds
 
 TRAINED = (*NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values())
-"""Names of the shipped residual policies, one file for each pair of a task and a base policy."""
+"""Names of the shipped residual policies. Each has one file per task and base policy."""
 RESIDUALS = ("zero", "oracle", *TRAINED, "FILE.onnx", "FOLDER with a TASK.onnx for each task", "a ResidualPolicy")
 
 
@@ -32,27 +32,27 @@ class ResidualPolicy(Protocol):
     hash: str | None
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
-        """A new episode has started in ``worlds``."""
+        """Start a new episode in ``worlds``."""
 
     def act(self, core: ResidualWorlds) -> Array:
-        """Actions (N, 7) for the coming step."""
+        """Actions (N, 7) for the next step."""
 
 
 class ZeroResidual:
-    """The base policy alone."""
+    """Always zero: the base policy acts alone."""
 
     name = "zero"
     hash: str | None = None
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
-        """Nothing to forget."""
+        """Do nothing: it has no state."""
 
     def act(self, core: ResidualWorlds) -> Array:
         return np.zeros((core.num_worlds, 7))
 
 
 class OracleResidual:
-    """clip(expert target - base target): what the residual's scales allow on this task and base, without learning."""
+    """Acts with clip(expert target - base target): an upper reference for what the action range allows. No learning."""
 
     name = "oracle"
     hash: str | None = None
@@ -69,7 +69,7 @@ class OracleResidual:
 
     def act(self, core: ResidualWorlds) -> Array:
         assert self._runner is not None, "call reset first"
-        # Worlds that were not stepped since the last call keep their place in the expert's chunk.
+        # Worlds that were not stepped since the last call keep their phase in the expert's chunk.
         moved = np.flatnonzero(core.steps != self._steps)
         self._steps[:] = core.steps
         self._plan(core, self._runner.advance(moved))
@@ -93,7 +93,7 @@ class FileResidual:
         self.hash: str | None = policy.hash
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
-        """Check that the file was made for this observation."""
+        """Check that the file was made for this observation. Raises ``ValueError`` if it was not."""
         self._policy.check([f.name for f in core.observation_layout], core.observation.shape[1])
 
     def act(self, core: ResidualWorlds) -> Array:
@@ -101,17 +101,17 @@ class FileResidual:
 
 
 def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -> ResidualPolicy:
-    """The residual policy ``residual`` for ``task`` on the base policy ``base``.
+    """Load the residual policy ``residual`` for ``task`` on the base policy ``base``.
 
     Args:
-        residual: "zero", "oracle", "trained" (the newest shipped one) or that with its version, an .onnx file, a folder
-            with a file ``<Task>.onnx`` for each task, or an object with the methods ``reset`` and ``act`` of a
-            :class:`ResidualPolicy`, which is returned as it is.
+        residual: "zero", "oracle", "trained" (the newest shipped version), a name with a version such as "trained-v0",
+            an .onnx file, a folder with one ``<Task>.onnx`` per task, or an object with the methods ``reset`` and
+            ``act`` of :class:`ResidualPolicy`, which is returned unchanged.
         task: name of the task.
         base: base policy that a shipped residual must have been trained on; ``None`` for the task's default.
 
     Raises:
-        ValueError: there is no such policy; the message says what there is.
+        ValueError: there is no such policy; the message lists the choices.
     """
     if not isinstance(residual, (str, Path)):
         if callable(getattr(residual, "reset", None)) and callable(getattr(residual, "act", None)):
@@ -136,7 +136,7 @@ def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -
 
 
 def tasks_with_residual(name: str, base: str | None) -> tuple[str, ...]:
-    """The tasks for which there is a residual ``name`` on ``base``. A file may be for any task, until it acts."""
+    """Tasks that have a residual ``name`` on ``base``. For a single file all tasks: it is only checked when it acts."""
     folder = residual_folder(name, base or DEFAULT_BASE) if name in TRAINED else Path(name)
     if name in TRAINED or folder.is_dir():
         return tuple(task for task in TASKS if (folder / f"{task}.onnx").is_file())
@@ -144,14 +144,14 @@ def tasks_with_residual(name: str, base: str | None) -> tuple[str, ...]:
 
 
 def residual_policy(task: str, base: str | None = None) -> OnnxResidual:
-    """The newest trained residual policy that comes with the package, to be called with a flat observation.
+    """Load the newest trained residual policy that ships with the package. Call it with a flat observation.
 
     Args:
         task: name of a task, such as "PegInsert".
-        base: the base policy it corrects: the environment's ``base_policy``; by default the task's.
+        base: the base policy it corrects (the environment's ``base_policy``); by default the task's own.
 
     Raises:
-        ValueError: there is none for this task and base policy; the message lists those there are.
+        ValueError: there is none for this task and base policy; the message lists the available ones.
     """
     return _shipped("trained", one_of("task", task, TASKS), base)
 

@@ -13,17 +13,17 @@ from oc_residual_gym.policies.onnx_policy import load_onnx
 
 
 class OnnxResidual:
-    """A trained residual policy from a file: call it with an observation, and it returns the action.
+    """A trained residual policy from a file. Call it with an observation; it returns the action.
 
-    The file's network maps observations (n, D) to actions (n, 7). Its metadata may hold ``observation_layout``, the
-    field names in order as JSON; ``check`` compares it.
+    The network in the file maps observations (n, D) to actions (n, 7). The file's metadata may contain
+    ``observation_layout``, a JSON list of field names in order, which :meth:`check` compares.
 
     Args:
         path: the .onnx file.
-        name: what messages call it; by default the path.
+        name: name used in messages; by default the path.
 
     Raises:
-        ValueError: the file is missing, or holds something else.
+        ValueError: the file is missing, or its inputs or outputs have other shapes.
     """
 
     def __init__(self, path: str | Path, name: str | None = None):
@@ -40,7 +40,12 @@ class OnnxResidual:
         self._size = shape[1]
 
     def check(self, layout_names: Sequence[str], size: int) -> None:
-        """Raises ``ValueError`` where the file was made for another observation."""
+        """Raise ``ValueError`` if the file was made for another observation.
+
+        Args:
+            layout_names: the observation's field names, in order.
+            size: the observation's length D.
+        """
         stored = self._file.metadata.get("observation_layout")
         if self._size != size or (stored is not None and json.loads(stored) != list(layout_names)):
             raise ValueError(
@@ -49,7 +54,7 @@ class OnnxResidual:
             )
 
     def __call__(self, observation: np.ndarray) -> NDArray[np.float32]:
-        """The action in [-1, 1], (7,) or (n, 7), for a flat observation (D,) or (n, D).
+        """Actions (7,) or (n, 7) in [-1, 1] for flat observations (D,) or (n, D).
 
         Raises:
             ValueError: the observation has another shape, or is a dict.

@@ -1,4 +1,4 @@
-"""The tasks by name. Importing this imports none of them: each is made when it is first asked for."""
+"""The tasks by name. Importing this module imports no task: each one is created at first use."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 SHIPPED_TASKS = tuple(name for name, entry in INDEX.items() if entry.shipped)
 """Names of the tasks that come with this package."""
 PAPER_TASKS = tuple(name for name, entry in INDEX.items() if entry.paper)
-"""Names of the paper's five tasks, whose mean is reported."""
+"""Names of the paper's five tasks. Results report their mean."""
 
 
 class _Tasks(Mapping[str, "Task"]):
-    """Name to task: those that come with this package, then those registered in this process."""
+    """Maps names to tasks: first the tasks of this package, then those registered in this process."""
 
     def __getitem__(self, name: str) -> Task:
         entry = INDEX[name]
@@ -37,14 +37,16 @@ class _Tasks(Mapping[str, "Task"]):
 
 
 TASKS = _Tasks()
+"""All known tasks by name."""
 
 
 def resolve_task(task: Any) -> Task:
-    """The task that ``task`` stands for: a name of the index, "module:Class", a class (of which one instance is made in
-    a process), or an instance.
+    """Return the task for a registered name, "module:Class", a class or an instance.
+
+    Each class has one instance per process.
 
     Raises:
-        SettingsError: there is no such task; the message lists those there are.
+        SettingsError: there is no such task; the message lists the known ones.
     """
     from oc_residual_gym.tasks.base import Task
 
@@ -62,10 +64,10 @@ def resolve_task(task: Any) -> Task:
 
 
 def import_task(source: str) -> type[Task]:
-    """The class that "module:Class" names.
+    """Import the class that "module:Class" names.
 
     Raises:
-        SettingsError: it cannot be imported, or is not a task.
+        SettingsError: the class cannot be imported or is not a task.
     """
     from oc_residual_gym.tasks.base import Task
 
@@ -88,11 +90,11 @@ def import_task(source: str) -> type[Task]:
 def _instance(task: type[Task]) -> Task:
     try:
         return task()
-    except TypeError as error:  # an abstract method is missing, or it wants arguments
+    except TypeError as error:  # an abstract method is missing, or the class needs arguments
         raise SettingsError(f"the task {task.__qualname__} cannot be made without arguments: {error}") from error
 
 
 def in_order(tasks: Iterable[str]) -> list[str]:
-    """The names ``tasks`` in the order of the index; those that this process does not know come last, by name."""
+    """Sort task names in the order of the index. Names unknown to this process come last, in alphabetical order."""
     names = set(tasks)
     return [*(name for name in TASKS if name in names), *sorted(names - set(TASKS))]

@@ -1,4 +1,4 @@
-"""What a task is: a scene, a reset, a success rule, a progress measure and a scripted expert, over N worlds at once."""
+"""The base class of tasks: a scene, resets, a success rule, milestones and a scripted expert, for N worlds at once."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.objects import ObjectSpec
 
 STILL_SPEED = 0.05
-"""An object slower than this is still, m/s (the paper's threshold for PickPlace, used for every task)."""
+"""Linear speed in m/s below which an object is still (the paper's threshold for PickPlace, used for every task)."""
 STILL_TURN = 0.5
-"""And turns slower than this, rad/s."""
+"""Angular speed in rad/s below which an object is still."""
 SUCCESS_STEPS = 10
-"""Control steps, 0.5 s, that a task's success condition must hold without a break."""
+"""Control steps (0.5 s) for which a task's success condition must hold without a break."""
 REACHED = 0.8
-"""Value from which a milestone counts as reached, for the naming of failures only."""
+"""Value at which a milestone counts as reached. Used only to name failures."""
 TABLE_TOP_SIZE = (1.1, 0.9)
-"""Metres along x and y, centred at x = 0.3 (the paper's table)."""
+"""Metres along x and y, centred at (0.3, 0) in the base frame (the paper's table)."""
 
 
 @dataclass(frozen=True)
@@ -32,34 +32,35 @@ class ObservedObject:
 
     name: str
     symmetry: str = "none"
-    """"none", "axis_z" (any turn about its own z axis), "yaw_90" or "yaw_180" (multiples of that turn)."""
+    """Rotations about its own z axis that look the same: "none", "axis_z" (all), "yaw_90" or "yaw_180" (multiples)."""
 
 
 @dataclass(frozen=True)
 class InitialState:
-    """Where one episode starts."""
+    """The start state of one episode."""
 
     poses: Mapping[str, Array]
-    """Object name to pose (7,): metres, quaternion xyzw, for a table top at z = 0."""
+    """Object name to pose (7,): metres and quaternion xyzw, base frame, with the table top at z = 0."""
     slides: Mapping[str, float] = field(default_factory=dict)
-    """Drawer name to its opening in metres; others are closed."""
+    """Drawer name to opening in metres; all other drawers are closed."""
     parameters: Mapping[str, float] = field(default_factory=dict)
-    """Whatever the task wants to remember of the episode."""
+    """Values that the task stores for the episode; ``TrueState.parameters`` returns them."""
     gripper_closed: bool = False
+    """Whether the gripper starts closed."""
 
 
 @dataclass(frozen=True)
 class Waypoint:
-    """One leg of a scripted expert: move the TCP in a straight line to a pose, then wait with the gripper as told."""
+    """One leg of a scripted expert: move the TCP in a straight line to a pose, then wait there."""
 
     pose: Array
-    """(7,) position in metres and quaternion xyzw of the TCP in the base frame."""
+    """(7,) TCP pose: position in metres and quaternion xyzw, base frame."""
     closed: bool
-    """Gripper command during the leg."""
+    """Gripper command during the leg: closed or open."""
     wait: int = 0
     """Control steps to stay at the pose before the next leg."""
     speed: float = 0.007
-    """Metres a control step; turning takes 0.025 rad a step at most."""
+    """Metres per control step; rotation is at most 0.025 rad per step."""
 
 
 @dataclass(frozen=True)
@@ -67,134 +68,146 @@ class Snapshot:
     """True state of one world, as its scripted expert sees it."""
 
     poses: Mapping[str, Array]
+    """Body name to pose (7,): metres and quaternion xyzw, base frame."""
     velocities: Mapping[str, Array]
+    """Body name to linear and angular velocity (6,): m/s and rad/s, base frame."""
     contacts: Mapping[str, bool]
+    """Name in ``Task.contacts`` to whether the two bodies touch."""
     slides: Mapping[str, Array]
+    """Drawer name to opening and speed (2,): m and m/s."""
     parameters: Mapping[str, float]
+    """Values of ``InitialState.parameters``."""
     table_height: float
+    """Height of the table top in metres."""
     tcp_pose: Array
+    """(7,) measured TCP pose."""
     gripper_width: float
+    """Distance between the fingers in metres."""
     gripper_closed: bool
-    """State of the gripper latch."""
+    """Whether the gripper latch is closed."""
     target: Array
-    """(8,) last executed target."""
+    """(8,) last executed target: position, quaternion xyzw, gripper opening."""
 
 
 @dataclass(frozen=True)
 class Grasped:
-    """The object that the hand takes, and what logs and the scripted operator need to know of it."""
+    """The object that the hand grasps, with the facts that log replay and the scripted operator need."""
 
     name: str
     spread: tuple[float, float, float]
-    """Metres, standard deviations along the object's axes between the grasps of one person and the next."""
+    """How much grasps vary between people: standard deviations along the object's axes, metres."""
     lies_under_hand: bool = True
-    """Does its start pose follow from where the hand closes on it? A log without poses of objects needs that."""
+    """Whether its start pose can be inferred from where the hand closes on it. Logs without object poses need this."""
     half_size: tuple[float, float, float] | None = None
-    """Metres along its axes, which a log of another scene needs to be brought into this one; ``None`` keeps such logs
-    out."""
+    """Metres along its axes. Logs of another scene need it to be mapped to this one; ``None`` rejects such logs."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What the grasped object is brought to."""
+    """The object to which the grasped object is brought."""
 
     name: str
     top: float
-    """Height of its upper side in metres."""
+    """Height of its top in metres."""
     distance: float
-    """Metres from the grasped object at the start, below which the two would touch."""
+    """Smallest distance in metres between the two objects at the start; any closer, they would touch."""
 
 
 class Task(ABC):
-    """A task's specification. Subclasses define the data below, then the methods in the order given here.
+    """Base class of all tasks. Subclasses define the data below, then the methods, in the order given here.
 
-    From ``grasped`` on, the data have defaults: a task without them runs, and other modules do less with it.
+    The data from ``grasped`` on are optional. A task without them runs, but logs and pictures support it less.
     """
 
     name: str
+    """Name in the Gymnasium id ``OCResidual-<name>-v0``."""
     instruction: str
+    """Language instruction for the base policy."""
     success_rule: str
-    """One sentence for people."""
+    """The success condition in one sentence."""
     max_episode_steps: int
+    """Time limit in control steps."""
     specs: tuple[ObjectSpec, ...]
     """Objects in the scene."""
     objects: tuple[ObservedObject, ...]
-    """Objects in the observation, named after bodies or as :meth:`object_poses` has them."""
+    """Objects in the observation, in the order of :meth:`object_poses`. By default, their names are those of bodies."""
     contacts: Mapping[str, tuple[str, str | None]]
-    """Name to the pair of bodies whose contact is reported. Besides object and drawer names: "table", "hand" (with the
-    fingers), "left_finger", "right_finger"; ``None`` as the second one means anything at all."""
+    """Contact name to the pair of bodies that it reports. A body is an object, a drawer, "table", "hand" (fingers
+    included), "left_finger" or "right_finger". ``None`` as the second body means any body."""
     weights: Mapping[str, float]
-    """Names of the milestones of :meth:`progress` in order, and their shares of the dense reward; below 1 in sum. The
-    first one that never came to ``REACHED`` names the failure of an episode that ran out of time."""
+    """Milestones of :meth:`progress`, in order, and their weights in the dense reward; the weights sum to less than 1.
+    If an episode times out, the first milestone that never reached ``REACHED`` names its failure."""
     grasped: Grasped | None = None
-    """What the hand takes. ``None``: nothing, so that a log of the task need not close the gripper."""
+    """The object that the hand grasps. ``None``: none, so a log of the task need not close the gripper."""
     goal: Goal | None = None
-    """Where that is brought, if anywhere."""
+    """The object to which the grasped object is brought, if any."""
     robosuite: str | None = None
-    """The environments of robosuite whose logs show something like this task, as a pattern of their names ("Pick*")."""
+    """Name pattern of the robosuite environments whose logs show a similar task, such as "Pick*"."""
     picture_step: int = 100
-    """Control step of the scripted expert that the picture of the task shows: the moment that tells what it is about.
-    """
+    """Control step of the scripted expert that the task's picture shows: the moment that explains the task best."""
 
     @abstractmethod
     def reset(self, rng: np.random.Generator) -> InitialState:
-        """Draw the start of one episode."""
+        """Draw the start state of one episode."""
 
     @abstractmethod
     def start_at(self, poses: Mapping[str, Array]) -> InitialState:
-        """The start with the observed objects at ``poses`` (7,) each, resting as :meth:`reset` leaves them.
+        """Return the start state with the observed objects at ``poses``, (7,) each, at rest as after :meth:`reset`.
 
-        Heights, and tilts that are not the task's, are not taken over. Raises ``KeyError`` where one is missing.
+        Heights are replaced by the task's own, and so are tilts. Raises ``KeyError`` if an object is missing.
         """
 
     @abstractmethod
     def success(self, state: TrueState) -> BoolArray:
-        """(N,): is the task done at this moment? An episode succeeds once this held for ``SUCCESS_STEPS``."""
+        """(N,) whether the success condition holds now. An episode succeeds when it has held for ``SUCCESS_STEPS``."""
 
     @abstractmethod
     def progress(self, state: TrueState) -> dict[str, Array]:
-        """(N,) in [0, 1] for each of ``weights``: how far that milestone is reached; none falls towards success."""
+        """Milestone name to its value (N,) in [0, 1], in the order of ``weights``.
+
+        On the way to success no milestone falls.
+        """
 
     @abstractmethod
     def expert(self, state: Snapshot) -> list[Waypoint]:
-        """Legs from here to the end of the task, for a scripted expert that reads true state and keeps no memory."""
+        """Plan the remaining legs of the task from the true state. The expert has no memory."""
 
     def object_poses(self, state: TrueState) -> list[Array]:
-        """(N, 7) for each of ``objects``, in order."""
+        """True poses (N, 7) of each of ``objects``, in order."""
         return [state.poses[o.name] for o in self.objects]
 
 
 def pose(x: float, y: float, z: float, yaw: float = 0.0) -> Array:
-    """Pose (7,) of something upright on the table, turned by ``yaw`` radians."""
+    """Pose (7,) of an upright object with position in metres and yaw in radians."""
     return np.array([x, y, z, 0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
 
 
 def heading(quat: Array) -> float:
-    """Yaw, in radians, of a body's own x axis, or of its y axis where that lies more level."""
+    """Yaw in radians of a body's own x axis, or of its y axis if that is clearly more level."""
     x_axis, y_axis = matrix_from_quat(quat)[:, :2].T
     axis = x_axis if abs(x_axis[2]) <= abs(y_axis[2]) + 0.5 else y_axis
     return float(np.arctan2(axis[1], axis[0]))
 
 
 def axis_z(quat: Array) -> Array:
-    """(..., 3) the object's own z axis in the base frame."""
+    """The object's own z axis (..., 3), base frame, for orientations (..., 4)."""
     return matrix_from_quat(quat)[..., 2]
 
 
-# What tasks measure at every control step is compiled, with loops over the worlds: for one world, calls of NumPy would
-# cost many times their arithmetic. The next four functions are for one world, inside such a loop.
+# The measurements of every control step are compiled loops over the worlds: for one world, NumPy calls would cost far
+# more than their arithmetic. The next four functions handle one world inside such a loop.
 
 
 @njit()
 def axis_z_one(quat: Array) -> Array:
-    """(3,) the object's own z axis in the base frame, for one orientation (4,)."""
+    """The object's own z axis (3,), base frame, for one orientation (4,)."""
     x, y, z, w = quat
     return np.array([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)])
 
 
 @njit()
 def distance(a: Array, b: Array) -> float:
-    """Metres between two points, (2,) or (3,)."""
+    """Distance between two points, (2,) or (3,)."""
     total = 0.0
     for i in range(len(a)):
         total += (a[i] - b[i]) * (a[i] - b[i])
@@ -203,19 +216,19 @@ def distance(a: Array, b: Array) -> float:
 
 @njit()
 def fraction(value: float) -> float:
-    """``value``, cut off at 0 and 1."""
+    """Clip ``value`` to [0, 1]."""
     return min(max(value, 0.0), 1.0)
 
 
 @njit()
 def closeness(value: float, scale: float = 0.1) -> float:
-    """1 where ``value``, such as a distance in metres, is 0, falling to 0 over some ``scale``."""
+    """1 - tanh(value / scale): 1 for a distance of 0, falling towards 0 over a few ``scale``."""
     return 1.0 - math.tanh(value / scale)
 
 
 @njit("boolean[:](float64[:,:])")
 def is_still(velocity: Array) -> BoolArray:
-    """(N,): linear speed below ``STILL_SPEED``, and turning slower than ``STILL_TURN``, for velocities (N, 6)."""
+    """(N,) whether velocities (N, 6), in m/s and rad/s, are below ``STILL_SPEED`` and ``STILL_TURN``."""
     result = np.empty(len(velocity), np.bool_)
     for n in range(len(velocity)):
         x, y, z, a, b, c = velocity[n]

@@ -1,4 +1,4 @@
-"""The index: every task that can be named, as data. Importing it imports no task."""
+"""The index of tasks: every task with a name, as data. Importing this module imports no task."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One task of the index."""
+    """One task in the index."""
 
     source: str
-    """"module:Class", or "" where nothing can be imported: a class of a function's body, an instance with a state."""
+    """"module:Class", or "" if the task cannot be imported: a class inside a function, or an instance with state."""
     max_episode_steps: int
-    """The class's; stands here too, so that registration need not import it."""
+    """The class's time limit in control steps, repeated here so that registration need not import the class."""
     paper: bool = False
-    """Is it one of the paper's five?"""
+    """Whether the task is one of the paper's five."""
     shipped: bool = False
-    """Does it come with this package, so that base policies have been trained for it?"""
+    """Whether the task comes with this package, which has trained base policies for it."""
     task: Task | None = None
-    """What was registered in this process; made from ``source`` when first asked for where there is none."""
+    """Task registered in this process; if ``None``, it is created from ``source`` at first use."""
 
 
 def _shipped(source: str, max_episode_steps: int, paper: bool = True) -> Entry:
@@ -37,5 +37,5 @@ INDEX = {
     "StandCup": _shipped("stand_cup:StandCup", 500),
     "PegInsert": _shipped("peg_insert:PegInsert", 500, paper=False),
 }
-"""Name to entry. A new task of this package is one line here and its file in ``tasks/``; those of other packages come
-in by ``oc_residual_gym.register_task``."""
+"""Maps task names to entries. A new task of this package needs one line here and its file in ``tasks/``. Other
+packages call ``oc_residual_gym.register_task``."""

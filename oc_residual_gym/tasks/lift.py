@@ -29,31 +29,32 @@ HALF_SIZE = (0.06, 0.02, 0.02)
 MASS = 0.1
 """Kilograms: 192 cm^3 of softwood."""
 LIFT_HEIGHT = 0.04
-"""Metres between the block's lowest point and the table, as in the paper."""
+"""Height in metres of the block's lowest point above the table, as in the paper."""
 CARRY_HEIGHT = 0.10
-"""Metres above the table to which the expert takes the TCP."""
+"""Height in metres above the table to which the expert lifts the TCP."""
 X_RANGE, Y_RANGE, YAW_RANGE = (0.37, 0.58), (-0.27, 0.28), (-0.87, 0.80)
-"""Metres and radians: the span of the paper's 66 start poses."""
+"""Metres and radians: the range of the paper's 66 start poses."""
 
 
 class Lift(Task):
     """Lift: raise a wooden block.
 
     ## Description
-    A block of 12 x 4 x 4 cm and 0.1 kg lies on the table, to be lifted by 4 cm. It looks the same after half a turn.
+    Lift a wooden block of 12 x 4 x 4 cm and 0.1 kg by 4 cm. The block looks the same after half a turn.
 
     ## Starting State
-    The gripper is open. The block lies flat at x = 0.37 to 0.58 m, y = -0.27 to 0.28 m, yaw -50 to 46 degrees.
+    The gripper is open. The block lies flat on the table at x = 0.37 to 0.58 m, y = -0.27 to 0.28 m, with a yaw of -50
+    to 46 degrees. Positions and yaws are uniform, in the base frame.
 
     ## Success
-    The lowest point of the block is at least 4 cm above the table.
+    The lowest point of the block is at least 4 cm above the table. This must hold for 0.5 s.
 
     ## Milestones
     | milestone | weight | value |
     |---|---|---|
-    | reach | 0.3 | 1 - tanh(d / 0.1 m), d from the TCP to the block's centre; 1 once grasped |
+    | reach | 0.3 | 1 - tanh(d / 0.1 m), d = distance from the TCP to the block's centre; 1 while grasped |
     | grasp | 0.2 | 1 while both fingers touch the block |
-    | lift | 0.4 | share of the 4 cm, while grasped |
+    | lift | 0.4 | fraction of the 4 cm reached, while grasped |
 
     ## Time Limit
     300 steps, 15 s.
@@ -100,11 +101,11 @@ class Lift(Task):
 
 @njit("float64[:](float64[:,:],float64[:])")
 def _clearance(block: Array, table_height: Array) -> Array:
-    """(N,) metres from the table up to the lowest point of blocks at (N, 7)."""
+    """(N,) height in metres of the lowest point of blocks at ``block`` (N, 7) above the table."""
     result = np.empty(len(block))
     for n in range(len(block)):
         x, y, z, w = block[n, 3:]
-        # How far the block's own axes, each half its size long, reach up.
+        # How far each half axis of the block extends vertically.
         along, across = abs(2 * (x * z - w * y)) * HALF_SIZE[0], abs(2 * (y * z + w * x)) * HALF_SIZE[1]
         upwards = abs(1 - 2 * (x * x + y * y)) * HALF_SIZE[2]
         result[n] = block[n, 2] - (along + across + upwards) - table_height[n]
@@ -113,7 +114,7 @@ def _clearance(block: Array, table_height: Array) -> Array:
 
 @njit("float64[:,:](float64[:,:],float64[:,:],float64[:],boolean[:])")
 def _milestones(tcp: Array, block: Array, table_height: Array, grasped: BoolArray) -> Array:
-    """(3, N) values of the milestones, in order."""
+    """Milestone values (3, N), in the order of ``weights``."""
     values = np.empty((3, len(block)))
     reach, grasp, lift = values
     clearance = _clearance(block, table_height)

@@ -1,4 +1,4 @@
-"""Objects of the tasks as data: bodies made of simple shapes, movable, fixed, or with drawers."""
+"""The tasks' objects as data: bodies of simple shapes that are movable, fixed, or have drawers."""
 
 from __future__ import annotations
 
@@ -21,31 +21,30 @@ BLUE = (0.15, 0.30, 0.65, 1.0)
 
 @dataclass(frozen=True)
 class Geom:
-    """One shape, in the frame of its body."""
+    """One shape in the frame of its body."""
 
     type: str
     """MuJoCo geom type: box, cylinder, capsule, sphere or mesh."""
     size: tuple[float, ...] = ()
-    """MuJoCo half sizes, in metres; a mesh has none."""
+    """MuJoCo half sizes in metres; empty for a mesh."""
     pos: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Centre, in metres."""
+    """Centre in metres."""
     quat: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
-    """Orientation, wxyz as MuJoCo has it."""
+    """Orientation as a quaternion wxyz, MuJoCo's order."""
     rgba: Color = WOOD
     role: str = "both"
-    """"collision", "visual" or "both"."""
+    """Use of the shape: "collision", "visual" or "both"."""
     bits: dict[str, int] | None = None
-    """Collision bits, where they differ from those of the object."""
+    """MuJoCo collision bits (``contype``, ``conaffinity``), if they differ from the object's."""
     vertices: tuple[tuple[float, float, float], ...] = ()
-    """A mesh's corners, in metres. What collides is their convex hull."""
+    """Vertices of a mesh in metres. Collisions use their convex hull."""
     faces: tuple[tuple[int, int, int], ...] = ()
-    """Triangles of a mesh that is only seen: numbers of its vertices, counterclockwise from outside. Without any,
-    the convex hull is seen."""
+    """Triangles of a visual mesh: vertex indices, counterclockwise from outside. If empty, the convex hull is drawn."""
 
 
 @dataclass(frozen=True)
 class Drawer:
-    """A part that slides straight out of its object, from its closed position at 0: a drawer, or a button."""
+    """A part that slides straight out of its object, such as a drawer or a button. Its closed position is 0."""
 
     name: str
     geoms: tuple[Geom, ...]
@@ -54,45 +53,47 @@ class Drawer:
     travel: float
     """Metres from closed to fully open."""
     mass: float
-    """Kilograms."""
+    """Mass in kilograms."""
     damping: float
-    """N s/m."""
+    """Viscous damping in N s/m."""
     frictionloss: float
-    """Newtons."""
+    """Dry friction in newtons."""
     axis: tuple[float, float, float] = (1.0, 0.0, 0.0)
-    """Direction in which it opens, of unit length, in the object's frame."""
+    """Unit vector of the opening direction, in the object's frame."""
     stiffness: float = 0.0
-    """N/m of a spring between it and its object."""
+    """Stiffness in N/m of a spring between the part and its object."""
     spring_rest: float = 0.0
-    """Opening at which that spring is relaxed, in metres; beyond ``travel``, it always pushes outwards."""
+    """Opening in metres at which that spring is relaxed. Beyond ``travel``, the spring always pushes outwards."""
 
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """All that is needed to build one object of a scene."""
+    """Specification of one object in a scene."""
 
     name: str
     geoms: tuple[Geom, ...]
     mass: float = 0.0
-    """Kilograms; without meaning for a fixed object."""
+    """Kilograms; ignored for a fixed object."""
     inertia: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Principal moments about the body's origin, which is the centre of mass, in kg m^2."""
+    """Principal moments of inertia about the centre of mass, in kg m^2."""
     center_of_mass: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Metres in the body's frame."""
     friction: float = 0.6
-    """Sliding friction; MuJoCo takes the larger one of the two geoms in contact."""
+    """Sliding friction coefficient; MuJoCo uses the larger one of the two geoms in contact."""
     fixed: bool = False
-    """Bolted to the table: its pose is chosen at reset and nothing moves it."""
+    """Whether the object is bolted to the table: reset sets its pose, and nothing moves it."""
     drawers: tuple[Drawer, ...] = field(default=())
+    """Parts that slide out of the object."""
 
 
 def box_inertia(mass: float, half: Sequence[float]) -> tuple[float, float, float]:
-    """Principal moments of a solid box with half sizes ``half`` (metres), in kg m^2."""
+    """Principal moments of inertia, in kg m^2, of a solid box with half sizes ``half`` in metres."""
     x, y, z = (2.0 * h for h in half)
     return (mass * (y * y + z * z) / 12, mass * (x * x + z * z) / 12, mass * (x * x + y * y) / 12)
 
 
 def cylinder_inertia(mass: float, radius: float, length: float) -> tuple[float, float, float]:
-    """Principal moments of a solid cylinder along z (metres), in kg m^2."""
+    """Principal moments of inertia, in kg m^2, of a solid cylinder along z; sizes in metres."""
     across = mass * (3 * radius**2 + length**2) / 12
     return (across, across, mass * radius**2 / 2)
 
@@ -103,6 +104,6 @@ def solid_box(name: str, half: tuple[float, float, float], mass: float, rgba: Co
 
 
 def ring_quat(angle: float, tilt: float = 0.0) -> tuple[float, float, float, float]:
-    """Orientation (wxyz) of a ring's segment at ``angle`` about z, its radial axis tilted by ``tilt`` about its y."""
+    """Quaternion wxyz of a ring segment: turned by ``angle`` about z, then tilted by ``tilt`` about its own y axis."""
     cz, sz, cy, sy = np.cos(angle / 2), np.sin(angle / 2), np.cos(tilt / 2), np.sin(tilt / 2)
     return (float(cz * cy), float(-sz * sy), float(cz * sy), float(sz * cy))

@@ -43,47 +43,49 @@ PEG_RADIUS, PEG_LENGTH = 0.008, 0.080
 PEG_MASS = 0.045
 """Kilograms: aluminium."""
 HOLE_RADIUS, HOLE_DEPTH, CHAMFER = 0.0085, 0.030, 0.0015
-"""Metres: a 17 mm hole, that is 0.5 mm of clearance all round, with a 45 degree chamfer."""
+"""Metres: a 17 mm hole, which leaves 0.5 mm of clearance on all sides, with a 45 degree chamfer."""
 HOLE_SIDES, VISIBLE_SIDES = 12, 60
-"""The hole is made of 12 convex pieces whose flat insides touch its circle: the round peg has 0.50 mm of play
-towards a flat, 0.52 mm towards a corner. What is seen of it has 60 sides."""
+"""Collisions use 12 convex pieces whose flat insides touch the hole's circle: the round peg has 0.50 mm of clearance
+towards a flat and 0.52 mm towards a corner. The visual mesh has 60 sides."""
 BLOCK_HALF_WIDTH, BLOCK_FLOOR = 0.030, 0.010
-"""Metres: a square block, and its material below the hole."""
+"""Metres: half width of the square block, and thickness of its floor below the hole."""
 HOLDER_HALF_WIDTH, HOLDER_WALL, HOLDER_DEPTH, HOLDER_FLOOR = 0.010, 0.006, 0.030, 0.005
-"""Metres: a square pocket with 2 mm of play all round."""
+"""Metres: a square pocket with 2 mm of clearance on all sides."""
 INSERTED_DEPTH = 0.025
+"""Depth in metres at which the peg counts as inserted."""
 MAX_TILT = np.radians(5.0)
+"""Largest tilt in radians of an inserted peg."""
 FRICTION = 0.3
-"""Aluminium on a polymer block."""
+"""Sliding friction coefficient: aluminium on a polymer block."""
 X_RANGE, Y_RANGE = (0.40, 0.56), (-0.20, 0.20)
-"""Metres, for the holder and for the block."""
+"""Metres: start positions of the holder and of the block."""
 MIN_DISTANCE = 0.14
-"""Metres between holder and block: room for the opened fingers beside the block."""
+"""Smallest start distance in metres between holder and block: the opened fingers fit beside the block."""
 
 BLOCK_HEIGHT = BLOCK_FLOOR + HOLE_DEPTH
 INSIDE = HOLE_RADIUS - PEG_RADIUS + 0.001
-"""Metres beside the hole's axis that the lower end of a peg in it can be at most, with 1 mm to spare."""
+"""Largest distance in metres of an inserted peg's lower end from the hole's axis, with a margin of 1 mm."""
 GUIDED = 0.001
-"""Metres beside the hole's axis from where on the chamfer does the rest."""
+"""Distance in metres from the hole's axis within which the chamfer guides the peg in."""
 
 GRASP = np.array([0.0, 0.0, 0.015])
-"""Metres from the peg's centre to where it is grasped: fingertips clear of the holder, palm of the peg."""
+"""Metres from the peg's centre to the grasp, where the fingertips clear the holder and the palm clears the peg."""
 CARRY_HEIGHT, NEAR_HEIGHT = 0.015, 0.004
-"""Metres above the hole's mouth at which the expert carries, and then aligns, the peg's lower end."""
+"""Heights in metres above the hole's mouth at which the expert first carries and then aligns the peg's lower end."""
 NEAR = 0.008
-"""Metres beside the hole's axis within which the expert corrects in place instead of rising again."""
+"""Distance in metres from the hole's axis within which the expert corrects in place instead of rising again."""
 ALIGNED = 0.0012
-"""Metres beside the hole's axis from which the expert lowers the peg."""
+"""Distance in metres from the hole's axis within which the expert lowers the peg."""
 ENTRY_DEPTH, PUSH_DEPTH = 0.004, 0.027
-"""Metres to which the expert pushes the peg slowly, and then to the end, short of the hole's floor."""
+"""Depths in metres: the expert pushes the peg slowly to the first, then on to the second, above the hole's floor."""
 ENTRY_SPEED, PUSH_SPEED = 0.001, 0.002
-"""Metres a control step."""
+"""Metres per control step."""
 SLIDE_PUSH = 0.005
-"""Metres of target below the TCP, 4 N, with which the expert slides a peg over the rim."""
+"""Metres from the TCP down to the target (4 N) while the expert slides a peg across the rim."""
 MAX_STANDING_ERROR = (0.008, 0.1)
-"""Metres and radians of standing error, from load, friction and contact, that the expert makes up for."""
+"""Largest steady-state error, in metres and radians, for which the expert compensates: load, friction and contact."""
 
-# A flat pad and a cylinder would touch in one point; a capsule inside the cylinder touches in two, as a line.
+# A flat finger pad touches a cylinder at one point only. A capsule inside the cylinder touches it at two, like a line.
 PEG_GRIP_BITS = {"contype": 0, "conaffinity": 1}
 PEG_BODY_BITS = {"contype": 2, "conaffinity": 2}
 
@@ -96,7 +98,7 @@ def _peg() -> ObjectSpec:
 
 
 def _holder() -> ObjectSpec:
-    """The holder's frame: origin on the table, +z up."""
+    """Build the holder. Its frame has its origin on the table, with +z up."""
     inside, wall, half_height = HOLDER_HALF_WIDTH, HOLDER_WALL / 2, (HOLDER_FLOOR + HOLDER_DEPTH) / 2
     geoms = [Geom("box", (inside, inside, HOLDER_FLOOR / 2), (0.0, 0.0, HOLDER_FLOOR / 2), rgba=STEEL)]
     for side in (1, -1):
@@ -107,7 +109,7 @@ def _holder() -> ObjectSpec:
 
 
 def _hole() -> ObjectSpec:
-    """The block's frame: origin at the centre of the hole's mouth, +z up."""
+    """Build the block with the hole. Its frame has its origin at the centre of the hole's mouth, with +z up."""
     inside = ((HOLE_RADIUS, -HOLE_DEPTH), (HOLE_RADIUS, -CHAMFER), (HOLE_RADIUS + CHAMFER, 0.0))
     loops = [_circle(HOLE_SIDES, *point) for point in inside]
     loops += [_square(HOLE_SIDES, z) for z in (0.0, -HOLE_DEPTH)]
@@ -122,21 +124,21 @@ def _hole() -> ObjectSpec:
 
 
 def _corners(sides: int) -> Array:
-    """(sides, 2) corners of the regular polygon around the unit circle whose first side faces +x.
+    """Corners (sides, 2) of the regular polygon around the unit circle whose first side faces +x.
 
-    With 12 or 60 sides, four of them lie at 45 degrees, as a square's.
+    With 12 or 60 sides, four corners lie at 45 degrees, like those of a square.
     """
     angles = np.pi / sides * (2 * np.arange(sides) + 1)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) / np.cos(np.pi / sides)
 
 
 def _circle(sides: int, radius: float, z: float) -> Array:
-    """(sides, 3) corners of a polygon around a level circle."""
+    """Corners (sides, 3) of a polygon around a horizontal circle."""
     return np.column_stack([radius * _corners(sides), np.full(sides, z)])
 
 
 def _square(sides: int, z: float) -> Array:
-    """(sides, 3) points in the same directions on the block's level outline."""
+    """Points (sides, 3) in the same directions on the block's horizontal outline."""
     corners = _corners(sides)
     outline = BLOCK_HALF_WIDTH * corners / np.abs(corners).max(axis=1, keepdims=True)
     return np.column_stack([outline, np.full(sides, z)])
@@ -147,7 +149,7 @@ def _points(points: Sequence[Array]) -> tuple[tuple[float, float, float], ...]:
 
 
 def _surface(loops: Sequence[Array], rgba: Color) -> Geom:
-    """What is seen of the strips from each loop (sides, 3) of points to the next; the loops are edges."""
+    """Visual mesh of the strips between consecutive loops (sides, 3) of points, with a sharp edge at each loop."""
     sides = len(loops[0])
     points: list[Array] = []
     faces: list[tuple[int, int, int]] = []
@@ -164,28 +166,32 @@ class PegInsert(Task):
     """PegInsert: take a round peg from its holder and insert it into a hole.
 
     ## Description
-    A peg of aluminium, 16 mm wide, 80 mm long, 45 g, stands in a holder with 2 mm of play all round. In a block of
-    6 x 6 x 4 cm is a hole, 17 mm wide and 30 mm deep, which leaves the peg 0.5 mm all round, with a 1.5 mm chamfer.
-    Holder and block are fixed to the table. Observed are the peg and the hole (the centre of its mouth); both look the
-    same from all round.
+    Take a round peg from its holder and insert it into a hole. The peg is made of aluminium, 16 mm wide, 80 mm long and
+    weighs 45 g; it has 2 mm of clearance in its holder. The hole, in a block of 6 x 6 x 4 cm, is 17 mm wide and 30 mm
+    deep with a 1.5 mm chamfer, so the peg has 0.5 mm of clearance on all sides. Holder and block are fixed to the
+    table. The observed objects are the peg and the hole (the centre of its mouth); both look the same after any turn
+    about their axes.
 
     ## Starting State
-    The gripper is open. Holder and block are at x = 0.40 to 0.56 m, y = -0.20 to 0.20 m, at least 14 cm apart; the peg
-    stands upright in the holder.
+    The gripper is open. The peg stands upright in the holder. Holder and block are at x = 0.40 to 0.56 m, y = -0.20 to
+    0.20 m, at least 14 cm apart. Positions are uniform, in the base frame.
 
     ## Success
-    The lower end of the peg, whichever it is, is at least 25 mm deep in the hole; the peg is tilted by less than 5
-    degrees, slower than 5 cm/s and 0.5 rad/s. It may still be held.
+    The peg's lower end (either end will do) is at least 25 mm deep in the hole. The peg is tilted by less than 5
+    degrees and slower than 5 cm/s and 0.5 rad/s. The hand may still hold it. This must hold for 0.5 s.
 
     ## Milestones
     | milestone | weight | value |
     |---|---|---|
-    | reach | 0.15 | 1 - tanh(d / 0.1 m), d from the TCP to 15 mm above the peg's centre; 1 once grasped |
-    | grasp | 0.1 | 1 while both fingers touch the peg, or it is more than half inserted |
-    | raise | 0.1 | height of the lower end above the holder's floor in shares of 30 mm, while grasped; 1 in the hole |
-    | align | 0.25 | near the hole's axis, coarse (10 cm) and fine (1 cm), and upright, while grasped |
-    | lower | 0.1 | 1 - tanh(h / 0.05 m), h of the lower end above the hole, near its axis, while grasped |
-    | insert | 0.25 | share of the 25 mm |
+    | reach | 0.15 | 1 - tanh(d / 0.1 m), d = distance from the TCP to 15 mm above the peg's centre; 1 while grasped |
+    | grasp | 0.1 | 1 while both fingers touch the peg or it is more than half inserted |
+    | raise | 0.1 | height of the lower end above the holder's floor, as a fraction of 30 mm; 1 in the hole |
+    | align | 0.25 | (0.6 c(a, 10 cm) + 0.4 c(a, 1 cm)) * c(sine of the tilt, 0.3) |
+    | lower | 0.1 | c(h, 5 cm) * c(a, 1 cm), h = height of the lower end above the hole's mouth |
+    | insert | 0.25 | inserted fraction of the 25 mm |
+
+    c(x, s) = 1 - tanh(x / s), and a is the distance of the peg's lower end from the hole's axis, less 1 mm. "raise",
+    "align" and "lower" are multiplied by "grasp".
 
     ## Time Limit
     500 steps, 25 s.
@@ -237,7 +243,7 @@ class PegInsert(Task):
     def expert(self, state: Snapshot) -> list[Waypoint]:
         peg, hole, target = state.poses["peg"], state.poses["hole"], state.target[:7]
         axis = _upward_axis(peg)
-        if axis[2] < 0.7:  # A fallen peg is beyond this expert.
+        if axis[2] < 0.7:  # This expert cannot pick up a fallen peg.
             return [Waypoint(target, False)]
         if not is_holding(state):
             return pick(state, tool_pose(peg[:3] + GRASP[2] * axis, 0.0), 2 * PEG_RADIUS)
@@ -263,8 +269,8 @@ class PegInsert(Task):
 
 @njit("float64[:,:](float64[:,:],float64[:,:])")
 def _insertion(peg: Array, hole: Array) -> Array:
-    """(3, N): metres from the hole's axis, and from its mouth down, to the centre of the peg's lower end, which may
-    be either; the sine of the peg's tilt.
+    """(3, N): distance of the peg's lower end from the hole's axis and its depth below the mouth, both in metres, and
+    the sine of the peg's tilt. Either end of the peg may be the lower one.
     """
     result = np.empty((3, len(peg)))
     for n in range(len(peg)):
@@ -276,7 +282,7 @@ def _insertion(peg: Array, hole: Array) -> Array:
 
 @njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:])")
 def _milestones(tcp: Array, peg: Array, hole: Array, table_height: Array, grasped: BoolArray) -> Array:
-    """(6, N) values of the milestones, in order."""
+    """Milestone values (6, N), in the order of ``weights``."""
     values = np.empty((6, len(peg)))
     reach, grasp, rise, align, lower, insert = values
     offset, depth, tilt = _insertion(peg, hole)
@@ -285,10 +291,10 @@ def _milestones(tcp: Array, peg: Array, hole: Array, table_height: Array, graspe
         insert[n] = fraction(depth[n] / INSERTED_DEPTH) if inside else 0.0
         grasp[n] = grasped[n] or insert[n] > 0.5
         reach[n] = max(closeness(distance(tcp[n, :3], peg[n, :3] + GRASP)), grasp[n])
-        # Above the holder's floor. In the hole, the peg may come down again.
+        # Height above the holder's floor. In the hole, lowering the peg costs nothing.
         height = hole[n, 2] - depth[n] - table_height[n] - HOLDER_FLOOR
         rise[n] = grasp[n] if inside and depth[n] > 0.0 else fraction(height / HOLDER_DEPTH) * grasp[n]
-        # Within the chamfer's reach nothing is left to align.
+        # Once the chamfer guides the peg, alignment is complete.
         aside = max(offset[n] - GUIDED, 0.0)
         close = closeness(aside, 0.01)
         align[n] = (0.6 * closeness(aside) + 0.4 * close) * closeness(tilt[n], 0.3) * grasp[n]
@@ -297,18 +303,18 @@ def _milestones(tcp: Array, peg: Array, hole: Array, table_height: Array, graspe
 
 
 def _upward_axis(peg: Array) -> Array:
-    """(3,) direction from the lower to the upper end of a peg at ``peg`` (7,)."""
+    """Unit vector (3,) from the lower to the upper end of a peg at ``peg`` (7,)."""
     axis = axis_z(peg[3:])
     return axis * np.copysign(1.0, axis[2])
 
 
 def _is_settled(state: Snapshot) -> bool:
-    """Has the held peg come to rest, so that the arm's distance from its target is a standing error?"""
+    """Whether the held peg is at rest, so that the arm's distance from its target is a steady-state error."""
     return bool(norm(state.velocities["peg"][:3]) < 0.01)
 
 
 def _tool(state: Snapshot, goal: Array) -> Array:
-    """Target (7,) that brings the lower end of the held peg to the place of ``goal`` (7,), and it upright."""
+    """Target (7,) that brings the held peg upright, with its lower end at the position of ``goal`` (7,)."""
     peg, tcp, target = state.poses["peg"], state.tcp_pose, state.target
     axis = _upward_axis(peg)
     turn = quat_from_rotvec(np.cross(axis, [0.0, 0.0, 1.0]))
@@ -322,7 +328,7 @@ def _tool(state: Snapshot, goal: Array) -> Array:
 
 
 def _slide(state: Snapshot, goal: Array) -> Waypoint:
-    """Push the peg, which stands on the rim, lightly down and to the place of ``goal``: it drops in there."""
+    """Push the peg on the rim lightly down and towards ``goal``, where it drops into the hole."""
     tool = _tool(state, goal)
     tool[2] = state.tcp_pose[2] - SLIDE_PUSH
     return Waypoint(tool, True, wait=SETTLE, speed=ENTRY_SPEED)

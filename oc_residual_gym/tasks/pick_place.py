@@ -30,47 +30,48 @@ from oc_residual_gym.tasks.objects import RED, WHITE, Geom, ObjectSpec, solid_bo
 HALF_SIZE = (0.04, 0.02, 0.02)
 """Metres: 8 x 4 x 4 cm, as in the paper."""
 MASS = 0.08
-"""Kilograms: 128 cm^3 of wood."""
+"""Kilograms: 128 cm^3 of softwood."""
 PLATE_RADIUS, PLATE_HEIGHT = 0.095, 0.01
 """Metres, as in the paper: a flat disc, fixed to the table."""
 BLOCK_RANGE = ((0.33, 0.60), (-0.175, 0.275), (-0.98, 2.16))
-"""x, y (metres) and yaw (radians) of the block: the span of the paper's start poses."""
+"""x, y (metres) and yaw (radians) of the block: the range of the paper's start poses."""
 PLATE_RANGE = ((0.33, 0.50), (-0.238, 0.257))
-"""x, y of the plate: the span of the paper's start poses, but x from 0.33, not 0.30: nearer to the base,
-joint 4 of the FR3 comes to its limit."""
+"""x, y (metres) of the plate: the range of the paper's start poses, but with x from 0.33 instead of 0.30. Any nearer to
+the base, joint 4 of the FR3 reaches its limit."""
 LIFT_HEIGHT = 0.03
-"""Metres above the table at which the block, on its way to the plate, counts as lifted."""
+"""Height in metres above the table at which the block counts as lifted on its way to the plate."""
 RETREAT_HEIGHT = 0.12
-"""Metres above the table to which the expert takes the TCP in the end."""
+"""Height in metres above the table to which the expert finally retreats with the TCP."""
 MIN_DISTANCE = 0.15
-"""Metres between the centres at the start: the block lies beside the plate whatever its yaw."""
+"""Smallest start distance in metres between the centres: the block lies beside the plate at any yaw."""
 
 
 class PickPlace(Task):
     """PickPlace: put a red block on a plate.
 
     ## Description
-    A block of 8 x 4 x 4 cm and 0.08 kg, and a flat plate, 19 cm wide and 1 cm high, fixed to the table. The block looks
-    the same after half a turn, the plate after any.
+    Pick up a red block of 8 x 4 x 4 cm and 0.08 kg and place it on a plate: a flat disc, 19 cm wide and 1 cm high, that
+    is fixed to the table. The block looks the same after half a turn, and the plate after any turn.
 
     ## Starting State
-    The gripper is open. The block lies flat at x = 0.33 to 0.60 m, y = -0.175 to 0.275 m, yaw -56 to 124 degrees; the
-    plate at x = 0.33 to 0.50 m, y = -0.238 to 0.257 m, at least 15 cm from it.
+    The gripper is open. The block lies flat on the table at x = 0.33 to 0.60 m, y = -0.175 to 0.275 m, with a yaw of
+    -56 to 124 degrees. The plate is at x = 0.33 to 0.50 m, y = -0.238 to 0.257 m, at least 15 cm from the block.
+    Positions and yaws are uniform, in the base frame.
 
     ## Success
-    The block's centre is within the plate's radius in the plane; it touches the plate, but neither table nor hand; it
-    is slower than 5 cm/s and 0.5 rad/s.
+    In the horizontal plane, the block's centre is within the plate's radius. The block touches the plate, but not the
+    table or the hand, and is slower than 5 cm/s and 0.5 rad/s. This must hold for 0.5 s.
 
     ## Milestones
-    "Down" means over the plate, less than 5 mm too high to lie flat on it, and not touching the table.
+    The block is "down" when it is over the plate, less than 5 mm above its resting height, and not touching the table.
 
     | milestone | weight | value |
     |---|---|---|
-    | reach | 0.2 | 1 - tanh(d / 0.1 m), d from the TCP to the block's centre; 1 once grasped |
-    | grasp | 0.15 | 1 while both fingers touch the block, or it is down |
-    | lift | 0.1 | height above the table in shares of 3 cm, while grasped; 1 over the plate |
-    | transport | 0.25 | lift times 1 - tanh(d / 0.1 m), d in the plane from half the plate's radius |
-    | place | 0.1 | 1 - tanh(h / 0.05 m), h above the plate, while grasped and over it |
+    | reach | 0.2 | 1 - tanh(d / 0.1 m), d = distance from the TCP to the block's centre; 1 while grasped or down |
+    | grasp | 0.15 | 1 while both fingers touch the block or it is down |
+    | lift | 0.1 | height above the table, as a fraction of 3 cm, while grasped; 1 over the plate |
+    | transport | 0.25 | lift * (1 - tanh(d / 0.1 m)), d = horizontal distance beyond half the plate's radius |
+    | place | 0.1 | 1 - tanh(h / 0.05 m), h = height above the plate, while grasped and over the plate |
     | release | 0.1 | 1 while the block is down and the hand does not touch it |
 
     ## Time Limit
@@ -159,18 +160,18 @@ class PickPlace(Task):
 def _milestones(
     tcp: Array, block: Array, plate: Array, table_height: Array, grasped: BoolArray, hand: BoolArray, table: BoolArray
 ) -> Array:
-    """(6, N) values of the milestones, in order; the block is ``grasped``, and touches ``hand`` and ``table``."""
+    """Milestone values (6, N), in the order of ``weights``; the flags say whether the block is grasped or touches."""
     values = np.empty((6, len(block)))
     reach, grasp, lift, transport, place, release = values
     for n in range(len(block)):
         aside = distance(block[n, :2], plate[n, :2])
-        # Above where it would lie flat on the plate.
+        # Height above its resting height on the plate.
         height = block[n, 2] - table_height[n] - PLATE_HEIGHT - HALF_SIZE[2]
         over = aside <= PLATE_RADIUS
         down = over and height < 0.005 and not table[n]
         grasp[n] = grasped[n] or down
         reach[n] = max(closeness(distance(tcp[n, :3], block[n, :3])), grasp[n])
-        # Over the plate the block may come down again.
+        # Over the plate, lowering the block costs nothing.
         lift[n] = grasp[n] if over else fraction((height + PLATE_HEIGHT) / LIFT_HEIGHT) * grasp[n]
         transport[n] = closeness(max(aside - PLATE_RADIUS / 2, 0.0)) * lift[n]
         place[n] = closeness(max(height, 0.0), 0.05) * grasp[n] if over else 0.0

@@ -37,46 +37,49 @@ from oc_residual_gym.tasks.objects import GREEN, WHITE, solid_box
 HALF = 0.02
 """Metres: 4 cm cubes, as in the paper."""
 WHITE_MASS, GREEN_MASS = 0.1, 0.2
-"""Kilograms, as the paper's authors report."""
+"""Kilograms, from the paper's authors."""
 MAX_OFFSET, MAX_HEIGHT_ERROR = 0.02, 0.015
-"""Metres between the centres in the plane, and from the stacked height, as the paper's authors report."""
+"""Metres: largest horizontal offset of the centres and largest error in height, from the paper's authors."""
 WHITE_RANGE = ((0.394, 0.599), (-0.212, 0.224), (-0.64, 0.95))
 GREEN_RANGE = ((0.379, 0.600), (-0.265, 0.308), (-0.79, 1.12))
-"""x, y (metres) and yaw (radians): the span of the paper's start poses."""
+"""x, y (metres) and yaw (radians): the range of the paper's start poses."""
 STACKED = np.array([0.0, 0.0, 2 * HALF])
-"""Metres from the green cube's centre to the white one's, stacked."""
+"""Metres from the green cube's centre to the white cube's, when stacked."""
 LIFT_HEIGHT = 0.045
-"""Metres above the table at which the white cube clears the green one."""
+"""Height in metres above the table at which the white cube clears the green one."""
 RETREAT_HEIGHT = 0.15
-"""Metres above the table to which the expert takes the TCP in the end."""
+"""Height in metres above the table to which the expert finally retreats with the TCP."""
 MIN_DISTANCE = 0.11
-"""Metres between the centres at the start: room for an opened finger between the cubes."""
+"""Smallest start distance in metres between the centres: an opened finger fits between the cubes."""
 
 
 class Stack(Task):
     """Stack: put the white cube on the green one.
 
     ## Description
-    Two cubes of 4 cm: the white one has 0.1 kg, the green one 0.2 kg. They look the same after a quarter turn.
+    Stack a white cube (0.1 kg) on a green cube (0.2 kg). Both are 4 cm wide and look the same after a quarter turn.
 
     ## Starting State
-    The gripper is open. The white cube is at x = 0.394 to 0.599 m, y = -0.212 to 0.224 m, yaw -37 to 54 degrees; the
-    green one at x = 0.379 to 0.600 m, y = -0.265 to 0.308 m, yaw -45 to 64 degrees, at least 11 cm from it.
+    The gripper is open, and both cubes lie flat on the table. The white cube is at x = 0.394 to 0.599 m, y = -0.212 to
+    0.224 m, with a yaw of -37 to 54 degrees. The green cube is at x = 0.379 to 0.600 m, y = -0.265 to 0.308 m, with a
+    yaw of -45 to 64 degrees, at least 11 cm from the white cube. Positions and yaws are uniform, in the base frame.
 
     ## Success
-    The cubes' centres are within 2 cm in the plane, and the white one within 1.5 cm of its stacked height; it touches
-    the green one, but not the table; the hand touches neither; both are slower than 5 cm/s and 0.5 rad/s.
+    The cubes' centres are within 2 cm of each other in the horizontal plane, and the white cube is within 1.5 cm of its
+    stacked height. The white cube touches the green cube but not the table, and the hand touches neither. Both cubes
+    are slower than 5 cm/s and 0.5 rad/s. This must hold for 0.5 s.
 
     ## Milestones
-    "Down" means within 2 cm in the plane and 5 mm in height of the place on the green cube, and not touching the table.
+    The white cube is "down" when it is within 2 cm (horizontally) and 5 mm (vertically) of its place on the green cube
+    and not touching the table.
 
     | milestone | weight | value |
     |---|---|---|
-    | reach | 0.2 | 1 - tanh(d / 0.1 m), d from the TCP to the white cube's centre; 1 once grasped |
-    | grasp | 0.15 | 1 while both fingers touch the white cube, or it is down |
-    | lift | 0.1 | height above the table in shares of 4.5 cm, while grasped; 1 over the green cube |
-    | transport | 0.25 | lift times 1 - tanh(d / 0.1 m), d between the centres in the plane |
-    | place | 0.1 | 1 - tanh(h / 0.05 m), h from the stacked height, while grasped and over the green cube |
+    | reach | 0.2 | 1 - tanh(d / 0.1 m), d = distance from the TCP to the white cube; 1 while grasped or down |
+    | grasp | 0.15 | 1 while both fingers touch the white cube or it is down |
+    | lift | 0.1 | height above the table, as a fraction of 4.5 cm, while grasped; 1 over the green cube |
+    | transport | 0.25 | lift * (1 - tanh(d / 0.1 m)), d = horizontal distance between the centres |
+    | place | 0.1 | 1 - tanh(h / 0.05 m), h = error of the stacked height, while grasped and over the green cube |
     | release | 0.1 | 1 while the white cube is down and the hand does not touch it |
 
     ## Time Limit
@@ -161,7 +164,7 @@ class Stack(Task):
 
 @njit("float64[:,:](float64[:,:],float64[:,:])")
 def _errors(white: Array, green: Array) -> Array:
-    """(2, N) metres from the white cube to its place on top of the green one: in the plane, and in height."""
+    """(2, N) horizontal and vertical distances, in metres, of the white cubes from their places on the green ones."""
     result = np.empty((2, len(white)))
     for n in range(len(white)):
         result[0, n] = distance(white[n, :2], green[n, :2])
@@ -173,7 +176,7 @@ def _errors(white: Array, green: Array) -> Array:
 def _milestones(
     tcp: Array, white: Array, green: Array, table_height: Array, grasped: BoolArray, hand: BoolArray, table: BoolArray
 ) -> Array:
-    """(6, N) values of the milestones, in order; the white cube is ``grasped``, and touches ``hand`` and ``table``."""
+    """Milestone values (6, N), in the order of ``weights``; the flags say whether white is grasped or touches."""
     values = np.empty((6, len(white)))
     reach, grasp, lift, transport, place, release = values
     aside, height = _errors(white, green)
@@ -182,7 +185,7 @@ def _milestones(
         down = over and height[n] < 0.005 and not table[n]
         grasp[n] = grasped[n] or down
         reach[n] = max(closeness(distance(tcp[n, :3], white[n, :3])), grasp[n])
-        # Over the green cube the white one may come down again.
+        # Over the green cube, lowering the white one costs nothing.
         lift[n] = grasp[n] if over else fraction((white[n, 2] - table_height[n] - HALF) / LIFT_HEIGHT) * grasp[n]
         transport[n] = closeness(aside[n]) * lift[n]
         place[n] = closeness(height[n], 0.05) * grasp[n] if over else 0.0

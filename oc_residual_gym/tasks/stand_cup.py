@@ -1,4 +1,4 @@
-"""StandCup: stand a cup that lies on its side on its base."""
+"""StandCup: stand a cup upright that lies on its side."""
 
 from __future__ import annotations
 
@@ -39,45 +39,45 @@ from oc_residual_gym.tasks.moves import (
 from oc_residual_gym.tasks.objects import RED, Geom, ObjectSpec, ring_quat
 
 HEIGHT, MOUTH_RADIUS, BASE_RADIUS = 0.10, 0.0375, 0.025
-"""Metres, outside, as in the paper."""
+"""Outer dimensions in metres, as in the paper."""
 MASS = 0.15
 """Kilograms, as in the paper."""
 WALL = 0.003
-"""Metres."""
+"""Wall thickness in metres."""
 STAVES = 16
-"""Boxes that make the wall."""
+"""Number of boxes that form the wall."""
 HALF_ANGLE = np.arctan((MOUTH_RADIUS - BASE_RADIUS) / HEIGHT)
-"""Radians between the wall and the axis, 7.1 degrees."""
+"""Angle between the wall and the axis, in radians: 7.1 degrees."""
 FOOT = 0.0005
-"""Metres that the base reaches below the wall: the cup stands on its base."""
+"""Metres by which the base extends below the wall, so that the cup stands on its base."""
 X_RANGE, Y_RANGE, AZIMUTH_RANGE = (0.468, 0.602), (-0.154, 0.220), (1.484, 2.531)
-"""Metres, and radians from +x to the mouth's direction: the span of the paper's 27 placements."""
+"""Metres, and radians from +x to the mouth's direction: the range of the paper's 27 placements."""
 MAX_TILT = np.radians(10.0)
-"""Radians, of a cup that stands."""
+"""Largest tilt in radians of a standing cup."""
 BASE_CLEARANCE = 0.006
-"""Metres that the centre of the base may be above the table: a 10 degree tilt lifts it by 4.1 mm."""
+"""Largest height in metres of the base's centre above the table: a tilt of 10 degrees lifts it by 4.1 mm."""
 SAFE_TILT = np.radians(20.0)
-"""Radians: let go on the table at less than this, the cup rights itself, its mass being above its base."""
+"""Tilt in radians below which a cup released on the table rights itself: its centre of mass is above its base."""
 
 PRE_TILT = np.radians(-10.0)
-"""Radians, of the expert's tool at the grasp, towards the base: more, and the palm meets the cup."""
+"""Tilt in radians of the expert's tool towards the base at the grasp. With more tilt, the palm hits the cup."""
 GRASP_DISTANCE, GRASP_HEIGHT = 0.033, 0.006
-"""Metres of the expert's grasp from the base along the axis, and above the axis."""
+"""Position of the expert's grasp in metres: from the base along the axis, and above the axis."""
 GRASP_WIDTH = 2 * (BASE_RADIUS + GRASP_DISTANCE * (MOUTH_RADIUS - BASE_RADIUS) / HEIGHT)
-"""Metres between the fingers there."""
+"""Distance between the fingers at the grasp, in metres."""
 CARRY_HEIGHT = 0.04
-"""Metres above the table at which the expert turns the cup."""
+"""Height in metres above the table at which the expert turns the cup."""
 STAND_X = 0.50
-"""Metres: farther away the expert stands no cup, because there the arm cannot turn the hand far enough."""
+"""Largest x in metres at which the expert stands a cup. Farther away, the arm cannot turn the hand far enough."""
 RETREAT = 0.10
-"""Metres along the tool by which the expert draws back the open hand."""
+"""Metres by which the expert draws the open hand back along the tool axis."""
 
 
 def _cup() -> ObjectSpec:
-    """The cup's frame: origin half way up its axis, +z from the base to the mouth."""
+    """Build the cup. Its frame has its origin halfway up the axis, with +z from the base to the mouth."""
     geoms = [Geom("cylinder", (BASE_RADIUS - WALL / 2, WALL / 2), (0, 0, -HEIGHT / 2 + WALL / 2), rgba=RED)]
-    # Boxes wide enough for the mouth are too wide for the base, where their edges stand out between their
-    # neighbours. There the staves lie deeper, so that those edges, from end to end, touch the cone's planes.
+    # Boxes that are wide enough for the mouth are too wide for the base: there, their edges would stick out between
+    # their neighbours. So the boxes lie deeper at the base, and their edges touch the cone's planes along their length.
     step = 2 * np.pi / STAVES
     half_width = MOUTH_RADIUS * np.tan(step / 2)
     foot_radius = (BASE_RADIUS - half_width * np.sin(step)) / np.cos(step)
@@ -93,7 +93,7 @@ def _cup() -> ObjectSpec:
 
 
 def _mass_distribution() -> tuple[float, tuple[float, float, float]]:
-    """Centre of mass along the axis (m) and principal moments about it (kg m^2) of a shell."""
+    """Centre of mass along the axis (m) and principal moments of inertia about it (kg m^2), for a thin shell."""
     rise, total = MOUTH_RADIUS - BASE_RADIUS, MOUTH_RADIUS + BASE_RADIUS
     areas = np.array([total * np.hypot(HEIGHT, rise), BASE_RADIUS**2])
     wall, base = MASS * areas / areas.sum()
@@ -105,19 +105,19 @@ def _mass_distribution() -> tuple[float, tuple[float, float, float]]:
 
 
 def _lying(azimuth: float) -> Array:
-    """(4,) orientation of a cup on its wall, mouth towards ``azimuth``: its axis rises there by the half angle."""
+    """Orientation (4,) of a cup that lies on its wall with its mouth towards ``azimuth``."""
     return Rotation.from_euler("ZY", [azimuth, np.pi / 2 - HALF_ANGLE]).as_quat()
 
 
 def _grasp(base: Array, axis: Array) -> Array:
-    """Tool pose that grasps a lying cup across its body, with its base at (3,) and its axis along (3,)."""
+    """Tool pose that grasps a lying cup across its body; ``base`` (3,) is its base, ``axis`` (3,) its axis."""
     yaw = np.arctan2(axis[1], axis[0])
     quat = quat_multiply(tool_down(yaw), quat_from_rotvec(np.array([0.0, PRE_TILT, 0.0])))
     return np.concatenate([base + GRASP_DISTANCE * axis + [0.0, 0.0, GRASP_HEIGHT], quat])
 
 
 def _let_go(state: Snapshot) -> list[Waypoint]:
-    """Open the hand and draw it back along the tool, then up."""
+    """Open the hand and draw it back along the tool axis."""
     here = state.target[:7]
     wait = 0 if state.gripper_width > 0.07 else RELEASE_WAIT
     back = here.copy()
@@ -126,30 +126,33 @@ def _let_go(state: Snapshot) -> list[Waypoint]:
 
 
 class StandCup(Task):
-    """StandCup: stand a cup that lies on its side on its base.
+    """StandCup: stand a cup upright that lies on its side.
 
     ## Description
-    A cup 10 cm high, 7.5 cm wide at the mouth and 5 cm at the base, of 0.15 kg. It looks the same from all round.
+    Stand a cup upright that lies on its side. The cup weighs 0.15 kg; it is 10 cm high, 7.5 cm wide at the mouth and
+    5 cm wide at the base. It looks the same after any turn about its axis.
 
     ## Starting State
-    The gripper is open. The cup lies on its wall at x = 0.468 to 0.602 m, y = -0.154 to 0.220 m, its mouth pointing 85
-    to 145 degrees counterclockwise from +x, seen from above.
+    The gripper is open. The cup lies on its wall at x = 0.468 to 0.602 m, y = -0.154 to 0.220 m. Its mouth points 85 to
+    145 degrees counterclockwise from +x, seen from above. Positions and angles are uniform, in the base frame.
 
     ## Success
-    The cup is tilted by less than 10 degrees, the centre of its base less than 6 mm above the table; it touches the
-    table, but not the hand; it is slower than 5 cm/s and 0.5 rad/s.
+    The cup is tilted by less than 10 degrees, and the centre of its base is less than 6 mm above the table. The cup
+    touches the table but not the hand, and is slower than 5 cm/s and 0.5 rad/s. This must hold for 0.5 s.
 
     ## Milestones
-    "Settled" means tilted by less than 20 degrees, with the centre of the base less than 8.6 mm above the table: a cup
-    let go like this comes to stand.
+    The cup is "settled" when it is tilted by less than 20 degrees and the centre of its base is less than 8.6 mm above
+    the table. A cup released like this rights itself.
 
     | milestone | weight | value |
     |---|---|---|
-    | reach | 0.2 | 1 - tanh(d / 0.1 m), d from the TCP to the cup's centre; 1 once grasped |
-    | grasp | 0.15 | 1 while both fingers touch the cup, or it is settled |
-    | turn | 0.3 | cosine of the tilt, not below 0, while grasped |
-    | lower | 0.15 | 1 - tanh(h / 0.05 m), h of the base above the table, while grasped; 0 tilted by over 46 degrees |
+    | reach | 0.2 | 1 - tanh(d / 0.1 m), d = distance from the TCP to the cup's centre; 1 while grasped or settled |
+    | grasp | 0.15 | 1 while both fingers touch the cup or it is settled |
+    | turn | 0.3 | cosine of the tilt, at least 0, while grasped or settled |
+    | lower | 0.15 | (1 - tanh(h / 0.05 m)) * u while grasped or settled, h = height of the base above the table |
     | release | 0.1 | 1 while the cup is settled and the hand does not touch it |
+
+    u rises from 0 at a tilt of 46 degrees to 1 at 26 degrees.
 
     ## Time Limit
     500 steps, 25 s.
@@ -204,7 +207,7 @@ class StandCup(Task):
             return _let_go(state)
         if not is_holding(state):
             return pick(state, _grasp(base, axis), GRASP_WIDTH)
-        # The shortest turn that brings the axis upright: about the line through the fingers.
+        # The shortest rotation that brings the axis upright is about the line through the fingers.
         turn = Rotation.align_vectors([0.0, 0.0, 1.0], axis)[0]
         stand = np.array([min(base[0], STAND_X), base[1], state.table_height - PRESS])
         quat = (turn * Rotation.from_quat(tool[3:])).as_quat()
@@ -219,7 +222,7 @@ class StandCup(Task):
 
 @njit("float64[:,:](float64[:,:],float64[:])")
 def _stance(cup: Array, table_height: Array) -> Array:
-    """(2, N): cosine of the tilt of cups at (N, 7), and metres from the table up to the centre of their bases."""
+    """(2, N) cosines of the cups' tilts, and heights in metres of their bases' centres above the table."""
     result = np.empty((2, len(cup)))
     for n in range(len(cup)):
         upright = axis_z_one(cup[n, 3:])[2]
@@ -229,12 +232,12 @@ def _stance(cup: Array, table_height: Array) -> Array:
 
 @njit("float64[:,:](float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:])")
 def _milestones(tcp: Array, cup: Array, table_height: Array, grasped: BoolArray, hand: BoolArray) -> Array:
-    """(5, N) values of the milestones, in order; the cup is ``grasped``, and touches ``hand``."""
+    """Milestone values (5, N), in the order of ``weights``; the flags say whether the cup is grasped or touched."""
     values = np.empty((5, len(cup)))
     reach, grasp, turn, lower, release = values
     upright, height = _stance(cup, table_height)
     for n in range(len(cup)):
-        # Let go like this, the cup comes to stand.
+        # A cup released like this rights itself.
         settled = upright[n] > math.cos(SAFE_TILT) and height[n] < BASE_RADIUS * math.sin(SAFE_TILT)
         grasp[n] = grasped[n] or settled
         reach[n] = max(closeness(distance(tcp[n, :3], cup[n, :3])), grasp[n])

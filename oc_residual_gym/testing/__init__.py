@@ -1,8 +1,9 @@
-"""The tests that every task must pass, of this package or of yours (they need pytest):
+"""Tests that every task must pass, in this package or in yours. They need pytest:
 
     python -m pytest --pyargs oc_residual_gym.testing --task mypackage.module:MyTask
 
-They take ``--task`` as often as you like, and the tasks of this package without it. Your own tests can take them over::
+Repeat ``--task`` to test several tasks; without it, the tests run for the tasks of this package. To run them as part of
+your own tests::
 
     # conftest.py
     from oc_residual_gym.testing.tasks import parametrize_tasks
@@ -13,5 +14,5 @@ They take ``--task`` as often as you like, and the tasks of this package without
     # test_my_task.py
     from oc_residual_gym.testing.contract import *
 
-and put a task into any situation with the fixtures of :mod:`oc_residual_gym.testing.stages`.
+The fixtures of :mod:`oc_residual_gym.testing.stages` put a task into any situation.
 """

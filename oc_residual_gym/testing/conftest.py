@@ -1,4 +1,4 @@
-"""Which tasks the tests of this folder run for; see ``plugin.py`` for the option."""
+"""Selects the tasks for the tests in this folder: those of ``--task`` (see ``plugin.py``), or all of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All tests of the contract, for ``from oc_residual_gym.testing.contract import *`` in a test file of your own."""
+"""All tests that a task must pass. Use ``from oc_residual_gym.testing.contract import *`` in your own test file."""
 
 from oc_residual_gym.testing.test_environments import *  # noqa: F403
 from oc_residual_gym.testing.test_experts import *  # noqa: F403

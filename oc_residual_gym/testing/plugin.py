@@ -1,6 +1,6 @@
-"""The option ``--task`` of ``python -m pytest --pyargs oc_residual_gym.testing``, and of no other run of pytest.
+"""pytest plugin that adds the option ``--task`` to ``python -m pytest --pyargs oc_residual_gym.testing`` only.
 
-pytest reads no conftest.py of ``--pyargs`` before it reads its options; an installed plugin it does.
+pytest parses its options before it reads the conftest.py of a ``--pyargs`` package. A plugin can add an option in time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pytest
 
 def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
     if any(arg.startswith(__package__) for arg in args):
-        text = 'task to test: a name, or "mypackage.module:MyTask"; give it as often as you like'
+        text = 'task to test: a name or "mypackage.module:MyTask"; repeat the option for several tasks'
         parser.addoption("--task", action="append", metavar="TASK", dest="oc_residual_tasks", help=text)
 
 

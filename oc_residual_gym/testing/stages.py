@@ -1,4 +1,4 @@
-"""For tests of single tasks: put objects anywhere, follow scripts, see at each step whether it is done."""
+"""Tools for tests of single tasks: place objects anywhere, follow a script, and check success at every step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.base import Snapshot, Waypoint
 
 Stop = Callable[[Snapshot], bool]
+"""When to stop the expert."""
 Then = Callable[[Snapshot], Sequence[Waypoint]]
+"""Legs to follow after that."""
 
 
 class Script:
-    """A base policy: the expert until ``stop`` holds, then along the legs of ``then``, and there it stays."""
+    """A base policy: it follows the expert until ``stop`` holds, then the legs of ``then``, and stays at their end."""
 
     horizon = 1
     needs = frozenset({"truth"})
@@ -46,31 +48,33 @@ class Script:
 
 
 class Stage:
-    """One nominal world of a task, in the middle of things."""
+    """One world of a task in the nominal domain, which a test can arrange, run and inspect."""
 
     def __init__(self, task: str, policy: Any, seed: int):
         steps = TASKS[task].max_episode_steps
         self.core = ResidualWorlds(task, 1, base_policy=policy, errors="clean", split="val", max_episode_steps=steps)
         self.core.reset(np.arange(1), [seed])
         self.rewards: list[float] = []
-        """Of every step so far."""
+        """Reward of every step so far."""
         self.milestones: list[Array] = []
-        """Values of the task's ``progress``, in order, after every step so far."""
+        """Milestone values, in order, after every step so far."""
 
     @property
     def state(self) -> TrueState:
+        """True state of the world."""
         return self.core.simulation.true
 
     @property
     def succeeded(self) -> bool:
-        """Has the success condition held for long enough?"""
+        """Whether the success condition has held for ``SUCCESS_STEPS``."""
         return bool(self.core.success[0])
 
     def touching(self, contact: str) -> bool:
+        """Whether the two bodies of a contact in ``Task.contacts`` touch."""
         return bool(self.state.contacts[contact][0])
 
     def put(self, velocity: float = 0.0, **poses: Array) -> None:
-        """Move objects to poses (7,), going along +x at ``velocity`` (m/s). Seen from the next step on."""
+        """Place objects at poses (7,), moving along +x at ``velocity`` in m/s; ``state`` follows after a step."""
         world = self.core.mujoco
         model, state = world.scene.model, world._state[0]
         for name, pose in poses.items():
@@ -81,7 +85,7 @@ class Stage:
             state[at : at + 6] = [velocity, 0, 0, 0, 0, 0]
 
     def run(self, steps: int) -> BoolArray:
-        """(steps,) or less, where the episode ends: did the success condition hold after each step?"""
+        """Run up to ``steps`` steps, or to the end of the episode. Returns whether success held after each step."""
         met = []
         for _ in range(steps):
             self.core.step(np.zeros((1, 7)))
@@ -94,17 +98,18 @@ class Stage:
         return np.array(met)
 
     def run_to_the_end(self) -> BoolArray:
+        """As :meth:`run`, to the end of the episode."""
         return self.run(self.core.task.max_episode_steps)
 
     def greatest_fall(self) -> float:
-        """How far a milestone fell below what it had been, up to now."""
+        """Largest fall of a milestone below its earlier best value, so far."""
         values = np.array(self.milestones)
         return float((np.maximum.accumulate(values, axis=0) - values).max())
 
 
 @pytest.fixture
 def stage() -> Iterator[Callable[..., Stage]]:
-    """``stage(task, policy="hold", seed=0)``: a :class:`Stage`; by default, the robot holds still."""
+    """``stage(task, policy="hold", seed=0)`` creates a :class:`Stage`; by default, the arm holds still."""
     stages = []
 
     def make(task: str, policy: Any = "hold", seed: int = 0) -> Stage:
@@ -118,28 +123,29 @@ def stage() -> Iterator[Callable[..., Stage]]:
 
 @pytest.fixture
 def stopped(stage: Callable[..., Stage]) -> Callable[..., Stage]:
-    """``stopped(task, stop, then, seed=0)``: a :class:`Stage` in which the expert has come to ``stop``."""
+    """``stopped(task, stop, then, seed=0)`` creates a :class:`Stage` and runs the expert until ``stop`` holds."""
 
     def make(task: str, stop: Stop, then: Then, seed: int = 0) -> Stage:
         script = Script(task, stop, then)
         made = stage(task, script, seed)
         while not script.stopped:
-            assert len(made.run(1)), "the expert came to its end without being stopped"
-            assert not made.core.terminated[0], "the expert came to its end without being stopped"
+            assert len(made.run(1)), "the expert finished before `stop` held"
+            assert not made.core.terminated[0], "the expert finished before `stop` held"
         return made
 
     return make
 
 
 def discounted(rewards: Sequence[float], gamma: float) -> float:
+    """Discounted return."""
     return float(np.sum(np.array(rewards) * gamma ** np.arange(len(rewards))))
 
 
 @pytest.fixture
 def expert_beats(stage: Callable[..., Stage]) -> Callable[..., None]:
-    """``expert_beats(other, margin)``: the expert returns more than the ``other`` stage, of the same seed.
+    """``expert_beats(other, margin)`` asserts that the expert has a higher return than ``other``, on the same seed.
 
-    At gamma 0.95 and 0.99, over the whole episode, and by ``margin`` from where the two part.
+    This must hold for gamma 0.95 and 0.99, over the whole episode, and by ``margin`` from the first step that differs.
     """
 
     def check(other: Stage, margin: float) -> None:
@@ -150,10 +156,10 @@ def expert_beats(stage: Callable[..., Stage]) -> Callable[..., None]:
         assert other.core.truncated[0]
         both = min(len(expert.rewards), len(other.rewards))
         parting = int(np.argmin(np.array(expert.rewards[:both]) == np.array(other.rewards[:both])))
-        assert parting > 20, "the two have hardly anything in common"
+        assert parting > 20, "the two episodes differ too early to be compared"
         for gamma in (0.95, 0.99):
             assert discounted(expert.rewards, gamma) > discounted(other.rewards, gamma)
             ahead = discounted(expert.rewards[parting:], gamma) - discounted(other.rewards[parting:], gamma)
-            assert ahead > margin, f"gamma {gamma}: ahead by {ahead:.3f} only"
+            assert ahead > margin, f"gamma {gamma}: the expert is ahead by only {ahead:.3f}"
 
     return check

@@ -1,4 +1,4 @@
-"""Which tasks the tests run for."""
+"""Parametrises the tests by task."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from oc_residual_gym.registration import env_id, task_name
 
 
 def parametrize_tasks(metafunc: pytest.Metafunc, tasks: Sequence[Any]) -> None:
-    """Run every test that takes a ``task`` (its name) or a ``registered_id`` (its Gymnasium id) for each of ``tasks``,
-    which are registered where they are not names.
+    """Run every test with an argument ``task`` (a name) or ``registered_id`` (a Gymnasium id) for each of ``tasks``.
+
+    Tasks that are not given by name are registered.
 
     Raises:
-        SettingsError: there is no such task; the message lists those there are.
+        SettingsError: there is no such task; the message lists the known ones.
     """
     if "task" in metafunc.fixturenames:
         metafunc.parametrize("task", [task_name(task) for task in tasks])

@@ -1,4 +1,4 @@
-"""What the environment of every task promises, single and vectorised."""
+"""Tests of every task's environments, single and vectorised."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rollout(env: gym.Env, seed: int, steps: int = 30) -> list:
 
 
 def test_check_env_has_nothing_to_complain_about(registered_id: str) -> None:
-    gym.make(registered_id).close()  # That there is no base policy yet is said once.
+    gym.make(registered_id).close()  # The warning about a missing base policy appears only once.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gym.make(registered_id).unwrapped, skip_render_check=True)
@@ -79,7 +79,7 @@ def test_pickled_env_behaves_the_same(registered_id: str) -> None:
 @pytest.mark.parametrize("domain", ["nominal", "twin"])
 @pytest.mark.parametrize("errors", ERROR_MODELS)
 def test_a_world_does_not_depend_on_its_neighbours(task: str, errors: str, domain: str) -> None:
-    """N = 1 and N = 64 give the same trajectory, bit for bit, over 200 random steps."""
+    """N = 1 and N = 64 give the same trajectory over 200 random steps, bit for bit."""
     steps, many, picked = 200, 64, 41
     actions = random_actions(steps, many)
     crowd = ResidualWorlds(task, many, errors=errors, domain=domain, base_policy="hold")
@@ -96,7 +96,7 @@ def test_a_world_does_not_depend_on_its_neighbours(task: str, errors: str, domai
 
 
 def test_chunk_boundaries_are_each_worlds_own(task: str) -> None:
-    """A world whose neighbour restarts in the middle of a chunk keeps its own chunks and its own noise."""
+    """When a world restarts in the middle of a chunk, its neighbour keeps its own chunks and its own noise."""
     pair = ResidualWorlds(task, 2, base_policy="expert", errors="tracker", domain="twin")
     alone = ResidualWorlds(task, 1, base_policy="expert", errors="tracker", domain="twin")
     pair.reset(np.arange(2), [3, 4])
@@ -128,7 +128,7 @@ def test_stepping_some_worlds_leaves_the_others_alone(task: str) -> None:
 
 
 def test_zero_residual_executes_the_base_policy_alone(task: str) -> None:
-    """The zero action adds exactly nothing: the composed target is the base target."""
+    """For the zero action, the composed target equals the base target exactly."""
     from oc_residual_gym.envs.actions import ResidualScales, compose
 
     worlds = ResidualWorlds(task, 2, base_policy="expert", errors="clean")
@@ -141,7 +141,7 @@ def test_zero_residual_executes_the_base_policy_alone(task: str) -> None:
 
 
 def test_single_and_vector_env_agree_through_resets(registered_id: str) -> None:
-    """Same seeds, same actions: NEXT_STEP worlds equal single environments that are reset after each episode."""
+    """With the same seeds and actions, NEXT_STEP worlds equal single environments that are reset after each episode."""
     steps, limit = 45, 20
     vector: Any = gym.make_vec(registered_id, num_envs=2, max_episode_steps=limit)
     singles = [gym.make(registered_id, max_episode_steps=limit) for _ in range(2)]
@@ -193,7 +193,7 @@ def test_same_step_autoreset_keeps_the_terminal_observation(task: str) -> None:
     for i in range(2):
         np.testing.assert_array_equal(a[4]["final_obs"][i], b[0][i])
         assert a[4]["final_info"]["failure"][i] == b[4]["failure"][i]
-    # The reset step of NEXT_STEP ignores its action and shows what SAME_STEP showed at once.
+    # The reset step of NEXT_STEP ignores its action and returns what SAME_STEP returned one step earlier.
     reset = following.step(np.ones((2, 7)))
     np.testing.assert_array_equal(reset[0], a[0])
     assert reset[1].tolist() == [0.0, 0.0] and not reset[3].any()
@@ -233,7 +233,7 @@ def test_observation_layout_covers_the_observation(registered_id: str) -> None:
 
 
 def test_observed_objects_are_where_they_are(task: str) -> None:
-    """With clean poses the observation holds the true pose, in the base frame and relative to the TCP."""
+    """With clean poses, the observation holds the true poses, in the base frame and relative to the TCP."""
     from scipy.spatial.transform import Rotation
 
     worlds = ResidualWorlds(task, 1, errors="clean")

@@ -1,4 +1,4 @@
-"""Every task can be done, and says truly when it is: its scripted expert at work on some start states."""
+"""Tests with every task's scripted expert: the task can be solved, and its success and milestones are right."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from oc_residual_gym.tasks.base import SUCCESS_STEPS, Task
 from oc_residual_gym.tasks.index import INDEX
 
 SEEDS = range(8)
-"""Seeds of split "val" on which the expert must succeed, all of them."""
+"""Seeds of split "val"; the expert must succeed on all of them."""
 
 
 @dataclass
 class Run:
-    """What the expert did, at the start and after each of T control steps, in N worlds."""
+    """Records of the expert in N worlds, at the start and after each of T control steps."""
 
     done: BoolArray
-    """(T + 1, N): did the success condition hold?"""
+    """(T + 1, N) whether the success condition held."""
     milestones: Array
-    """(T + 1, N, milestones)."""
+    """(T + 1, N, M) values of the M milestones."""
     rewards: Array
-    """(T, N)."""
+    """(T, N) rewards."""
     succeeded: BoolArray
-    """(N,)."""
+    """(N,) whether the episode succeeded."""
     ends: IntArray
-    """(N,) control steps of the episodes."""
+    """(N,) number of control steps in each episode."""
 
 
 @cache
 def expert_run(task: str) -> Run:
+    """Run the expert on ``SEEDS``, each episode to its end."""
     limit = TASKS[task].max_episode_steps
     core = ResidualWorlds(task, len(SEEDS), base_policy="expert", errors="clean", split="val", max_episode_steps=limit)
     everyone = np.arange(len(SEEDS))
@@ -67,7 +68,7 @@ def test_the_index_and_the_class_agree(task: str) -> None:
     spec = TASKS[task]
     assert spec.name == task
     assert spec.max_episode_steps == INDEX[task].max_episode_steps
-    assert INDEX[task].source, "a worker's process must be able to import the class"
+    assert INDEX[task].source, "worker processes must be able to import the class"
     assert resolve_task(INDEX[task].source) is resolve_task(type(spec)) is resolve_task(task) is spec
     assert env_id(task).isascii()
 
@@ -93,7 +94,7 @@ def test_nothing_is_done_at_the_start(task: str) -> None:
 
 
 def test_success_must_hold(task: str) -> None:
-    """An episode ends when the success condition has held for ten control steps without a break, and not before."""
+    """An episode ends as soon as the success condition has held for ten control steps without a break."""
     run = expert_run(task)
     for world in np.flatnonzero(run.succeeded):
         held = 0

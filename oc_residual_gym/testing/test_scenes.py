@@ -1,4 +1,4 @@
-"""What the scene of every task is: honest physics, at rest at the start, set up again from what a cell measures."""
+"""Tests of every task's scene: only contact holds objects, episodes start at rest, and poses can set up an episode."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def needs_opengl() -> None:
 
 def test_nothing_but_contact_and_friction_holds_objects(task: str) -> None:
     model = build_scene(TASKS[task]).model
-    # The only constraint between bodies is the one that couples the hand's two fingers.
+    # The only equality constraint couples the hand's two fingers.
     assert model.neq == 1 and model.eq_type[0] == mujoco.mjtEq.mjEQ_JOINT
     assert "finger" in model.joint(model.eq_obj1id[0]).name and "finger" in model.joint(model.eq_obj2id[0]).name
     touching = (model.geom_contype | model.geom_conaffinity) > 0
     assert model.geom_friction[touching, 0].max() <= 1.5
-    # Only the controller's target and what is bolted to the table are kinematic.
+    # Only the controller's target and the objects bolted to the table are kinematic.
     mocap = {model.body(i).name for i in range(model.nbody) if model.body_mocapid[i] >= 0}
     assert mocap == {"target"} | {f"{s.name}_main" for s in TASKS[task].specs if s.fixed}
     movable = [s for s in TASKS[task].specs if not s.fixed]
@@ -49,7 +49,7 @@ def test_nothing_but_contact_and_friction_holds_objects(task: str) -> None:
 
 
 def test_physics_models_are_small(task: str) -> None:
-    """No visual meshes and no textures: a model is copied for every world of a shifted domain."""
+    """Models have no visual meshes or textures, because every world of a shifted domain gets a copy."""
     model = build_scene(TASKS[task]).model
     assert model.nmeshvert < 1000 and model.ntex == 0
     assert model.nbuffer < 1_000_000
@@ -94,7 +94,7 @@ def test_twin_changes_physics_per_episode_and_leaves_nothing_behind(task: str) -
 
 
 def test_a_start_can_be_given_by_the_observed_objects(task: str) -> None:
-    """``start_at`` undoes ``object_poses``: what a cell measures is enough to set up the same episode."""
+    """``start_at`` inverts ``object_poses``: the poses that a cell measures suffice to set up the same episode."""
     spec = TASKS[task]
     core = ResidualWorlds(task, 2, base_policy="hold", errors="clean", split="train")
     core.reset(np.array([0]), [7])

@@ -1,4 +1,4 @@
-"""What a world is: it takes end-effector targets and reports the robot's state, in simulation or in reality."""
+"""Interfaces of a world, simulated or real: it tracks end-effector targets and reports the robot's state."""
 
 from __future__ import annotations
 
@@ -16,114 +16,115 @@ from oc_residual_gym.worlds.visuals import Visuals
 
 
 class Tracker(Protocol):
-    """Where the observed object poses of N worlds come from."""
+    """Source of the observed object poses of N worlds."""
 
     def reset(
         self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: Sequence[EpisodePhysics]
     ) -> None:
-        """Start an episode in ``worlds``."""
+        """Start an episode in each of ``worlds``."""
 
     def observe(self, tcp_pose: Array, closed: BoolArray, worlds: IntArray | None) -> tuple[Array, BoolArray]:
-        """What was seen after a control step of ``worlds`` (all by default).
+        """Observe the objects after a control step of ``worlds``.
 
         Args:
-            tcp_pose: (N, 7) measured.
-            closed: (N,) state of the gripper latch.
-            worlds: their numbers.
+            tcp_pose: (N, 7) measured TCP poses.
+            closed: (N,) whether the gripper latch is closed.
+            worlds: (n,) indices of the worlds; ``None`` means all.
 
         Returns:
-            Poses (N, K, 7) in the base frame, in the order of ``Task.objects``, NaN where an object was not seen, and
-            whether it was (N, K).
+            Poses (N, K, 7) in the base frame, in the order of ``Task.objects`` and NaN if an object was not seen; and
+            whether each object was seen (N, K).
         """
 
     def wrench_noise(self) -> Array:
-        """(N, 6) what is added to the wrench estimate to make it as bad as a real one; zeros in reality."""
+        """Noise (N, 6), N and Nm, to add to the wrench estimate of a simulation; zeros for a real robot."""
 
 
 class CellTracker(Tracker, Protocol):
-    """Tracker of the objects of a real cell."""
+    """Tracker of the objects in a real cell."""
 
     readings: Readings
-    """What the source said at the last observation."""
+    """Readings of the pose source at the last observation."""
 
     @property
     def calibration_label(self) -> str:
-        """Name and hash of the hand-eye calibration in use; "" without one."""
+        """Name and hash of the hand-eye calibration in use; "" if there is none."""
 
     @property
     def newest_stamp(self) -> float:
-        """``time.monotonic()`` of the newest reading, of the object that was heard of least recently."""
+        """``time.monotonic()`` of the newest reading of the object whose newest reading is oldest."""
 
     def fault(self) -> tuple[StopReason, str] | None:
-        """Why the episode cannot go on, and what was seen; ``None`` while the source is healthy."""
+        """Why the episode cannot continue, with details; ``None`` while the source is healthy."""
 
 
 class World(Protocol):
-    """N robots that track end-effector targets; what simulations and real cells have in common."""
+    """N worlds whose arms track end-effector targets: the common interface of simulations and real cells."""
 
     task: Task
-    """What is in them."""
+    """The task whose objects are in the worlds."""
     num_worlds: int
+    """N."""
     robot: RobotState
-    """State after the last step."""
+    """Measured robot state after the last step."""
     stopped: BoolArray
-    """(N,): can the world not go on? It then stays as it is until its next reset."""
+    """(N,) whether the world cannot continue. It then does not change until its next reset."""
     speed: float
-    """Share of the rate limit that targets may use: 1, but for a robot in its first trials."""
+    """Fraction of the rate limit that targets may use: 1, or less in first trials on a robot."""
     peak_contact_force: Array
-    """(N,) largest force on the hand within the last step, N."""
+    """(N,) largest force on the hand within the last step, in newtons."""
 
     def reset(self, worlds: IntArray, starts: Sequence[InitialState], physics: Sequence[EpisodePhysics]) -> None:
-        """Start an episode in each of ``worlds``."""
+        """Start an episode in each of ``worlds`` (n,) with n start states and n episode physics."""
 
     def step(self, targets: Array, worlds: IntArray | None = None) -> None:
-        """Track ``targets`` (N, 8) for one control step in the given worlds (all by default), and in no other."""
+        """Track ``targets`` (N, 8) for one control step in ``worlds`` (default: all); the other worlds stay still."""
 
     def stop_reason(self, world: int) -> str:
-        """Why ``world`` stopped; "" if it did not."""
+        """Why ``world`` has stopped; "" if it has not."""
 
     def image(self, world: int, camera: str) -> NDArray[np.uint8]:
-        """(height, width, 3) what a policy camera sees.
+        """Image (height, width, 3) of a policy camera.
 
         Raises:
-            BasePolicyError: a real cell has no such camera.
-            RenderError: a simulation cannot be drawn on this machine.
+            BasePolicyError: a real cell does not have this camera.
+            RenderError: this machine cannot render the simulation.
         """
 
     def close(self) -> None:
-        """Free threads, connections and rendering contexts."""
+        """Stop threads, close connections and free rendering contexts."""
 
 
 @runtime_checkable
 class Simulation(World, Protocol):
-    """N simulated worlds: they know the true state, from which success follows."""
+    """N simulated worlds. They know the true state, which decides success."""
 
     @property
     def true(self) -> TrueState:
-        """Poses, velocities and contacts as they are; privileged."""
+        """True poses, velocities and contacts; privileged."""
 
     @property
     def critic_state(self) -> Array:
-        """(N, C) the true state as one row per world, for critics in training."""
+        """(N, C) true state as one vector per world, for critics in training; privileged."""
 
     def render(self, world: int, camera: str, size: tuple[int, int], visuals: Visuals = "light") -> NDArray[np.uint8]:
-        """(height, width, 3) picture of one world for people ("full") or as policies see it ("light").
+        """Image (height, width, 3) of one world, with visuals for people ("full") or for policies ("light").
 
         Raises:
-            RenderError: no picture can be made on this machine.
+            RenderError: this machine cannot render.
         """
 
 
 @runtime_checkable
 class RealCell(World, Protocol):
-    """One real robot (N = 1): poses are tracked, the operator judges, and a fault waits for him."""
+    """One real cell (N = 1). Its poses are tracked, an operator judges success, and a fault waits for the operator."""
 
     tracker: CellTracker
-    """Where the objects' poses come from."""
+    """Tracker of the objects in the cell."""
     periods: list[float]
-    """Seconds of each control step of the episode, as measured."""
+    """Measured duration of each control step of the episode, in seconds."""
     wrench_bias: Array
-    """(6,) zero of the wrench estimate, N and Nm, taken at the home posture."""
+    """(6,) zero offset of the wrench estimate, N and Nm, measured in the home posture."""
 
     def reset(
         self,
@@ -131,13 +132,13 @@ class RealCell(World, Protocol):
         starts: Sequence[InitialState] | None = None,
         physics: Sequence[EpisodePhysics] | None = None,
     ) -> None:
-        """Move the arm home, and open or close the hand as the task starts. Raises ``RobotStopped`` after a fault."""
+        """Move the arm home and set the hand as the task starts. Raises ``RobotStopped`` after a fault."""
 
     def stop(self, world: int, reason: str) -> None:
-        """Stop the arm: the episode has ended for ``reason``."""
+        """Stop the arm, because the episode has ended for ``reason``."""
 
     def verdict(self, world: int) -> bool | None:
-        """Whether the operator calls the episode a success or a failure; ``None`` while he has not said."""
+        """The operator's verdict: success or failure, ``None`` until there is one."""
 
     def rest(self) -> None:
         """Let the arm come to rest at the end of an episode."""
@@ -146,4 +147,4 @@ class RealCell(World, Protocol):
         """Why and when the arm stopped, if it did."""
 
     def recover(self) -> None:
-        """Clear the fault, on the operator's word only. Raises ``RobotStopped`` where it stays."""
+        """Clear the fault, only when the operator asks for it. Raises ``RobotStopped`` if the fault remains."""

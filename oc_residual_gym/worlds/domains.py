@@ -1,7 +1,7 @@
-"""Physics domains: "nominal", and "twin", a shifted world that stands in for reality in tests of zero-shot transfer.
+"""Physics domains: "nominal", and "twin", the held-out physics for tests of zero-shot transfer.
 
-Values are drawn once per episode from the episode's own generator. These two are frozen in v0; a training may have a
-``Domain`` of its own.
+Values are drawn once per episode, from the episode's own generator. These two domains are frozen in v0. For training,
+define your own ``Domain``.
 """
 
 from __future__ import annotations
@@ -18,84 +18,88 @@ from oc_residual_gym.states import Array
 
 @dataclass(frozen=True)
 class EpisodePhysics:
-    """What differs from the nominal simulation in one episode."""
+    """Physics of one episode, as changes to the nominal simulation."""
 
     friction: float = 1.0
-    """Factor on every sliding friction."""
+    """Factor on every sliding friction coefficient."""
     object_mass: float = 1.0
     """Factor on the mass and inertia of the task's objects and drawers."""
     stiffness: float = 1.0
-    """Factor on the impedance's stiffness; the damping follows with its square root."""
+    """Factor on the impedance's stiffness; damping scales with its square root."""
     gripper_force: float = 1.0
+    """Factor on the hand's grasp force."""
     gripper_speed: float = 1.0
-    """Factors on the hand's grasp force and speed."""
+    """Factor on the hand's speed."""
     joint_friction: Array = field(default_factory=lambda: np.zeros(7))
-    """(7,) Nm."""
+    """(7,) dry friction of the joints, Nm."""
     payload: float = 0.0
-    """Kilograms that the hand weighs more than the robot's gravity compensation believes."""
+    """Error of the hand's mass in the robot's gravity compensation: true minus assumed mass, kilograms."""
     wrench_bias: Array = field(default_factory=lambda: np.zeros(6))
-    """(6,) N and Nm on the wrench estimate."""
+    """(6,) bias of the wrench estimate, N and Nm."""
     latency: int = 0
-    """Control steps from a target to its execution."""
+    """Delay in control steps from a target to its execution."""
     table_height: float = 0.0
-    """Metres; everything on the table comes along."""
+    """Height of the table top in metres; everything on the table moves with it."""
     tcp_offset: Array = field(default_factory=lambda: np.zeros(3))
-    """(3,) metres in the TCP frame, of the point that the robot takes for its TCP."""
+    """(3,) error of the robot's TCP position, metres in the TCP frame."""
     hand_eye_position: Array = field(default_factory=lambda: np.zeros(3))
+    """(3,) position error of the hand-eye calibration, metres in the base frame; the same for all observed poses."""
     hand_eye_rotation: Array = field(default_factory=lambda: np.zeros(3))
-    """(3,) metres and rotation vector in radians, in the base frame, common to all observed poses."""
+    """(3,) rotation error of the hand-eye calibration, a rotation vector in radians in the base frame."""
     camera_position: Array = field(default_factory=lambda: np.zeros((2, 3)))
+    """(2, 3) position errors of the shoulder and the wrist camera, metres."""
     camera_rotation: Array = field(default_factory=lambda: np.zeros((2, 3)))
-    """(2, 3) metres and rotation vectors in radians, of the shoulder and the wrist camera."""
+    """(2, 3) rotation errors of the shoulder and the wrist camera, rotation vectors in radians."""
     inference_pause: int = 0
-    """Control steps that the base policy takes to compute a chunk."""
+    """Control steps that the base policy needs to compute a chunk."""
     drawer: float = 1.0
     """Factor on the friction and damping of drawers."""
 
 
 Range = tuple[float, float]
-"""Least and greatest value; all between them are as likely."""
+"""Bounds of a uniform distribution: lowest and highest value."""
 
 
-_SPREADS = ("wrench_bias", "tcp_offset", "hand_eye", "camera")  # about zero; the others are ranges
+_SPREADS = ("wrench_bias", "tcp_offset", "hand_eye", "camera")  # spreads about zero; all other fields are ranges
 _SIGNED = ("payload", "table_height")
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What the physics of an episode are drawn from; by default every episode is nominal.
+    """Distribution of the physics of episodes. By default, every episode is nominal.
 
     Raises:
-        SettingsError: a range ends below its beginning, or something is negative that cannot be.
+        SettingsError: the lower bound of a range exceeds the upper one, or a value is negative that must not be.
     """
 
     friction: Range = (1.0, 1.0)
-    """Factor on every sliding friction."""
+    """Factor on every sliding friction coefficient."""
     object_mass: Range = (1.0, 1.0)
     """Factor on the mass and inertia of the task's objects and drawers."""
     stiffness: Range = (1.0, 1.0)
     """Factor on the impedance's stiffness."""
     gripper_force: Range = (1.0, 1.0)
+    """Factor on the hand's grasp force."""
     gripper_speed: Range = (1.0, 1.0)
-    """Factors on the hand's grasp force and speed."""
+    """Factor on the hand's speed."""
     joint_friction: Range = (0.0, 0.0)
-    """Nm, of each joint."""
+    """Dry friction in Nm, drawn per joint."""
     payload: Range = (0.0, 0.0)
-    """Kilograms that the hand weighs more than the robot's gravity compensation believes."""
+    """Error of the hand's mass in the robot's gravity compensation: true minus assumed mass, kilograms."""
     wrench_bias: tuple[float, float] = (0.0, 0.0)
-    """Standard deviations of the wrench estimate's bias on each axis, N and Nm."""
+    """Standard deviations per axis of the wrench estimate's bias, N and Nm."""
     latency: tuple[int, int] = (0, 0)
-    """Least and most control steps from a target to its execution."""
+    """Smallest and largest delay in control steps from a target to its execution."""
     table_height: Range = (0.0, 0.0)
-    """Metres."""
+    """Height of the table top in metres."""
     tcp_offset: float = 0.0
-    """Standard deviation on each axis, metres."""
+    """Standard deviation per axis of the TCP position error, metres."""
     hand_eye: tuple[float, float] = (0.0, 0.0)
-    """Standard deviations on each axis of the calibration error common to all observed poses, metres and radians."""
+    """Standard deviations per axis of the calibration error common to all observed poses, metres and radians."""
     camera: tuple[float, float] = (0.0, 0.0)
-    """Most by which the cameras' poses are off on each axis, metres and radians."""
+    """Largest error per axis of the cameras' poses, metres and radians; uniform on both sides of zero."""
     inference_pause: tuple[int, int] = (0, 0)
-    """Least and most control steps that the base policy takes to compute a chunk."""
+    """Smallest and largest number of control steps that the base policy needs to compute a chunk."""
     drawer: Range = (1.0, 1.0)
     """Factor on the friction and damping of drawers."""
 
@@ -114,14 +118,14 @@ class Domain:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether no episode has an error of the hand-eye calibration."""
+        """Whether no episode has a hand-eye calibration error."""
         return not any(self.hand_eye)
 
     def sample(self, rng: np.random.Generator) -> EpisodePhysics:
         """Draw the physics of one episode."""
         if self.is_nominal:
             return EpisodePhysics()
-        # In this order, whatever the ranges are: results of "twin" depend on it.
+        # Keep this order of draws: results of "twin" depend on it.
         return EpisodePhysics(
             friction=rng.uniform(*self.friction),
             object_mass=rng.uniform(*self.object_mass),
@@ -163,20 +167,21 @@ DOMAINS = {
         drawer=(0.6, 1.6),
     ),
 }
+"""The named domains."""
 
 
 def domain_of(domain: str | Domain) -> Domain:
-    """The domain that ``domain`` names or is.
+    """Return the domain for a name or a :class:`Domain`.
 
     Raises:
-        SettingsError: there is none of that name; the message lists those there are.
+        SettingsError: there is no domain of this name; the message lists the valid ones.
     """
     return domain if isinstance(domain, Domain) else DOMAINS[one_of("domain", domain, DOMAINS)]
 
 
 @dataclass(frozen=True)
 class ModelIndex:
-    """Which parts of a scene's model a domain changes."""
+    """MuJoCo ids of the parts of a scene's model that a domain changes."""
 
     object_bodies: np.ndarray
     hand_body: int
@@ -189,12 +194,12 @@ class ModelIndex:
 
 
 def apply_physics(physics: EpisodePhysics, nominal: mujoco.MjModel, model: mujoco.MjModel, index: ModelIndex) -> None:
-    """Write ``physics`` into ``model``, a copy of ``nominal``; nothing of an earlier episode remains."""
+    """Write ``physics`` into ``model``, a copy of ``nominal``. This overwrites all changes of earlier episodes."""
     model.geom_friction[:, 0] = nominal.geom_friction[:, 0] * physics.friction
     bodies, hand = index.object_bodies, index.hand_body
     model.body_mass[bodies] = nominal.body_mass[bodies] * physics.object_mass
     model.body_inertia[bodies] = nominal.body_inertia[bodies] * physics.object_mass
-    # The compensation goes on believing in the nominal hand.
+    # The gravity compensation keeps assuming the nominal mass of the hand.
     model.body_mass[hand] = nominal.body_mass[hand] + physics.payload
     model.body_gravcomp[hand] = nominal.body_gravcomp[hand] * nominal.body_mass[hand] / model.body_mass[hand]
     model.actuator_biasprm[index.impedance_actuators, 1] = (

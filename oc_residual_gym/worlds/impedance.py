@@ -1,7 +1,7 @@
-"""The FR3's controller settings, one definition for simulation and robot: Cartesian impedance and null-space posture.
+"""Controller settings of the FR3, shared by simulation and robot: Cartesian impedance and null-space posture.
 
-Source: chosen for contact-rich work within the FR3's 12 Nm wrist joints; the real adapter hands the same numbers to
-franky's ``CartesianImpedanceTracker`` and ``PostureTask``.
+Source: chosen for contact-rich tasks within the 12 Nm limit of the FR3's wrist joints. The real cell passes the same
+numbers to franky's ``CartesianImpedanceTracker`` and ``PostureTask``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.states import Array
 
 TRANSLATIONAL_STIFFNESS = 800.0
-"""N/m."""
+"""N/m, per axis."""
 ROTATIONAL_STIFFNESS = 50.0
-"""Nm/rad."""
+"""Nm/rad, per axis."""
 POSTURE_STIFFNESS = 10.0
 """Nm/rad, in the null space of the TCP."""
 POSTURE_DAMPING = 2.0
@@ -23,12 +23,12 @@ POSTURE_DAMPING = 2.0
 
 
 def damping_of(stiffness: float) -> float:
-    """Damping for a stiffness, 2 sqrt(K): critical for a unit mass, as libfranka's example controllers have it."""
+    """Damping for a stiffness K, 2 sqrt(K): critical for a unit mass, as in libfranka's example controllers."""
     return 2.0 * float(np.sqrt(stiffness))
 
 
 def posture_torque(axes: Array, anchors: Array, tcp: Array, positions: Array, velocities: Array) -> Array:
-    """Joint torques (N, 7) in Nm that draw the arm to its home posture without moving the TCP.
+    """Joint torques (N, 7) in Nm that pull the arm towards its home posture without moving the TCP.
 
     ``(I - J^T (J J^T)^-1 J) (kp (q0 - q) - kd qdot)``, with the Jacobian J (6, 7) of the TCP.
 
@@ -36,8 +36,8 @@ def posture_torque(axes: Array, anchors: Array, tcp: Array, positions: Array, ve
         axes: (N, 7, 3) unit vectors along the joint axes, base frame.
         anchors: (N, 7, 3) points on them, metres.
         tcp: (N, 3) position of the TCP, metres.
-        positions: (N, 7) rad.
-        velocities: (N, 7) rad/s.
+        positions: (N, 7) joint positions, rad.
+        velocities: (N, 7) joint velocities, rad/s.
     """
     torque = np.empty(positions.shape)
     _posture_torque(axes, anchors, tcp, positions, velocities, HOME_JOINT_POSITIONS, torque)
@@ -63,7 +63,7 @@ def _posture_torque(
             for j in range(7):
                 moved[i] += jacobian[i, j] * out[n, j]
             for k in range(6):
-                # The regularisation keeps singular configurations finite; elsewhere it is below 1e-4 of the torque.
+                # Regularisation keeps the result finite at singularities; elsewhere it changes the torque by < 1e-4.
                 gram[i, k] = 1e-6 if i == k else 0.0
                 for j in range(7):
                     gram[i, k] += jacobian[i, j] * jacobian[k, j]

@@ -1,4 +1,4 @@
-"""SimWorld: N simulated FR3 cells, stepped together on threads, each bit-identical whatever its neighbours do."""
+"""SimWorld: N simulated FR3 worlds, stepped together on threads. No world affects another one, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from oc_residual_gym.worlds.stepping import fill_controls, take_readings
 from oc_residual_gym.worlds.visuals import Visuals
 
 SUBSTEPS = round(1.0 / (CONTROL_FREQUENCY * PHYSICS_TIMESTEP))
-"""Physics steps a control step."""
+"""Physics steps per control step."""
 
 _CONTROL = (
     mujoco.mjtState.mjSTATE_CTRL.value
     | mujoco.mjtState.mjSTATE_MOCAP_POS.value
     | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
 )
-# One step more than is kept: sensors are computed before a step, so that the readings after 25 come with the 26th.
+# One extra physics step: MuJoCo computes sensors before a step, so the readings after step 25 come with step 26.
 _STEPS = SUBSTEPS + 1
 _WXYZ = [3, 0, 1, 2]
 _XYZW = [1, 2, 3, 0]
@@ -39,10 +39,10 @@ class SimWorld:
     """N simulated worlds of one task.
 
     Args:
-        task: what is in the scene.
+        task: task whose scene is simulated.
         num_worlds: N.
-        domain: what the physics of episodes are drawn from; where all are nominal, one model serves all worlds.
-        threads: threads that step worlds; by default one a core, at most one a world.
+        domain: distribution of the episodes' physics. In a nominal domain, all worlds share one model.
+        threads: number of threads that step the worlds; by default one per core, at most one per world.
     """
 
     speed = 1.0
@@ -66,9 +66,9 @@ class SimWorld:
     def _allocate(self, model: mujoco.MjModel, max_latency: int) -> None:
         n, scene = self.num_worlds, self.scene
         self.stopped: BoolArray = np.zeros(n, bool)
-        """(N,): did physics diverge? The world then stays in its last good state."""
+        """(N,) whether physics has diverged. The world then stays in its last good state."""
         self.peak_contact_force = np.zeros(n)
-        """(N,) largest net contact force on the hand within the last step, N."""
+        """(N,) largest net contact force on the hand within the last step, in newtons."""
         self._state = np.zeros((n, self._state_size))
         self._control = np.zeros((n, _STEPS, model.nu + 7 * model.nmocap))
         self._states_out = np.zeros((n, _STEPS, self._state_size))
@@ -89,7 +89,7 @@ class SimWorld:
         self._allocate_readings()
 
     def _allocate_readings(self) -> None:
-        """One gather a step brings all readings into ``_readings``; the states below are views of it."""
+        """Allocate ``_readings``, which one gather per step fills; the states below are views of it."""
         n, sensors, bodies = self.num_worlds, self.scene.sensors, self.scene.bodies
         columns: list[int] = []
         views: dict[str, slice] = {}
@@ -137,12 +137,12 @@ class SimWorld:
 
     @property
     def critic_state(self) -> Array:
-        """(N, 13 B + C) copies of all true poses (B x 7), velocities (B x 6) and contacts (C); privileged."""
+        """(N, 13 B + C) true poses (B x 7), velocities (B x 6) and contacts (C), as a copy; privileged."""
         blocks = [*self.true.poses.values(), *self.true.velocities.values(), self._contacts]
         return np.concatenate(blocks, axis=1)
 
     def reset(self, worlds: IntArray, starts: Sequence[InitialState], physics: Sequence[EpisodePhysics]) -> None:
-        """Start a new episode in each of ``worlds``; no model is compiled and no other world is touched."""
+        """Start an episode in each of ``worlds``. No model is compiled, and no other world is touched."""
         for world, start, episode in zip(worlds, starts, physics, strict=True):
             self._reset_one(int(world), start, episode)
         self._sense(worlds)
@@ -155,12 +155,12 @@ class SimWorld:
         self._pending[worlds, :, 7] = ~self._gripper_closed[worlds, None]
 
     def place(self, world: int, qpos: Array, qvel: Array) -> None:
-        """Take over a state (nq,), (nv,) as it is, for judging what went on elsewhere; fixtures stay where they are."""
+        """Set the state of ``world`` to that of a simulation run elsewhere: (nq,), (nv,). Fixtures do not move."""
         self._state[world, 1 : 1 + len(qpos) + len(qvel)] = np.concatenate([qpos, qvel])
         self._sense(np.array([world]))
 
     def _sense(self, worlds: IntArray) -> None:
-        """Take readings in the present state of ``worlds``, which does not advance."""
+        """Take readings in the current state of ``worlds``, without advancing it."""
         self._run(worlds, 1)
         self._readings[worlds] = self._sensors_out[worlds, 0][:, self._columns]
         self._contacts[worlds] = self._contact_counts[worlds] > 0
@@ -196,9 +196,9 @@ class SimWorld:
         self._state[world, 1 : 1 + len(qpos)] = qpos
 
     def step(self, targets: Array, worlds: IntArray | None = None) -> None:
-        """Track ``targets`` (N, 8) for one control step in ``worlds`` (all by default), and in no other.
+        """Track ``targets`` (N, 8) for one control step in ``worlds`` (default: all); the other worlds stay still.
 
-        Targets are interpolated over the step: positions linearly, rotations along the chord.
+        Targets are interpolated over the step: positions linearly, rotations along the chord of the quaternions.
         """
         rows: slice | IntArray = slice(None) if worlds is None else worlds
         self._command(targets, rows)
@@ -206,7 +206,7 @@ class SimWorld:
         self._read(rows)
 
     def _command(self, targets: Array, rows: slice | IntArray) -> None:
-        """Fill the control rows from the targets (delayed by the domain's latency) and the posture torque."""
+        """Fill the controls from the targets (delayed by the domain's latency) and the posture torque."""
         if not self._shared_physics:
             self._pending[rows, 1:] = self._pending[rows, :-1]
             self._pending[rows, 0] = targets[rows]
@@ -237,7 +237,7 @@ class SimWorld:
         )
 
     def _run(self, worlds: IntArray | None, steps: int) -> None:
-        """Physics steps of the given worlds from ``_state`` under ``_control``, into the output buffers."""
+        """Run physics steps in the given worlds, from ``_state`` under ``_control``, into the output buffers."""
         if worlds is None and steps == _STEPS:
             models, state, control = self.models, self._state, self._control
             states_out, sensors_out = self._states_out, self._sensors_out
@@ -263,7 +263,7 @@ class SimWorld:
             self._sensors_out[rows, :steps] = sensors_out
 
     def _read(self, rows: slice | IntArray) -> None:
-        """Take over states and readings, but not those of worlds whose physics failed."""
+        """Copy states and readings from the output buffers, except for worlds whose physics diverged."""
         take_readings(
             self._everyone[rows],
             1.0 / CONTROL_FREQUENCY,
@@ -283,24 +283,24 @@ class SimWorld:
         )
 
     def physics_state(self, world: int) -> tuple[Array, Array, Array]:
-        """(nq,) joint positions, (M, 3) and (M, 4) poses (wxyz) of mocap bodies: what a renderer needs."""
+        """Inputs of a renderer: joint positions (nq,), and positions (M, 3) and wxyz (M, 4) of the mocap bodies."""
         model = self.scene.model
         mocap = self._control[world, -1, model.nu :]
         quats = 3 * model.nmocap
         return self._state[world, 1 : 1 + model.nq], mocap[:quats].reshape(-1, 3), mocap[quats:].reshape(-1, 4)
 
     def stop_reason(self, world: int) -> str:
-        """ "diverged" where physics failed."""
+        """Return "diverged" if physics has diverged, else ""."""
         return "diverged" if self.stopped[world] else ""
 
     def image(self, world: int, camera: str) -> NDArray[np.uint8]:
-        """(128, 128, 3) what a policy camera sees, "shoulder" or "wrist"."""
+        """Image (128, 128, 3) of a policy camera, "shoulder" or "wrist"."""
         from oc_residual_gym.worlds.render import POLICY_IMAGE_SIZE
 
         return self.render(world, camera, POLICY_IMAGE_SIZE)
 
     def render(self, world: int, camera: str, size: tuple[int, int], visuals: Visuals = "light") -> NDArray[np.uint8]:
-        """(height, width, 3) picture of one world; see :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
+        """Image (height, width, 3) of one world; see :class:`oc_residual_gym.worlds.render.SceneRenderer`."""
         from oc_residual_gym.worlds.render import shared_renderer
 
         return shared_renderer(self.task, visuals, size).image(self, world, camera)
@@ -315,7 +315,7 @@ def _motor(joint: int) -> str:
 
 
 def _mocap_columns(model: mujoco.MjModel, body: str) -> tuple[slice, slice]:
-    """Columns of a control row that hold the position and the quaternion of a mocap body."""
+    """Columns of the controls that hold the position and the quaternion of a mocap body."""
     mocap = int(model.body(body).mocapid[0])
     position = model.nu + 3 * mocap
     quat = model.nu + 3 * model.nmocap + 4 * mocap

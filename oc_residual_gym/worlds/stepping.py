@@ -1,4 +1,4 @@
-"""The loops over worlds on both sides of a control step's physics, compiled: controls in, readings out."""
+"""Compiled loops over the worlds, before and after the physics of a control step: controls in, readings out."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def fill_controls(
 ) -> None:
     """Write the controls (N, S, C) of all physics steps of a control step.
 
-    The target moves along the chord from the last one, the hand's command at its speed.
+    The target pose moves along the chord from the previous target; the hand's command moves at the hand's speed.
 
     Args:
-        worlds: which to write.
-        substeps: physics steps in which the target is reached; later ones stay there.
+        worlds: (n,) indices of the worlds to write.
+        substeps: physics steps until the target is reached; later steps stay there.
         targets: (N, 8) position, quaternion xyzw, opening.
         torques: (N, 7) posture torque, Nm.
         poses: (N, 7) target reached in the last step: position, quaternion wxyz; updated.
-        widths: (N,) measured distance of the fingers, metres.
-        travels: (N,) metres by which the command moves in a control step.
-        closed: (N,) is the hand commanded to close? Updated.
+        widths: (N,) measured distance between the fingers, metres.
+        travels: (N,) metres that the hand's command moves per control step.
+        closed: (N,) whether the hand is commanded to close; updated.
         openings: (N,) the hand's command in the last step, metres; updated.
-        position_column, quat_column, posture_column, gripper_column: where these begin in a row of controls.
-        controls: (N, S, C).
+        position_column, quat_column, posture_column, gripper_column: first column of each part of the controls.
+        controls: (N, S, C) written.
     """
     start, end = np.empty(7), np.empty(7)
     for n in worlds:
@@ -58,7 +58,7 @@ def fill_controls(
             end[3:] *= -1.0
         closing = targets[n, 7] < 0.5
         if closing != closed[n]:
-            # A reversed hand starts from where its fingers are, not from where its command had run to.
+            # When the hand reverses, its command starts at the measured width, not at the last command.
             openings[n] = widths[n]
         travel = -travels[n] if closing else travels[n]
         opening = openings[n]
@@ -98,20 +98,20 @@ def take_readings(
     peak_force: Array,
     diverged: BoolArray,
 ) -> None:
-    """Take over states and readings after a control step, but not those of worlds whose physics failed.
+    """Copy states and readings after a control step, except for worlds whose physics diverged.
 
     Args:
-        worlds: which were stepped.
-        period: seconds that have to have passed.
-        states_out: (N, S, nstate) after each physics step; the last but one ends the control step.
-        sensors_out: (N, S, nsensor) before each physics step, that is, the last one belongs to that state.
+        worlds: (n,) indices of the worlds that were stepped.
+        period: seconds of simulated time that the control step must have taken.
+        states_out: (N, S, nstate) states after each physics step; the last but one ends the control step.
+        sensors_out: (N, S, nsensor) sensors before each physics step, so the last entry belongs to that state.
         columns: (R,) sensor column of each reading.
-        tcp_column, contact_column: where the TCP's position and the contact counts begin in the readings.
-        wrench_column: where force, torque and their point of the net contact on the hand begin in the sensors.
-        wrench_bias: (N, 6) added to the wrench estimate.
+        tcp_column, contact_column: first column of the TCP's position and of the contact counts in the readings.
+        wrench_column: first sensor column of the net contact on the hand: force, torque and point of application.
+        wrench_bias: (N, 6) added to the wrench estimate, N and Nm.
         state, readings, contacts, wrench, peak_force: (N, ...) written.
-        diverged: (N,) set for worlds whose state is not finite or whose time stands still: after a warning of MuJoCo
-            (bad or huge state, buffers full) the rollout repeats a state.
+        diverged: (N,) set for worlds whose state is not finite or whose time has not advanced: after a MuJoCo warning
+            (bad or huge state, buffers full), the rollout repeats a state.
     """
     last = states_out.shape[1] - 2
     for n in worlds:
@@ -128,7 +128,7 @@ def take_readings(
         peak = 0.0
         for step in range(1, last + 2):
             contact = sensors_out[n, step, wrench_column : wrench_column + 9]
-            # The sensor gives what the hand does to the others.
+            # The sensor reports the force of the hand on the other bodies.
             a, b, c = -contact[0], -contact[1], -contact[2]
             u, v, w = contact[6] - x, contact[7] - y, contact[8] - z
             total[0] += a

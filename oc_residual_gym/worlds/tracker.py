@@ -1,4 +1,4 @@
-"""The tracker of a simulation: true poses, off by the cell's calibration error and by a pose error model."""
+"""The tracker of a simulation: true poses with a hand-eye calibration error and a pose noise model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NEAR_FINGERS = 0.08
 
 
 class SimulatedTracker:
-    """Tracker of the objects of N simulated worlds (``oc_residual_gym.worlds.base.Tracker``).
+    """Tracker of the objects in N simulated worlds (``oc_residual_gym.worlds.base.Tracker``).
 
     Args:
-        task: whose objects are tracked.
-        true: state of the worlds, as the simulation keeps it up to date.
-        errors: pose error model, or its name.
+        task: task whose objects are tracked.
+        true: true state of the worlds, which the simulation updates in place.
+        errors: pose error model or its name.
         calibrated: whether no world has a hand-eye calibration error.
     """
 
@@ -38,13 +38,13 @@ class SimulatedTracker:
     def reset(
         self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: Sequence[EpisodePhysics]
     ) -> None:
-        """Start an episode in ``worlds``, each drawing its errors from its generator."""
+        """Start an episode in each of ``worlds``, which draws its errors from its own generator."""
         self._hand_eye_position[worlds, 0] = [p.hand_eye_position for p in physics]
         self._hand_eye_rotation[worlds, 0] = quat_from_rotvec(np.array([p.hand_eye_rotation for p in physics]))
         self.errors.reset(worlds, generators)
 
     def observe(self, tcp_pose: Array, closed: BoolArray, worlds: IntArray | None) -> tuple[Array, BoolArray]:
-        """What is seen after a control step of ``worlds``: see ``Tracker``."""
+        """Observe the objects after a control step of ``worlds``; see ``Tracker.observe``."""
         poses = np.stack(self._task.object_poses(self._true), axis=1)
         if not self._calibrated:
             rotation = self._hand_eye_rotation

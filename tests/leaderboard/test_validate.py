@@ -69,6 +69,13 @@ def test_a_tampered_count_is_found(entry: Entry) -> None:
     assert only(check_files(entry)) == f"rows/precision.jsonl: {expected}"
 
 
+def test_figures_of_another_mujoco_are_refused(entry: Entry) -> None:
+    evaluation = read_json(entry.folder / ENTRY_FILE)["evaluation"]
+    evaluation["versions"]["mujoco"] = "4.0.0"
+    change(entry, evaluation=evaluation)
+    assert "evaluated with MuJoCo 4.0.0; the board lists figures made with 3.9.0" in only(check_files(entry))
+
+
 def test_a_swapped_policy_is_found_by_its_hash(entry: Entry) -> None:
     write_residual(entry.policy_file("residual", TASK), SIZE, 0.2)
     assert "residual/Lift.onnx: its SHA-256 is" in only(check_files(entry))

@@ -1,4 +1,4 @@
-"""PushButton, a task of somebody else's package: all of it is in this file."""
+"""PushButton: an example task of another package, complete in this file."""
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ from oc_residual_gym.tasks.moves import approach, tool_pose
 from oc_residual_gym.tasks.objects import RED, STEEL, Drawer, Geom, ObjectSpec
 
 HOUSING = (0.03, 0.03, 0.015)
-"""Metres, half sizes."""
+"""Half sizes of the housing in metres."""
 RADIUS, HALF_HEIGHT = 0.015, 0.008
-"""Metres, of the cap."""
+"""Radius and half height of the cap in metres."""
 TRAVEL, PRESSED_HEIGHT = 0.006, 0.034
-"""Metres from pressed to free, and from the table to the pressed cap's top."""
+"""Metres: travel from pressed to released, and height of the pressed cap's top above the table."""
 STIFFNESS, SPRING_REST = 400.0, 0.011
-"""N/m and metres: 2 N hold the cap up, 4.4 N press it down."""
+"""N/m and metres: the spring pushes with 2 N when released and 4.4 N when pressed."""
 PRESSED = 0.001
-"""Metres of opening below which the button is pressed."""
+"""Opening in metres below which the button is pressed."""
 X_RANGE, Y_RANGE, YAW_RANGE = (0.42, 0.58), (-0.20, 0.20), (-0.8, 0.8)
-"""Metres and radians."""
+"""Pose of the button, in metres and radians."""
 FINGERTIP = 0.009
-"""Metres that the fingertips reach below the TCP."""
+"""Metres by which the fingertips extend below the TCP."""
 PUSH = 0.015
-"""Metres below the pressed cap at which the expert aims: 12 N at the impedance's 800 N/m."""
+"""Depth in metres below the pressed cap at which the expert aims: 12 N at the impedance's 800 N/m."""
 
 
 class PushButton(Task):
     """PushButton: press a button and keep it pressed.
 
     ## Description
-    A button of 3 cm in diameter stands out of a housing fixed to the table; a spring holds it up.
+    Press a button of 3 cm in diameter and keep it pressed. Its housing is fixed to the table; a spring pushes it up.
 
     ## Starting State
-    The gripper is closed. The button is at x = 0.42 to 0.58 m, y = -0.20 to 0.20 m, and free.
+    The gripper is closed. The button is released, at x = 0.42 to 0.58 m, y = -0.20 to 0.20 m, with a yaw of -46 to 46
+    degrees. Positions and yaws are uniform, in the base frame.
 
     ## Success
-    The button is within 1 mm of its lowest position, and still.
+    The button is within 1 mm of its lowest position and slower than 5 cm/s. This must hold for 0.5 s.
 
     ## Milestones
     | milestone | weight | value |
     |---|---|---|
-    | reach | 0.3 | 1 - tanh(d / 0.1 m), d from the fingertips to the cap's top |
-    | press | 0.6 | pressed share of the travel |
+    | reach | 0.3 | 1 - tanh(d / 0.1 m), d = distance from the fingertips to the cap's top |
+    | press | 0.6 | pressed fraction of the travel |
 
     ## Time Limit
     200 steps, 10 s.

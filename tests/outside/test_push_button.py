@@ -1,4 +1,4 @@
-"""A task of another package, in one file and one call: it runs wherever ours do, and inherits all tests."""
+"""A task of another package needs one file and one call. It runs wherever ours run, and inherits all tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SOURCE = "push_button:PushButton"
 
 @pytest.fixture(autouse=True)
 def _registered():
-    """Others do not meet the task."""
+    """Register the task for each test, and remove it for the tests of other files."""
     register_task(PushButton)
     yield
     INDEX.pop("PushButton")
@@ -41,7 +41,7 @@ def _registered():
 
 
 def everywhere() -> dict[str, str]:
-    """Environment of a process that finds the task's package."""
+    """Environment variables of a process that can import the task."""
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *filter(None, sys.path)])}
 
 
@@ -150,7 +150,7 @@ def test_an_instance_with_a_state_is_taken_as_it_is():
 
 
 def test_the_button_springs_back(stopped):
-    """Touched and let go, it is no success."""
+    """A button that is pressed and released is not a success."""
     up = stopped(
         "PushButton",
         lambda state: state.slides["button"][0] < 0.001,

@@ -216,7 +216,7 @@ def test_trials_at_a_terminal_are_stopped_gone_on_with_and_reported(
         terminal.press(PLACED, "\n")
         terminal.interrupt(MOVING)
         assert terminal.end() == 130
-        assert "Go on with the same command" in terminal.said
+        assert "Continue with the same command" in terminal.said
     with Terminal(*run) as terminal:
         terminal.press(AWAY, "\n")
         terminal.press(PLACED, "\n")
@@ -224,7 +224,7 @@ def test_trials_at_a_terminal_are_stopped_gone_on_with_and_reported(
         terminal.press(r"\[s\] success", "\n")
         terminal.press(AWAY, "q")
         assert terminal.end() == 0
-        assert "1 of 2 trials have a verdict: go on with the same command" in terminal.said
+        assert "1 of 2 trials have a verdict: continue with the same command" in terminal.said
     kept = [(t["trial"], t["attempt"], t["verdict"], t["stop_reason"]) for t in read_trials(out / "trials")]
     assert kept == [
         (1, 1, "invalid", "operator_stop"),
@@ -245,7 +245,7 @@ def test_a_dry_run_prints_targets_and_moves_nothing(cell: Path) -> None:
         terminal.press(PLACED, "\n")
         terminal.press(r"dry run: target \[.*hand open", "q")
         assert terminal.end() == 0
-        assert "0 of 2 trials have a verdict: go on with the same command" in terminal.said
+        assert "0 of 2 trials have a verdict: continue with the same command" in terminal.said
     assert [trial["verdict"] for trial in read_trials(out / "trials")] == ["invalid"]
 
 

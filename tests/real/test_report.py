@@ -128,7 +128,7 @@ def test_a_pair_that_is_completed_late_comes_last_in_the_test(tmp_path: Path, mo
 def test_a_file_that_is_no_trial_is_named(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [(False, True)])
     (folder / TRIALS / "notes.hdf5").write_text("notes")
-    with pytest.raises(SettingsError, match=r"notes\.hdf5 is no trial"):
+    with pytest.raises(SettingsError, match=r"notes\.hdf5 is not a trial"):
         report(folder, unblind=True)
 
 

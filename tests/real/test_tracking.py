@@ -333,7 +333,7 @@ def test_a_calibration_file_is_read(tmp_path):
     ("id: shoulder-1", "", "lacks id"),
     ("rms_error_mm: 1.4", "rms_error_mm: good", "give millimetres"),
     ("rms_error_mm: 1.4", "rms_error_mm: 1.4\ncamera: left", "unknown entry 'camera'"),
-    ("id: shoulder-1", "id: [", "no YAML"),
+    ("id: shoulder-1", "id: [", "not a YAML"),
 ])  # fmt: skip
 def test_a_wrong_calibration_file_says_what_is_wrong(tmp_path, old, new, message):
     path = tmp_path / "camera.yaml"
@@ -378,7 +378,7 @@ def test_a_wrong_entry_is_named(entry, value, message):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (b"\xff\x00", "no JSON"), ("[" * 100_000, "no JSON"), ("[]", "schema"), ("{}", "schema"),
+    (b"\xff\x00", "not JSON"), ("[" * 100_000, "not JSON"), ("[]", "schema"), ("{}", "schema"),
     (json.dumps(MESSAGE | {"version": 2}), "reads 1"), (json.dumps(MESSAGE | {"frame": "world"}), "'base', 'camera'"),
     (json.dumps(MESSAGE | {"objects": []}), "objects"), (json.dumps(MESSAGE | {"calibration": 3}), "in quotes"),
 ])  # fmt: skip
@@ -422,7 +422,7 @@ def test_messages_come_by_zeromq(publisher):
     publisher.send_string(json.dumps(MESSAGE | {"frame": "camera"}))
     publisher.send_string("{")
     wait_for(lambda: "2 of" in source.problem())
-    assert "no JSON" in source.problem()
+    assert "not JSON" in source.problem()
     source.close()
 
 

@@ -1,7 +1,7 @@
-"""The algorithms that train residual policies: one file per algorithm, each with one record that says all of it.
+"""Algorithms that train residual policies: one file per algorithm, each with one record that describes it.
 
-To add one, write ``NAME.py`` here with its ``ALGORITHM``, ``settings/NAME.toml`` with its settings, and its name below.
-Importing this package is cheap: an algorithm's file is imported when it is asked for.
+To add one, write ``NAME.py`` here with an ``ALGORITHM``, write ``settings/NAME.toml``, and add the name below.
+Importing this package is cheap: an algorithm's file is imported only when needed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ ALGORITHMS = ("sac", "td3", "ppo")
 
 
 def load_algorithm(name: str) -> Algorithm:
-    """The record of the algorithm ``name``, one of ``ALGORITHMS``."""
+    """Load the record of the algorithm ``name``, one of :data:`ALGORITHMS`."""
     algorithm: Algorithm = importlib.import_module(f"{__name__}.{name}").ALGORITHM
     return algorithm

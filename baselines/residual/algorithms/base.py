@@ -1,9 +1,10 @@
-"""What a training knows of its algorithm, and what several algorithms share.
+"""The record that describes an algorithm, and code that several algorithms share.
 
-Every algorithm is one of Stable-Baselines3 with two changes. Its training starts at the base policy: the deterministic
-action is zero, exploration is small, and the critics learn before the actor moves. And its critics see true state,
-which the actor never does (asymmetric actor-critic, Pinto et al. 2018): the observation of a training is the policy's,
-followed by :func:`~baselines.residual.privileged.privileged` entries, which the actor's features extractor masks.
+Every algorithm is one of Stable-Baselines3 with two changes. First, training starts at the base policy: the
+deterministic action is zero, exploration is small, and the critics learn before the actor moves. Second, the critics
+see the true state, which the actor never sees (asymmetric actor-critic, Pinto et al. 2018): in training, the
+observation is the policy's, followed by :func:`~baselines.residual.privileged.privileged` entries, which the actor's
+features extractor masks.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from torch import Tensor, nn
 from baselines.residual.settings import Settings
 
 Start = Mapping[str, float]
-"""The table ``[start]`` of an algorithm's settings."""
+"""Table ``[start]`` of an algorithm's settings."""
 
 
 def no_arguments(start: Start, action_size: int) -> dict[str, Any]:
-    """An algorithm whose settings are all of its arguments."""
+    """For algorithms that need no arguments besides their settings."""
     return {}
 
 
 def count_updates(model: Any) -> int:
-    """Steps of the optimiser so far, where the model counts them."""
+    """Number of optimiser steps so far, for models that count them."""
     return int(model._n_updates)
 
 
@@ -43,23 +44,24 @@ class Algorithm:
     """One algorithm of Stable-Baselines3, for residual policies."""
 
     model: type[BaseAlgorithm]
-    """Its class, with the attribute ``critic_updates``: so many first updates leave the actor as it is."""
+    """Class of the model. Its attribute ``critic_updates`` is the number of first updates that do not change the
+    actor."""
     policy: type[BasePolicy]
-    """Takes ``visible``, the entries of the observation that the actor sees."""
+    """Class of its policy. It takes ``visible``, the number of observation entries that the actor sees."""
     begin: Callable[[Any, Start], None]
-    """Makes a new model's deterministic action zero, and its exploration as small as the settings say."""
+    """Initialises a new model: sets its deterministic action to zero, and its exploration as in the settings."""
     actor: Callable[[Any], nn.Sequential]
-    """What a model does without exploration: layers from the observation, privileged entries included, to the action
-    (n, 7) in [-1, 1]. The first is ``Linear``."""
+    """Deterministic actor of a model: layers from the observation, including privileged entries, to the action (n, 7)
+    in [-1, 1]. The first layer is ``Linear``."""
     replays: bool
-    """Whether it learns from a replay buffer, which belongs into a checkpoint."""
+    """Whether it has a replay buffer, which is stored in checkpoints."""
     arguments: Callable[[Start, int], dict[str, Any]] = no_arguments
-    """Arguments of the class that no settings file can hold, from ``[start]`` and the size of an action."""
+    """Class arguments that a settings file cannot hold, computed from ``[start]`` and the size of an action."""
     updates: Callable[[Any], int] = count_updates
-    """Steps of the optimiser that a model has taken."""
+    """Number of optimiser steps that a model has taken."""
 
     def make(self, settings: Settings, worlds: VecEnv, seed: int) -> BaseAlgorithm:
-        """A new model that starts at the base policy."""
+        """Create a model that starts at the base policy."""
         first, last = settings.model["learning_rate"]
         visible = worlds.get_attr("observation_layout")[0][-1].stop
         arguments = {
@@ -76,13 +78,13 @@ class Algorithm:
 
 
 def zero(layer: Any, bias: float = 0.0) -> None:
-    """Make a linear layer give ``bias``, whatever it sees."""
+    """Make a linear layer output ``bias`` for every input."""
     layer.weight.zero_()
     layer.bias.fill_(bias)
 
 
 class ActorExtractor(BaseFeaturesExtractor):
-    """The policy's observation, with zeros in place of privileged entries."""
+    """Features of the actor: the observation, with privileged entries set to zero."""
 
     def __init__(self, observation_space: spaces.Space, visible: int):
         size = spaces.utils.flatdim(observation_space)
@@ -95,7 +97,7 @@ class ActorExtractor(BaseFeaturesExtractor):
 
 
 class OffPolicyStart:
-    """SAC and TD3: the first steps come from the actor as it is, and the critics learn first."""
+    """Start of SAC and TD3: the first steps come from the initial actor, and the critics learn first."""
 
     critic_updates = 0
 
@@ -112,7 +114,7 @@ class OffPolicyStart:
 
 
 class OffPolicyActor:
-    """SAC and TD3: the actor sees the first ``visible`` entries of the observation only; the critics see all."""
+    """Actor of SAC and TD3: it sees only the first ``visible`` entries of the observation; the critics see all."""
 
     def __init__(self, *args: Any, visible: int, **kwargs: Any):
         self.visible = visible

@@ -13,7 +13,7 @@ from baselines.residual.algorithms.base import ActorExtractor, Algorithm, Start,
 
 
 class ResidualPPO(PPO):
-    """PPO that starts at the base policy, and trains the critic first; ``critic_updates`` counts epochs."""
+    """PPO that starts at the base policy and trains the critic first; ``critic_updates`` counts epochs."""
 
     critic_updates = 0
 
@@ -36,18 +36,18 @@ class ResidualPPOPolicy(ActorCriticPolicy):
 
 
 def begin(model: Any, start: Start) -> None:
-    """``log_std``: of the action, in shares of the bound."""
+    """Set the mean action to zero; ``log_std`` is that of the action, as a share of the bound."""
     zero(model.policy.action_net)
     model.policy.log_std.fill_(start["log_std"])
 
 
 def actor(model: Any) -> nn.Sequential:
-    """The mean, clipped."""
+    """The mean action, clipped to [-1, 1]."""
     return nn.Sequential(*model.policy.mlp_extractor.policy_net, model.policy.action_net, nn.Hardtanh())
 
 
 def updates(model: ResidualPPO) -> int:
-    """Stable-Baselines3 counts epochs of PPO, not steps of the optimiser."""
+    """Number of optimiser steps; for PPO, Stable-Baselines3 counts epochs."""
     return int(model._n_updates * model.n_steps * model.n_envs / model.batch_size)
 
 

@@ -18,13 +18,13 @@ class ResidualSACPolicy(OffPolicyActor, SACPolicy):
 
 
 def begin(model: ResidualSAC, start: Start) -> None:
-    """``log_std``: of the actor before its tanh."""
+    """Set the mean action to zero; ``log_std`` is that of the actor before its tanh."""
     zero(model.actor.mu)
     zero(model.actor.log_std, start["log_std"])
 
 
 def actor(model: ResidualSAC) -> nn.Sequential:
-    """The mean, squashed."""
+    """The mean action, squashed by tanh."""
     return nn.Sequential(*model.actor.latent_pi, model.actor.mu, nn.Tanh())
 
 

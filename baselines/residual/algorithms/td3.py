@@ -22,7 +22,7 @@ class ResidualTD3Policy(OffPolicyActor, TD3Policy):
 
 
 def arguments(start: Start, action_size: int) -> dict[str, Any]:
-    """``noise``: the standard deviation of the exploration, in shares of the bound."""
+    """Exploration noise; ``noise`` is its standard deviation as a share of the bound."""
     return {"action_noise": NormalActionNoise(np.zeros(action_size), np.full(action_size, start["noise"]))}
 
 

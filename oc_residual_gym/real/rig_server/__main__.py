@@ -1,4 +1,4 @@
-"""Starts it all, and answers the fault switches."""
+"""Starts the rig's server, and answers its control socket."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .poses import POSES_RATE, PosePublisher
 from .robot import LateSocket, Server
 
 THREAD_SWITCH = 0.0005
-"""Seconds after which a waiting thread gets its turn; Python's 5 ms are five of the robot's cycles."""
+"""Python's thread switch interval in seconds; the default of 5 ms is five control cycles of the robot."""
 
 
 def publish(sim: SceneSim, poses: PosePublisher, poses_socket: zmq.Socket, truth_socket: zmq.Socket) -> None:
-    """Send the true state whenever there is a new one, and poses at their rate; never returns."""
+    """Send every new true state, and poses at their rate. Never returns."""
     sent, due = None, time.monotonic()
     while True:
         view = sim.view
@@ -45,7 +45,7 @@ def _plain(value: Any) -> Any:
 
 
 def answer(server: Server, poses: PosePublisher, control: zmq.Socket) -> None:
-    """Serve the fault switches, and tell how the link did; never returns."""
+    """Answer requests on the control socket: faults, placements and link statistics. Never returns."""
     while True:
         request: Any = control.recv_json()
         reply: dict[str, Any] = {"ok": True}
@@ -70,13 +70,13 @@ def answer(server: Server, poses: PosePublisher, control: zmq.Socket) -> None:
 
 
 def end_with_parent() -> None:
-    """Leave when whoever started this closes our standard input, or dies."""
+    """Exit when the parent closes our standard input, or dies."""
     os.read(0, 1)
     os._exit(0)
 
 
 def announce(folder: Path, host: str, addresses: dict[str, str]) -> None:
-    """Write ``ready.json`` once the robot's interface answers a client."""
+    """Write ``ready.json`` to ``folder`` once the robot's interface answers a client."""
     check_server(host, timeout=60.0)
     temporary = folder / "ready.json.tmp"
     temporary.write_text(json.dumps(addresses), encoding="utf-8")
@@ -85,7 +85,7 @@ def announce(folder: Path, host: str, addresses: dict[str, str]) -> None:
 
 def main(folder: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # A robot's controller does not wait for other programs; only root may ask for that.
+    # High priority, as a robot's controller does not wait for other programs; only root may set it.
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
     sys.setswitchinterval(THREAD_SWITCH)

@@ -1,4 +1,4 @@
-"""The Franka Hand: franka-sim's, at the commanded speed and force, which can be stopped and blocked."""
+"""The Franka Hand of franka-sim, extended by commanded speed and force, a stop command, and blocking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .physics import SceneSim
 
 
 class Hand(FrankaHandPhysics):
-    """Keeps its grip when stopped; blocked, it neither moves nor answers."""
+    """A hand that keeps its grip when stopped, and neither moves nor answers while blocked."""
 
     def __init__(self, sim: SceneSim, object_width: float | None) -> None:
         super().__init__(sim, object_width=object_width)
@@ -31,7 +31,7 @@ class Hand(FrankaHandPhysics):
         return super().grasp(width, epsilon_inner, epsilon_outer, speed, force)
 
     def stop(self) -> bool:
-        """Stay where the fingers are; what they hold stays held."""
+        """Hold the fingers where they are; a grasped object stays grasped."""
         self.interrupted.set()
         if not self.is_grasped:
             self._command_width(self._current_width())
@@ -46,7 +46,7 @@ class Hand(FrankaHandPhysics):
 
 
 class HandServer(FrankaGripperServer):
-    """Reads a stop while another command runs, as the real hand does."""
+    """A server that accepts a stop while another command runs, like the real hand."""
 
     def _dispatch_command(self, sock: socket.socket, header: Any, payload: bytes) -> None:
         if header.command == GripperCommand.kStop:

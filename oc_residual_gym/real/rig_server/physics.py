@@ -1,4 +1,4 @@
-"""The arm, its hand and the scene around them: franka-sim's physics with what our cells have beyond it."""
+"""Physics of arm, hand and scene: franka-sim's, extended to match our cells."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from franka_sim.mujoco_franka_sim import (
 )
 
 TRUTH_EVERY = 5
-"""Physics steps of 1 ms between two true states."""
+"""Physics steps of 1 ms between published true states."""
 FORCE_FILTER = 0.02
-"""Seconds, time constant of the estimated wrench; the robot's own is not published."""
+"""Time constant of the estimated wrench in seconds; the real robot's is not published."""
 HAND_STIFFNESS, HAND_DAMPING = 4000.0, 40.0
-"""N/m and N s/m on the fingers' distance: the simulation's hand."""
+"""N/m and N s/m on the distance between the fingers, as for the hand in our simulation."""
 JOINT_DAMPING = np.array([150.0, 150.0, 120.0, 120.0, 40.0, 40.0, 40.0])
-"""Nm s/rad of franka-sim's joint servo. Its own damping, up to 450, makes an arm of our rotor inertias chatter."""
+"""Damping of franka-sim's joint servo in Nm s/rad. Its own values, up to 450, make an arm with our rotor inertias
+chatter."""
 
-# As in oc_residual_gym.geometry, which this Python does not have.
+# As in oc_residual_gym.geometry, which this Python cannot import.
 WXYZ_FROM_XYZW, XYZW_FROM_WXYZ = [3, 0, 1, 2], [1, 2, 3, 0]
 
 
 class SceneSim(MujocoFrankaSim):
-    """franka-sim's physics with our hand's drive, objects that fall, a contact wrench and a view of the true state."""
+    """franka-sim's physics with our hand's drive, objects with weight, a contact wrench and a view of the state."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(enable_hand=True)
@@ -43,16 +44,16 @@ class SceneSim(MujocoFrankaSim):
         self._tool = np.array([0.0, 0.0, hand["tcp"]])
         self._steps = 0
         self._placing: dict[str, Any] | None = None
-        self._contact = np.zeros(6)  # torque and force, as MuJoCo has them
+        self._contact = np.zeros(6)  # torque, then force, as in MuJoCo
         self._exerted = np.zeros(6)
         self.view: dict[str, Any] = {}
-        self.clock = threading.Lock()  # whoever holds it stops time
+        self.clock = threading.Lock()  # simulated time stops while it is held
         self.arrivals: deque[tuple[float, dict[str, np.ndarray]]] = deque(maxlen=100)
 
     def _configure_model(self) -> None:
         super()._configure_model()
         model = self.model
-        # What later versions of MuJoCo do by themselves: without it a block on the plate has one contact, and rocks.
+        # The default in later versions of MuJoCo. Without it, a block on the plate has a single contact and rocks.
         model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_NATIVECCD | mujoco.mjtEnableBit.mjENBL_MULTICCD
         self._hand_bodies = [
             i for i in range(model.nbody) if _below(model, i, model.body(f"{self.prefix}hand_mount").id)
@@ -60,7 +61,7 @@ class SceneSim(MujocoFrankaSim):
         self._hand_root = model.body_rootid[self._hand_bodies[0]]
         self._bodies = {}
         if self.settings["full_scene"]:
-            # franka-sim lets nothing have weight, and lays a floor where our table's top is.
+            # franka-sim compensates gravity for all bodies, and has a floor at the height of our table top.
             arm = model.body(f"{self.prefix}link0").id
             for i in range(1, model.nbody):
                 if not _below(model, i, arm):
@@ -71,7 +72,7 @@ class SceneSim(MujocoFrankaSim):
             self._place(self.settings)
 
     def _bind_self_collision(self) -> None:
-        """As franka-sim's, but each of our links has several shapes; their margins are in the model."""
+        """As in franka-sim, but each of our links has several shapes; their margins are in the model."""
         model, shapes = self.model, {}
         for geom in range(model.ngeom):
             link, watch, _ = model.geom(geom).name.removeprefix(f"{self.prefix}link").partition("_watch")
@@ -85,7 +86,7 @@ class SceneSim(MujocoFrankaSim):
         }
 
     def place(self, start: dict[str, Any]) -> None:
-        """Have the physics thread put the objects there."""
+        """Make the physics thread move the objects to ``start``."""
         self._placing = start
 
     def _place(self, start: dict[str, Any]) -> None:
@@ -105,12 +106,12 @@ class SceneSim(MujocoFrankaSim):
             data.qpos[joint.qposadr[0]], data.qvel[joint.dofadr[0]] = slide["opening"], 0.0
 
     def finger_control_force(self) -> np.ndarray:
-        """One motor on the fingers' distance, whose command runs at the hand's speed."""
+        """Force of one motor on the distance between the fingers; its command moves at the hand's speed."""
         goal = float(np.clip(self.latest_finger_positions, 0.0, self.max_finger_width / 2).sum())
         positions, velocities = self.data.qpos[self.finger_qpos_adr], self.data.qvel[self.finger_dofs_idx]
         width, speed = float(positions.sum()), float(velocities.sum())
         if goal != self._finger_goal:
-            # From where the fingers are, not from where the last command had run to.
+            # Start at the fingers' present width, not at the last command's.
             self._finger_goal, self._finger_command = goal, width
         travel = self.finger_speed * self.dt
         self._finger_command += min(max(goal - self._finger_command, -travel), travel)
@@ -135,7 +136,7 @@ class SceneSim(MujocoFrankaSim):
             self._contact[:] = self.data.cfrc_ext[self._hand_bodies].sum(axis=0)
         else:
             self._contact[:] = 0.0
-        # A real FR3 tells what it exerts on its surroundings, about the frame K, which is the end effector's.
+        # A real FR3 reports the wrench that it exerts on its surroundings, about frame K, here the end effector's.
         exerted = -self._contact_about(snapshot["O_T_EE"][12:15])
         self._exerted += (exerted - self._exerted) * (self.dt / FORCE_FILTER)
         snapshot["O_F_ext_hat_K"] = self._exerted.copy()
@@ -148,13 +149,13 @@ class SceneSim(MujocoFrankaSim):
         self._steps += 1
 
     def _contact_about(self, point: np.ndarray) -> np.ndarray:
-        """(6,) force and torque about ``point`` (3,) of all contacts on the hand."""
+        """(6,) force and torque of all contacts on the hand, about ``point`` (3,)."""
         a, b, c, f, g, h = self._contact.tolist()
         x, y, z = (self.data.subtree_com[self._hand_root] - point).tolist()
         return np.array([f, g, h, a + y * h - z * g, b + z * f - x * h, c + x * g - y * f])
 
     def _take_view(self, snapshot: dict[str, Any], tcp: np.ndarray) -> None:
-        """Copies for the publishing threads: this thread alone may read the physics."""
+        """Copy the true state for the publishing threads; only this thread may read the physics."""
         model, data, stamp = self.model, self.data, time.monotonic()
         poses, velocities, buffer = {}, {}, np.empty(6)
         for name, body in self._bodies.items():

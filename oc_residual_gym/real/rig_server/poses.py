@@ -1,4 +1,4 @@
-"""Object poses as a tracker would report them."""
+"""Publishes object poses with the errors of a tracker."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from .physics import WXYZ_FROM_XYZW, XYZW_FROM_WXYZ, SceneSim
 
 POSES_RATE = 30.0
-"""Readings a second, as of a camera."""
+"""Messages per second, like a camera's."""
 LEAST_JITTER = 1e-6
-"""Metres and radians: no camera repeats itself to the last digit, not even of something that stands still."""
+"""Minimum noise in metres and radians: no camera repeats exactly the same numbers, even for an object at rest."""
 JUMP = 0.3
-"""Metres by which the fault "jump" moves every published pose, each time in another direction."""
+"""Metres by which the fault "jump" moves every published pose, each time in a random direction."""
 
 
 class PosePublisher:
-    """Object poses as a tracker would report them: schema "oc-residual-poses", version 1."""
+    """Creates pose messages in the schema "oc-residual-poses", version 1, with the errors of a tracker."""
 
     def __init__(self, sim: SceneSim) -> None:
         settings = sim.settings
@@ -31,7 +31,7 @@ class PosePublisher:
         self.begin()
 
     def begin(self) -> None:
-        """Draw what holds for an episode."""
+        """Draw the errors that stay the same for an episode."""
         names, errors = list(self.sim.settings["objects"]), self.errors
         scale = np.repeat(errors["bias"], 3)
         self._bias = {name: scale * self.generator.standard_normal(6) for name in names}
@@ -82,7 +82,7 @@ class PosePublisher:
         return objects
 
     def _is_lost(self, lost: bool, near: bool) -> bool:
-        """Losses by the model's chances a control step, at this rate."""
+        """Draw whether an object is lost: the model's probabilities per control step, converted to this rate."""
         if lost:
             return self.generator.random() < self.errors["stay_lost"] ** (1.0 / self._steps)
         chance = self.errors["loss_near_fingers" if near else "loss"]
@@ -90,7 +90,7 @@ class PosePublisher:
 
 
 def _turned(quat: np.ndarray, rotvec: np.ndarray) -> np.ndarray:
-    """Quaternion xyzw times the rotation of a rotation vector."""
+    """Product of a quaternion xyzw and the rotation of a rotation vector in radians."""
     turn, wxyz, product = np.empty(4), quat[WXYZ_FROM_XYZW], np.empty(4)
     angle = float(np.linalg.norm(rotvec))
     mujoco.mju_axisAngle2Quat(turn, rotvec / angle if angle > 0.0 else np.array([1.0, 0.0, 0.0]), angle)

@@ -1,6 +1,7 @@
-"""The robot's network interface: franka-sim's server with a link that can be late, and a collision reflex.
+"""The robot's network interface: franka-sim's server with an optional link delay and a collision reflex.
 
-Its clock waits for a client on a busy machine; what is late on purpose (:class:`LateSocket`) is late.
+Its clock waits for the client, because the machine may be busy; it does not wait out a deliberate delay
+(:class:`LateSocket`).
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from .hand import Hand, HandServer
 from .physics import SceneSim
 
 JOINT_REFLEX, CARTESIAN_REFLEX = 6, 7
-"""Numbers of libfranka's errors (research_interface/robot/error.h)."""
+"""Indices of libfranka's errors (research_interface/robot/error.h)."""
 PATIENCE = 0.05
-"""Seconds for which the clock waits for a command; without one, cycles are lost as on the robot."""
+"""Seconds that the clock waits for a command; after that, cycles are lost as on the robot."""
 OPENING_PATIENCE, OPENING_STATES = 0.03, range(2, 5)
-"""The same for a motion's first command: libfranka reads a motion's first state, and answers the next one it reads."""
+"""Seconds to wait for a motion's first command, and after which of its states: libfranka reads a motion's first state,
+and answers the next one that it reads."""
 
 
 class LateSocket(socket.socket):
-    """A UDP socket at ``host`` that can hold back what it sends."""
+    """A UDP socket at ``host`` that can delay what it sends."""
 
     delay = 0.0
 
@@ -56,7 +58,7 @@ class LateSocket(socket.socket):
 
 
 class Server(FrankaSimServer):
-    """franka-sim's server over late sockets, with our hand, and with the reflex of a robot that hits something."""
+    """franka-sim's server with delayable sockets, our hand, and a collision reflex."""
 
     _DRAIN_GATE_TIMEOUT = PATIENCE
 
@@ -72,13 +74,13 @@ class Server(FrankaSimServer):
         )
         self.gripper_server = HandServer(host=settings["host"], backend=self.hand)
         self._thresholds: tuple[np.ndarray, np.ndarray] | None = None
-        self._motion, self._states_of_motion = 0, 0  # what the last state sent was one of, and how many there were
-        self._answered = True  # whether the last wait brought an answer
-        # Answers that motions needed, those of them that a robot would not have waited for, and the worst delay.
+        self._motion, self._states_of_motion = 0, 0  # motion of the last sent state, and number of its states so far
+        self._answered = True  # whether an answer came during the last wait
+        # Answers during motions, those that a real robot would not have waited for, and the worst delay.
         self.link = {"answers": 0, "late": 0, "latest_ms": 0.0}
 
     def _drain_gate(self, answer_deadline: float = 0.0) -> float:
-        """As franka-sim's; besides, neither the next state nor the physics comes before the answer to the last one."""
+        """As in franka-sim, but the next state and physics step also wait for the answer to the last state."""
         began = time.perf_counter()
         with self.physics_sim.clock:
             waited: float = super()._drain_gate(answer_deadline)
@@ -86,7 +88,7 @@ class Server(FrankaSimServer):
             while self._waits_on(time.perf_counter() - began):
                 time.sleep(self._DRAIN_GATE_YIELD)
                 waited = time.perf_counter() - began
-            waited += super()._drain_gate()  # what has come is applied
+            waited += super()._drain_gate()  # apply what has arrived
         self._answered = not self.comm.awaiting_answer
         if self.comm.active:
             self.link["answers"] += 1
@@ -96,7 +98,7 @@ class Server(FrankaSimServer):
         return waited
 
     def _waits_on(self, seconds: float) -> bool:
-        """Whether to wait for a command after ``seconds`` without one."""
+        """Whether to keep waiting for a command after ``seconds`` without one."""
         if LateSocket.delay > 0.0 or not self.connection_running:
             return False
         if self.comm.awaiting_answer:
