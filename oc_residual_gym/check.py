@@ -15,7 +15,10 @@ from packaging.specifiers import SpecifierSet
 
 DISTRIBUTION = "oc-residual-gym"
 INSTALL_GL = "apt-get install libegl1 libgl1-mesa-dri"
-OPTIONAL = {"train": "only training needs it", "robosuite": "only the bridge to robosuite needs it"}
+OPTIONAL = {
+    "train": "only training needs it",
+    "robosuite": "only the bridge to robosuite, recording devices and detailed meshes need it",
+}
 """Extras that are looked at, and what they are for."""
 
 _SIMULATE = """

@@ -206,9 +206,14 @@ def _compare(options: argparse.Namespace) -> Outcome:
 
 def _bench(options: argparse.Namespace) -> Outcome:
     from oc_residual_gym.bench import BASES, bench, table
+    from oc_residual_gym.errors import RenderError
     from oc_residual_gym.evaluation.settings import resolve_tasks
 
-    result = bench(resolve_tasks(options.task, BASES[0]))
+    try:
+        result = bench(resolve_tasks(options.task, BASES[0]))
+    except RenderError as error:
+        print(f"oc-residual bench: {error}", file=sys.stderr)
+        return 1, {"error": str(error)}
     print(table(result), end="")
     return 0, result
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy
 from numba import config
 
 from oc_residual_gym.syntax import file_hash
@@ -46,12 +47,15 @@ def _cache_directory() -> Path:
             continue
         if os.access(folder, os.W_OK):
             return folder
-    return Path(tempfile.mkdtemp(prefix="oc-residual-gym-"))
+    folder = Path(tempfile.mkdtemp(prefix="oc-residual-gym-")) / "compiled" / "only"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _digest(files: Iterable[Path], hash_of: Callable[[Path], str]) -> str:
-    lines = (f"{file.relative_to(PACKAGE).as_posix()} {hash_of(file)}\n" for file in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    lines = [f"{file.relative_to(PACKAGE).as_posix()} {hash_of(file)}\n" for file in files]
+    compiler = f"numba {numba.__version__}, numpy {numpy.__version__}\n"  # environments may share a cache
+    return hashlib.sha256("".join([compiler, *lines]).encode()).hexdigest()
 
 
 def _drop_old_caches(current: Path) -> None:

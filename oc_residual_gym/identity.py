@@ -50,7 +50,8 @@ def name_among(kind: str, thing: Any, shipped: Mapping[str, Any]) -> str:
 def content_hash(thing: Any) -> str:
     """SHA-256 of an object: its own ``hash`` attribute if it has one, otherwise a hash of its code and state.
 
-    Code that a function or method calls elsewhere is not covered.
+    Code that a function or method calls elsewhere, and global values that it reads, are not covered: where these may
+    change, give the object a ``hash``.
 
     Raises:
         SettingsError: its code or state cannot be read; the message says what to do.

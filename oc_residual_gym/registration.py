@@ -10,6 +10,18 @@ from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.tasks import TASKS, import_task, resolve_task
 from oc_residual_gym.tasks.index import INDEX, Entry
 
+NEEDED = (
+    "name",
+    "instruction",
+    "success_rule",
+    "max_episode_steps",
+    "specs",
+    "objects",
+    "contacts",
+    "weights",
+)
+"""Attributes without which a task cannot run."""
+
 
 def env_id(task: str) -> str:
     """Gymnasium id of the task named ``task``.
@@ -41,9 +53,11 @@ def register_task(task: Any) -> str:
         SettingsError: it is not a task, lacks a required attribute, or another task has its name.
     """
     task = resolve_task(task)
-    lacking = [name for name in ("name", "instruction", "max_episode_steps") if not hasattr(task, name)]
+    lacking = [name for name in NEEDED if not hasattr(task, name)]
     if lacking:
         raise SettingsError(f"the task {type(task).__qualname__} has no {', '.join(lacking)}")
+    if not task.weights or sum(task.weights.values()) >= 1.0:
+        raise SettingsError(f"the weights of the task {task.name} are {dict(task.weights)}: give some, below 1 in sum")
     name, source = task.name, _source(task)
     known = INDEX.get(name)
     if known is not None and known.shipped:

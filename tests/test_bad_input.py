@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.envs.options import EnvOptions
 from oc_residual_gym.errors import BasePolicyError
 
 
@@ -252,3 +253,8 @@ def test_fuzz():
                 worlds.reset(np.flatnonzero(over), rng.integers(2**31, size=over.sum()).tolist())
         assert not any(f == "diverged" for f in worlds.failure)
     assert total >= 100_000
+
+
+def test_options_are_given_whole_or_one_by_one():
+    with pytest.raises(TypeError, match="put split into the options"):
+        ResidualWorlds("Lift", 1, EnvOptions(base_policy="hold"), split="val")

@@ -115,3 +115,10 @@ def test_many_of_them_run_in_the_vector_environment() -> None:
 def test_a_world_of_something_else_is_refused(name: str, count: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gym.make_vec(f"OCResidual-{name}-v0", num_envs=count, base_policy="hold", world=GhostWorld(TASKS["Lift"], 1))
+
+
+def test_a_world_that_lacks_something_is_told_what() -> None:
+    world = GhostWorld(TASKS["Lift"], 1)
+    del world.peak_contact_force
+    with pytest.raises(ValueError, match="GhostWorld is not a world, because it has no peak_contact_force"):
+        gym.make("OCResidual-Lift-v0", base_policy="hold", world=world)

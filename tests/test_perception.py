@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.perception import PoseErrors, PoseFilter
-from oc_residual_gym.perception.errors import MODELS
+from oc_residual_gym.perception.errors import MODELS, PoseErrorModel
 from oc_residual_gym.perception.filter import NEVER, SYMMETRIES
 
 Array = NDArray[np.float64]
@@ -511,3 +511,16 @@ def test_quaternions_stay_unit_over_long_runs() -> None:
     for observed in moving(3000, 2, 2):
         pose_filter.update(observed, np.ones((2, 2), dtype=bool))
     np.testing.assert_allclose(np.linalg.norm(pose_filter.poses[..., 3:], axis=-1), 1.0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"latency": (4, 2)}, "latency .* goes from 4 to 2"),
+        ({"loss": 2.0}, "loss .* is 2.0: a probability is at most 1"),
+        ({"jitter": (-0.1, 0.0)}, "jitter .*: it cannot be negative"),
+    ],
+)
+def test_an_error_model_that_cannot_be_is_refused(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        PoseErrorModel(**wrong)

@@ -1,4 +1,4 @@
-"""robosuite as the optional dependency it is: whether it is there, and what its import does to the process."""
+"""Import of robosuite without its side effects on the whole process."""
 
 from __future__ import annotations
 

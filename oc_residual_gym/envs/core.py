@@ -44,7 +44,7 @@ class ResidualWorlds:
     def __init__(self, task: Any, num_worlds: int, options: EnvOptions | None = None, **keywords: Any):
         if num_worlds < 1:
             raise SettingsError(f"the number of worlds is {num_worlds}: give at least 1")
-        self.options = options = options or EnvOptions.of("ResidualWorlds", keywords)
+        self.options = options = EnvOptions.of("ResidualWorlds", keywords, options)
         self.task = resolve_task(task)
         self.num_worlds, self.split, self.scales = num_worlds, options.split, options.scales
         self.domain = domain_of(options.domain)

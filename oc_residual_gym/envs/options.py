@@ -68,7 +68,7 @@ class EnvOptions:
         one_of("obs_mode", self.obs_mode, OBS_MODES)
         one_of("camera", self.camera, CAMERAS)
         if self.render_mode is not None:
-            one_of("render_mode", self.render_mode, (*RENDER_MODES, "None"))
+            one_of("render_mode", self.render_mode, RENDER_MODES)
         if len(self.render_size) != 2 or min(self.render_size) < 1:
             raise SettingsError(f"render_size is {self.render_size!r}: give height and width in pixels")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
@@ -77,11 +77,11 @@ class EnvOptions:
         _ = self.scales  # checks them
 
     @classmethod
-    def of(cls, owner: str, keywords: Mapping[str, Any]) -> Self:
-        """Build the options from the keyword arguments of ``owner``, whose name error messages show.
+    def of(cls, owner: str, keywords: Mapping[str, Any], options: Self | None = None) -> Self:
+        """Build the options from the keyword arguments of ``owner``, or take ``options`` where there are no keywords.
 
         Raises:
-            TypeError: an option is unknown; the message lists the valid ones.
+            TypeError: an option is unknown; the message lists the valid ones. Or both are given.
             SettingsError: an option has an invalid value.
         """
         names = [field.name for field in fields(cls)]
@@ -90,7 +90,9 @@ class EnvOptions:
                 raise TypeError(
                     f"{owner} got an unexpected keyword argument {keyword!r}: its options are {', '.join(names)}"
                 )
-        return cls(**keywords)
+        if options is not None and keywords:
+            raise TypeError(f"{owner} got options and keywords: put {', '.join(keywords)} into the options")
+        return cls(**keywords) if options is None else options
 
     @property
     def scales(self) -> ResidualScales:

@@ -8,7 +8,7 @@ from oc_residual_gym.envs.views import simulated
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.policies.base import BasePolicy
 from oc_residual_gym.tasks.base import Task
-from oc_residual_gym.worlds.base import RealCell, Tracker, World
+from oc_residual_gym.worlds.base import RealCell, Simulation, Tracker, World
 from oc_residual_gym.worlds.domains import domain_of
 from oc_residual_gym.worlds.sim import SimWorld
 from oc_residual_gym.worlds.tracker import SimulatedTracker
@@ -27,6 +27,10 @@ def world_of(task: Task, num_worlds: int, options: EnvOptions, base_policy: Base
         raise SettingsError(f"the world has N = {world.num_worlds}, and {num_worlds} were asked for")
     if task.name != world.task.name:
         raise SettingsError(f"the world was set up for {world.task.name}, and the environment is {task.name}")
+    if not isinstance(world, (Simulation, RealCell)):
+        wanted = [name for name in dir(Simulation) if not name.startswith("_")] + list(World.__annotations__)
+        lacking = ", ".join(sorted({name for name in wanted if not hasattr(world, name)}))
+        raise SettingsError(f"{type(world).__name__} is not a world, because it has no {lacking}: see Simulation")
     if isinstance(world, RealCell):
         if not domain_of(options.domain).is_nominal:
             raise SettingsError("a real robot has its own physics: leave domain= out")

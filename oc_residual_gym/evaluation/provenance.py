@@ -25,6 +25,8 @@ everything that they import."""
 # Exceptions: imported modules that cannot change an episode. Server clients (openpi, gr00t, server) are left out, as no
 # result has a hash of a server's model, and other base policies never call them. The rest name and store results.
 NOT_SIMULATION = (
+    "oc_residual_gym",
+    "oc_residual_gym.registration",
     "oc_residual_gym.policies.gr00t",
     "oc_residual_gym.policies.openpi",
     "oc_residual_gym.policies.server",

@@ -47,6 +47,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(task_name(task) for task in self.tasks))
+        if not self.tasks:
+            raise SettingsError("give at least one task to evaluate")
         if self.base is None:
             defaults = {task: default_base(task) for task in self.tasks}
             if len(set(defaults.values())) > 1:
@@ -123,11 +125,15 @@ class EvaluationSettings:
 
     @property
     def outside(self) -> Record:
-        """Tasks that do not come with this package, by name: "source", from which a worker creates the task, and the
-        "sha256" hash of its file."""
+        """Tasks that do not come with this package, by name: "source", from which a worker creates the task, and
+        hashes of its "file" and of its "content", which is its state and the code of its classes."""
         outside = {task: INDEX[task] for task in self.tasks if not INDEX[task].shipped}
         return {
-            task: {"source": entry.source, "sha256": provenance.source_hash(type(TASKS[task]))}
+            task: {
+                "source": entry.source,
+                "file": provenance.source_hash(type(TASKS[task])),
+                "content": content_hash(TASKS[task]),
+            }
             for task, entry in outside.items()
         }
 

@@ -108,5 +108,6 @@ def _what_counts(identity: Record, task: str) -> Record:
     policies = {f"{kind} policy": hashes[kind][task] for kind in ("base", "residual")}
     code = {"simulation": hashes["simulation"]}
     if task in identity.get("outside", {}):
-        code["file of the task"] = identity["outside"][task]["sha256"]
+        outside = identity["outside"][task]
+        code |= {f"{part} of the task": outside[part] for part in ("file", "content")}
     return names | code | policies

@@ -8,12 +8,12 @@ observed rotation is the true rotation times the rotation of the sum.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from oc_residual_gym.compiled import njit
-from oc_residual_gym.errors import one_of
+from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.geometry import multiply_one, quat_from_rotvec
 from oc_residual_gym.states import Array, BoolArray, IntArray
 
@@ -40,6 +40,16 @@ class PoseErrorModel:
     """Probability per step that a lost object stays lost; dropouts last 1 / (1 - stay_lost) steps on average."""
     wrench: tuple[float, float] = (0.0, 0.0)
     """Standard deviation per axis of the Gaussian error of the measured wrench (N, Nm), drawn per step."""
+
+    def __post_init__(self) -> None:
+        for name in (entry.name for entry in fields(self)):
+            value = getattr(self, name)
+            if np.min(value) < 0:
+                raise SettingsError(f"{name} of a pose error model is {value}: it cannot be negative")
+            if isinstance(value, float) and value > 1:
+                raise SettingsError(f"{name} of a pose error model is {value}: a probability is at most 1")
+        if self.latency[0] > self.latency[1]:
+            raise SettingsError(f"latency of a pose error model goes from {self.latency[0]} to {self.latency[1]}")
 
 
 _BURST_STEPS = 0.3 * 20  # mean length of a dropout: 0.3 s at 20 Hz

@@ -52,7 +52,7 @@ HOME_JOINT_POSITIONS: Array = np.array(
 HAND_OFFSET = 0.107
 """Flange and the hand's frame from link 7's frame along its z, m."""
 HAND_ROTATION = -np.pi / 4
-"""Of the hand's frame about that z."""
+"""Turn of the hand's frame about that z, rad."""
 TCP_OFFSET = 0.1034
 """Franka's nominal TCP from the hand frame along its z, m."""
 

@@ -20,8 +20,6 @@ robosuite's Panda, so that :mod:`oc_residual_gym.bridge` shares them. Names in a
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -34,14 +32,12 @@ from oc_residual_gym.robots.constants import (
     FR3_DESCRIPTION,
     HAND_OFFSET,
     HAND_ROTATION,
-    HOME_JOINT_POSITIONS,
     JOINT_LOWER,
     JOINT_TORQUE_LIMIT,
     JOINT_UPPER,
 )
 from oc_residual_gym.robots.geoms import add_collision, add_visual, quaternion
 from oc_residual_gym.robots.hand import add_hand
-from oc_residual_gym.robots.mjcf import write_mjcf
 from oc_residual_gym.robots.shapes import ARM_COLLISION, ARM_VISUAL, Color
 
 ROBOT, GRIPPER = "robot0_", "gripper0_right_"
@@ -170,20 +166,6 @@ def add_gravity_compensation(spec: mujoco.MjSpec) -> None:
             body.gravcomp = 1.0
             for joint in body.joints:
                 joint.actgravcomp = joint.type == mujoco.mjtJoint.mjJNT_HINGE
-
-
-def write_arm_mjcf(path: str | os.PathLike[str]) -> None:
-    """Write the arm without hand as a stand-alone MJCF of primitives, for other simulators.
-
-    Bodies ``fr3_link0`` .. ``fr3_link7``, joints and torque motors ``fr3_joint1`` .. ``fr3_joint7``, site
-    ``attachment_site`` at the flange with the axes of link 7, keyframe ``home``: MuJoCo Menagerie's names.
-    The file appears complete or not at all.
-    """
-    spec = empty_arm_model()
-    add_bare_arm(spec, "fr3_")
-    add_motors(spec, "fr3_", "joint{}")
-    spec.add_key(name="home", qpos=HOME_JOINT_POSITIONS)
-    write_mjcf(spec, Path(path))
 
 
 def empty_arm_model() -> mujoco.MjSpec:

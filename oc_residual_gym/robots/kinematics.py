@@ -14,7 +14,7 @@ from oc_residual_gym.states import Array
 
 
 def _origin(joint: str) -> tuple[Array, Rotation]:
-    """Of a joint's frame at angle 0, in the frame of the link before it."""
+    """Pose of a joint's frame at angle 0, in the frame of the link before it."""
     values = FR3_DESCRIPTION["joints"][joint]
     position, angles = (np.array(values[key].split(), dtype=float) for key in ("xyz", "rpy"))
     return position, Rotation.from_euler("xyz", angles)

@@ -15,11 +15,11 @@ from oc_residual_gym.robots.hand import FROM_HAND_FRAME
 _ROBOT_FILE, _GRIPPER_FILE = Path("robots/panda/robot.xml"), Path("grippers/panda_gripper.xml")
 
 
-def show_meshes(spec: mujoco.MjSpec) -> bool:
-    """Show the FR3 in ``spec`` with meshes instead of primitives; return whether there are any to show."""
+def show_meshes(spec: mujoco.MjSpec) -> None:
+    """Show the FR3 in ``spec`` with meshes instead of primitives, if robosuite is installed."""
     package = find_spec("robosuite")
     if package is None or package.origin is None:
-        return False
+        return
     assets = Path(package.origin).parent / "models" / "assets"
     arm = mujoco.MjSpec.from_file(str(assets / _ROBOT_FILE))
     for link in ARM_LINKS:
@@ -31,7 +31,6 @@ def show_meshes(spec: mujoco.MjSpec) -> bool:
     _drop_visuals(spec, spec.body(f"{GRIPPER}hand"))
     for body in ("right_gripper", "leftfinger", "rightfinger"):
         _replace(spec, GRIPPER, hand, assets / _GRIPPER_FILE, body)
-    return True
 
 
 def _visuals(body: mujoco.MjsBody) -> list[mujoco.MjsGeom]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -73,6 +75,8 @@ def import_task(source: str) -> type[Task]:
 
     module, _, name = source.partition(":")
     found: Any
+    if os.getcwd() not in sys.path:  # a command has its own folder there, and not the user's
+        sys.path.append(os.getcwd())
     try:
         found = import_module(module)
         for part in name.split("."):

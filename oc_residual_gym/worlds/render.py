@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.errors import RenderError
+from oc_residual_gym.errors import RenderError, one_of
 from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.domains import EpisodePhysics
@@ -115,8 +115,7 @@ class SceneRenderer:
 
     def image(self, world: Posed, index: int, camera: str) -> np.ndarray:
         """(height, width, 3) uint8 of world ``index`` from "shoulder", "wrist" or "person"."""
-        if camera not in self._ids:
-            raise ValueError(f"unknown camera {camera!r}: choose one of {', '.join(self._ids)}")
+        one_of("camera", camera, self._ids)
         self._place(world, index)
         self._camera.fixedcamid = self._ids[camera]
         self._gl.make_current()

@@ -11,6 +11,7 @@ import numpy as np
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
+from oc_residual_gym.geometry import WXYZ_FROM_XYZW, XYZW_FROM_WXYZ
 from oc_residual_gym.robots.constants import FINGER_SPEED, MAX_OPENING
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
@@ -30,8 +31,6 @@ _CONTROL = (
 )
 # One extra physics step: MuJoCo computes sensors before a step, so the readings after step 25 come with step 26.
 _STEPS = SUBSTEPS + 1
-_WXYZ = [3, 0, 1, 2]
-_XYZW = [1, 2, 3, 0]
 _POSE_WXYZ = np.array([0, 1, 2, 6, 3, 4, 5])
 
 
@@ -99,7 +98,7 @@ class SimWorld:
             indices = list(range(source.start, source.stop))
             if group in ("tcp_pose", "poses"):
                 frames = np.reshape(indices, (-1, 7))
-                indices = np.concatenate([frames[:, :3], frames[:, 3:][:, _XYZW]], axis=1).ravel().tolist()
+                indices = np.concatenate([frames[:, :3], frames[:, 3:][:, XYZW_FROM_WXYZ]], axis=1).ravel().tolist()
             views[group] = slice(len(columns), len(columns) + len(indices))
             columns += indices
         self._columns = np.array(columns)
@@ -185,13 +184,13 @@ class SimWorld:
         for name, address in scene.free_qpos.items():
             pose = start.poses[name]
             qpos[address : address + 3] = pose[:3] + lift
-            qpos[address + 3 : address + 7] = pose[3:][_WXYZ]
+            qpos[address + 3 : address + 7] = pose[3:][WXYZ_FROM_XYZW]
         for name, opening in start.slides.items():
             qpos[scene.slide_qpos[name]] = opening
         row = self._control[world]
         for name, (position, quat) in self._fixture_columns.items():
             row[:, position] = start.poses[name][:3] + lift
-            row[:, quat] = start.poses[name][3:][_WXYZ]
+            row[:, quat] = start.poses[name][3:][WXYZ_FROM_XYZW]
         self._state[world] = 0.0
         self._state[world, 1 : 1 + len(qpos)] = qpos
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import mujoco
 import numpy as np
 
+from oc_residual_gym.errors import one_of
 from oc_residual_gym.robots.geoms import VISUAL_GROUP
 from oc_residual_gym.robots.meshes import show_meshes
 
@@ -31,13 +32,12 @@ SHADOW_SIZE = 8192
 
 
 def check_visuals(visuals: str) -> None:
-    """Refuse visuals that there are not.
+    """Check that ``visuals`` is valid.
 
     Raises:
         ValueError: ``visuals`` is unknown; the message lists the valid ones.
     """
-    if visuals not in get_args(Visuals):
-        raise ValueError(f"visuals must be one of {', '.join(get_args(Visuals))}; got {visuals!r}")
+    one_of("visuals", visuals, get_args(Visuals))
 
 
 def dress(spec: mujoco.MjSpec) -> None:

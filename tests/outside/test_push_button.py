@@ -168,3 +168,35 @@ def test_it_passes_the_inherited_tests(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=everywhere(), check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
+
+
+def test_a_command_finds_a_task_in_the_current_folder(tmp_path):
+    script = tmp_path / "oc-residual"  # as pip writes it: the folder of the script is on the path, not the user's
+    script.write_text("import sys\nfrom oc_residual_gym.cli import main\nsys.exit(main())\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(script), "evaluate", "--task", SOURCE, "--base", "hold", "--episodes", "1"]
+    command += ["--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=FOLDER, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_instances_that_differ_are_different_tasks_in_results():
+    plain = EvaluationSettings((PushButton(),), "hold").identity
+    shorter = PushButton()
+    shorter.max_episode_steps = 7
+    changed = EvaluationSettings((shorter,), "hold").identity
+    register_task(PushButton)
+    assert plain["outside"] != changed["outside"]
+    assert plain == EvaluationSettings((SOURCE,), "hold").identity
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"), [("weights", {}, "weights .*: give some"), ("specs", None, "no specs")]
+)
+def test_a_task_that_lacks_something_is_refused(name, value, told, monkeypatch):
+    if value is None:
+        monkeypatch.delattr(PushButton, name)
+    else:
+        monkeypatch.setattr(PushButton, name, value)
+    with pytest.raises(SettingsError, match=told):
+        register_task(PushButton())
