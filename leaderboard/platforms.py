@@ -9,17 +9,15 @@ import mujoco
 
 from leaderboard import LeaderboardError
 from oc_residual_gym.evaluation import provenance
+from oc_residual_gym.evaluation.provenance import MEASURED_MUJOCO
 from oc_residual_gym.files import Record, differing
-
-MUJOCO = "3.9.0"
-"""The version of MuJoCo that all published figures were made with; others round otherwise, and some successes flip."""
 
 
 def check_mujoco() -> None:
     """Check that this environment simulates as published figures were made. Raises ``LeaderboardError`` otherwise."""
-    if mujoco.__version__ != MUJOCO:
+    if mujoco.__version__ != MEASURED_MUJOCO:
         raise LeaderboardError(
-            f"published figures were made with MuJoCo {MUJOCO}, and this environment has {mujoco.__version__}: "
+            f"published figures were made with MuJoCo {MEASURED_MUJOCO}, and this environment has {mujoco.__version__}: "
             "pip install -c constraints.txt -e '.[leaderboard]' in an environment of its own"
         )
 

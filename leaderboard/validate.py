@@ -10,10 +10,10 @@ from typing import Any
 
 from leaderboard import LeaderboardError, rows, trials
 from leaderboard.entry import ENTRY_FILE, ENTRY_ID, Entry
-from leaderboard.platforms import MUJOCO
 from leaderboard.probe import probe_policies
 from leaderboard.schema import entry_problems
 from leaderboard.tracks import REAL, TRACKS
+from oc_residual_gym.evaluation.provenance import MEASURED_MUJOCO
 from oc_residual_gym.files import sha256
 from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, base_file
 
@@ -65,9 +65,11 @@ def _file_problems(entry: Entry) -> list[str]:
     if wrong:  # the other checks rely on the schema
         return problems + [f"{ENTRY_FILE}: {problem}" for problem in wrong]
     problems += [f"{ENTRY_FILE}: {problem}" for problem in _policy_problems(entry) + _training_problems(entry)]
-    used = (entry.content.get("evaluation") or {"versions": {}})["versions"].get("mujoco", MUJOCO)
-    if used != MUJOCO:
-        problems.append(f"{ENTRY_FILE}: evaluated with MuJoCo {used}; the board lists figures made with {MUJOCO} alone")
+    used = (entry.content.get("evaluation") or {"versions": {}})["versions"].get("mujoco", MEASURED_MUJOCO)
+    if used != MEASURED_MUJOCO:
+        problems.append(
+            f"{ENTRY_FILE}: evaluated with MuJoCo {used}; the board lists figures made with {MEASURED_MUJOCO} alone"
+        )
     wanted = _wanted(entry)
     problems += [f"{name}: it is missing" for name in sorted(set(wanted) - found)]
     unknown = sorted(found - set(wanted) - {ENTRY_FILE})

@@ -17,6 +17,8 @@ from oc_residual_gym.tasks.index import INDEX
 VERSIONED_PACKAGES = ("mujoco", "numba", "numpy", "onnxruntime", "scipy")
 """Packages whose versions affect a result. This package is not listed: the simulation hash is more precise."""
 
+MEASURED_MUJOCO = "3.9.0"
+"""MuJoCo version of all published figures. Others round differently, and a few successes flip."""
 PACKAGE = Path(__file__).parents[1]
 _TASKS = (entry.source.partition(":")[0] for entry in INDEX.values() if entry.shipped)
 SIMULATION = ("oc_residual_gym.evaluation.rollout", *_TASKS)
