@@ -17,8 +17,8 @@ def check_mujoco() -> None:
     """Check that this environment simulates as published figures were made. Raises ``LeaderboardError`` otherwise."""
     if mujoco.__version__ != MEASURED_MUJOCO:
         raise LeaderboardError(
-            f"published figures were made with MuJoCo {MEASURED_MUJOCO}, and this environment has {mujoco.__version__}: "
-            "pip install -c constraints.txt -e '.[leaderboard]' in an environment of its own"
+            f"published figures were made with MuJoCo {MEASURED_MUJOCO}, "
+            f"and this environment has {mujoco.__version__}: pip install -c constraints.txt -e '.[leaderboard]' in an environment of its own"
         )
 
 
