@@ -16,9 +16,10 @@ from oc_residual_gym.files import Record, differing
 def check_mujoco() -> None:
     """Check that this environment simulates as published figures were made. Raises ``LeaderboardError`` otherwise."""
     if mujoco.__version__ != MEASURED_MUJOCO:
+        here = f"this environment has {mujoco.__version__}"
         raise LeaderboardError(
-            f"published figures were made with MuJoCo {MEASURED_MUJOCO}, "
-            f"and this environment has {mujoco.__version__}: pip install -c constraints.txt -e '.[leaderboard]' in an environment of its own"
+            f"published figures were made with MuJoCo {MEASURED_MUJOCO}, and {here}: "
+            "pip install -c constraints.txt -e '.[leaderboard]' in an environment of its own"
         )
 
 
