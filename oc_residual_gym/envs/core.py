@@ -52,7 +52,7 @@ class ResidualWorlds:
         self.filter = PoseFilter([o.symmetry for o in self.task.objects], num_worlds)
         self.world = world_of(self.task, num_worlds, options, self.base_policy)
         self.tracker, self._judge = observers_of(self.world, options)
-        self.observation_builder = ObservationBuilder(tuple(o.name for o in self.task.objects))
+        self.observation_builder = ObservationBuilder(tuple(o.name for o in self.task.objects), num_worlds)
         self._runner = ChunkRunner(self.base_policy, num_worlds, self.domain.inference_pause[1])
         self._ahead = np.array([*BASE_TARGET_STEPS, 1_000_000])
         self._allocate()

@@ -59,31 +59,6 @@ class Seen:
     """(N, K) age of each pose in control steps."""
 
 
-class _Relative:
-    """Rotations in the observation's format, and poses relative to the TCP."""
-
-    def __init__(self, seen: Seen):
-        n, count, objects = len(seen.phase), seen.targets.shape[1], seen.objects.shape[1]
-        self.tcp_rotation = np.empty((n, 6))
-        self.targets = np.empty((n, count, 6))
-        """Position and rotation vector, TCP frame."""
-        self.objects_in_tcp = np.empty((n, objects, 9))
-        """Position and 6D rotation, TCP frame."""
-        self.objects_in_base = np.empty((n, objects, 9))
-        _relate(
-            seen.robot.tcp_pose,
-            seen.targets,
-            seen.objects,
-            self.tcp_rotation,
-            self.targets,
-            self.objects_in_tcp,
-            self.objects_in_base,
-        )
-
-
-Values = Callable[[Seen, _Relative], NDArray]
-
-
 @dataclass(frozen=True)
 class _Entry:
     """One entry of the table: one field, or one field per target or object."""
@@ -93,40 +68,44 @@ class _Entry:
     size: int
     unit: str
     frame: str
-    scale: float
-    values: Values
-    """Returns the quantity in ``unit``, (N, ...), with targets or objects along the second axis."""
+    scale: float | tuple[float, ...]
+    """One for all fields, or one per field."""
+    values: Callable[[Seen], NDArray] | str
+    """Returns the quantity in ``unit``, (N, ...), with targets or objects along the second axis. Or the argument of
+    :func:`_relate` that is written in place: rotations in the observation's format, and poses relative to the TCP."""
 
 
-# To add an observation, add an entry. Its name, slice and scale go into `observation_layout` and trained policy files.
-_ROBOT = (
-    _Entry("tcp_position", 3, "m", "base", 0.5, lambda s, r: s.robot.tcp_pose[:, :3]),
-    _Entry("tcp_rotation", 6, "rot6d", "base", 1.0, lambda s, r: r.tcp_rotation),
-    _Entry("tcp_linear_velocity", 3, "m/s", "base", 0.2, lambda s, r: s.robot.tcp_velocity[:, :3]),
-    _Entry("tcp_angular_velocity", 3, "rad/s", "base", 0.5, lambda s, r: s.robot.tcp_velocity[:, 3:]),
-    _Entry("gripper_width", 1, "m", "-", 0.08, lambda s, r: s.robot.gripper_width),
-    _Entry("gripper_closed", 1, "bool", "-", 1.0, lambda s, r: s.closed),
-    _Entry("wrench_force", 3, "N", "base", 20.0, lambda s, r: s.wrench[:, :3]),
-    _Entry("wrench_torque", 3, "Nm", "base", 2.0, lambda s, r: s.wrench[:, 3:]),
-    _Entry("chunk_phase", 1, "fraction", "-", 1.0, lambda s, r: s.phase),
-)
 _PREVIOUS = ("previous_target",)
 _AHEAD = tuple(f"base_target_{step}" for step in (*(f"plus{s}" for s in BASE_TARGET_STEPS), "end"))
-_TARGETS = (
-    (_PREVIOUS, _Entry("{}_position", 3, "m", "tcp", 0.04, lambda s, r: r.targets[:, :1, :3])),
-    (_AHEAD, _Entry("{}_position", 3, "m", "tcp", 0.05, lambda s, r: r.targets[:, 1:, :3])),
-    (_PREVIOUS, _Entry("{}_rotation", 3, "rotvec, rad", "tcp", 0.2, lambda s, r: r.targets[:, :1, 3:])),
-    (_AHEAD, _Entry("{}_rotation", 3, "rotvec, rad", "tcp", 0.2, lambda s, r: r.targets[:, 1:, 3:])),
-    (_AHEAD, _Entry("{}_opening", 1, "fraction", "-", 1.0, lambda s, r: s.targets[:, 1:, 7])),
-)
-_OBJECTS = (
-    _Entry("{}_position_in_tcp", 3, "m", "tcp", 0.2, lambda s, r: r.objects_in_tcp[..., :3]),
-    _Entry("{}_rotation_in_tcp", 6, "rot6d", "tcp", 1.0, lambda s, r: r.objects_in_tcp[..., 3:]),
-    _Entry("{}_position_in_base", 3, "m", "base", 0.5, lambda s, r: r.objects_in_base[..., :3]),
-    _Entry("{}_rotation_in_base", 6, "rot6d", "base", 1.0, lambda s, r: r.objects_in_base[..., 3:]),
-    _Entry("{}_valid", 1, "bool", "-", 1.0, lambda s, r: s.valid),
-    _Entry("{}_age", 1, "control steps", "-", 20.0, lambda s, r: s.age),
-)
+_ONE: tuple[str, ...] = ("",)
+
+
+def _table(objects: tuple[str, ...]) -> list[tuple[tuple[str, ...], _Entry]]:
+    """Members and entry of each row. To add an observation, add a row.
+
+    Its name, slice and scale go into `observation_layout` and trained policy files.
+    """
+    targets = _PREVIOUS + _AHEAD
+    return [
+        (_ONE, _Entry("tcp_position", 3, "m", "base", 0.5, lambda s: s.robot.tcp_pose[:, :3])),
+        (_ONE, _Entry("tcp_rotation", 6, "rot6d", "base", 1.0, "tool")),
+        (_ONE, _Entry("tcp_linear_velocity", 3, "m/s", "base", 0.2, lambda s: s.robot.tcp_velocity[:, :3])),
+        (_ONE, _Entry("tcp_angular_velocity", 3, "rad/s", "base", 0.5, lambda s: s.robot.tcp_velocity[:, 3:])),
+        (_ONE, _Entry("gripper_width", 1, "m", "-", 0.08, lambda s: s.robot.gripper_width)),
+        (_ONE, _Entry("gripper_closed", 1, "bool", "-", 1.0, lambda s: s.closed)),
+        (_ONE, _Entry("wrench_force", 3, "N", "base", 20.0, lambda s: s.wrench[:, :3])),
+        (_ONE, _Entry("wrench_torque", 3, "Nm", "base", 2.0, lambda s: s.wrench[:, 3:])),
+        (_ONE, _Entry("chunk_phase", 1, "fraction", "-", 1.0, lambda s: s.phase)),
+        (targets, _Entry("{}_position", 3, "m", "tcp", (0.04, 0.05, 0.05, 0.05, 0.05), "target_positions")),
+        (targets, _Entry("{}_rotation", 3, "rotvec, rad", "tcp", 0.2, "target_turns")),
+        (_AHEAD, _Entry("{}_opening", 1, "fraction", "-", 1.0, lambda s: s.targets[:, 1:, 7])),
+        (objects, _Entry("{}_position_in_tcp", 3, "m", "tcp", 0.2, "positions_in_tcp")),
+        (objects, _Entry("{}_rotation_in_tcp", 6, "rot6d", "tcp", 1.0, "rotations_in_tcp")),
+        (objects, _Entry("{}_position_in_base", 3, "m", "base", 0.5, lambda s: s.objects[..., :3])),
+        (objects, _Entry("{}_rotation_in_base", 6, "rot6d", "base", 1.0, "rotations_in_base")),
+        (objects, _Entry("{}_valid", 1, "bool", "-", 1.0, lambda s: s.valid)),
+        (objects, _Entry("{}_age", 1, "control steps", "-", 20.0, lambda s: s.age)),
+    ]
 
 
 class ObservationBuilder:
@@ -134,20 +113,39 @@ class ObservationBuilder:
 
     Args:
         object_names: names of the observed objects, in order.
+        num_worlds: N.
     """
 
-    def __init__(self, object_names: tuple[str, ...]):
-        table = [(("",), entry) for entry in _ROBOT] + list(_TARGETS) + [(object_names, entry) for entry in _OBJECTS]
-        fields: list[Field] = []
+    def __init__(self, object_names: tuple[str, ...], num_worlds: int = 1):
+        table, fields = _table(object_names), list[Field]()
         for members, entry in table:
-            for member in members:
+            scales = entry.scale if isinstance(entry.scale, tuple) else (entry.scale,) * len(members)
+            for member, scale in zip(members, scales, strict=True):
                 start = fields[-1].stop if fields else 0
-                name = entry.name.format(member)
-                fields.append(Field(name, start, start + entry.size, entry.unit, entry.frame, entry.scale))
+                fields.append(
+                    Field(entry.name.format(member), start, start + entry.size, entry.unit, entry.frame, scale)
+                )
         self.layout = tuple(fields)
         self.size = self.layout[-1].stop
-        self._values = [entry.values for _, entry in table]
         self._gain = 1.0 / np.concatenate([np.full(f.stop - f.start, f.scale) for f in self.layout])
+        self._flat = np.zeros((num_worlds, self.size))
+        self._plan(table)
+
+    def _plan(self, table: list[tuple[tuple[str, ...], _Entry]]) -> None:
+        """Views of the columns that each row of the table fills."""
+        n, start = len(self._flat), 0
+        self._filled: list[tuple[Array, Callable[[Seen], NDArray]]] = []
+        self._related: dict[str, Array] = {}
+        for members, entry in table:
+            stop = start + entry.size * len(members)
+            columns = self._flat[:, start:stop].reshape(n, len(members), entry.size)
+            start = stop
+            if isinstance(entry.values, str):
+                self._related[entry.values] = columns if members != _ONE else columns[:, 0]
+            else:
+                shape = (n,) + (() if members == _ONE else (len(members),)) + (() if entry.size == 1 else (entry.size,))
+                self._filled.append((columns.reshape(shape), entry.values))
+        assert all(np.shares_memory(columns, self._flat) for columns, _ in self._filled)
 
     def space(self) -> spaces.Box:
         """The flat observation space of one world."""
@@ -163,10 +161,36 @@ class ObservationBuilder:
 
     def build(self, seen: Seen) -> NDArray[np.float32]:
         """Build the scaled and clipped observations (N, D)."""
-        relative, n = _Relative(seen), len(seen.phase)
-        flat = np.concatenate([values(seen, relative).reshape(n, -1) for values in self._values], axis=1)
-        flat *= self._gain
-        return np.minimum(np.maximum(flat, -BOUND), BOUND).astype(np.float32)
+        related = self._related
+        _relate(
+            seen.robot.tcp_pose,
+            seen.targets,
+            seen.objects,
+            related["tool"],
+            related["target_positions"],
+            related["target_turns"],
+            related["positions_in_tcp"],
+            related["rotations_in_tcp"],
+            related["rotations_in_base"],
+        )
+        for columns, values in self._filled:
+            columns[...] = values(seen)
+        observation = np.empty(self._flat.shape, np.float32)
+        _scale(self._flat, self._gain, observation)
+        return observation
+
+
+@njit("void(float64[:,:],float64[:],float32[:,:])")
+def _scale(flat: Array, gain: Array, out: NDArray[np.float32]) -> None:
+    """Write the scaled and clipped values (N, D) into ``out``."""
+    for n in range(len(flat)):
+        for i in range(len(gain)):
+            value = flat[n, i] * gain[i]
+            if value > BOUND:
+                value = BOUND
+            elif value < -BOUND:
+                value = -BOUND
+            out[n, i] = value
 
 
 @njit("void(float64[:],float64[:],float64[:])")
@@ -177,26 +201,44 @@ def _relative_position(tcp: Array, pose: Array, out: Array) -> None:
 
 
 @njit(
-    "void(float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:])",
+    "void(float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:,:],"
+    "float64[:,:,:],float64[:,:,:])"
 )
 def _relate(
-    tcp: Array, targets: Array, objects: Array, tool: Array, in_tool: Array, in_tcp: Array, in_base: Array
+    tcp: Array,
+    targets: Array,
+    objects: Array,
+    tool: Array,
+    target_positions: Array,
+    target_turns: Array,
+    positions_in_tcp: Array,
+    rotations_in_tcp: Array,
+    rotations_in_base: Array,
 ) -> None:
-    """Compute the arrays of :class:`_Relative` and write them into the last four arguments."""
+    """Write rotations in the observation's format, and poses relative to the TCP.
+
+    Args:
+        tcp: (N, 7) measured.
+        targets: (N, T, 8).
+        objects: (N, K, 7) filtered poses.
+        tool: (N, 6) written: 6D rotation, base frame.
+        target_positions, target_turns: (N, T, 3) written: positions and rotation vectors, TCP frame.
+        positions_in_tcp: (N, K, 3) written.
+        rotations_in_tcp, rotations_in_base: (N, K, 6) written: 6D rotations.
+    """
     inverse, relative = np.empty(4), np.empty(4)
     for n in range(len(tcp)):
         inverse[0], inverse[1], inverse[2], inverse[3] = -tcp[n, 3], -tcp[n, 4], -tcp[n, 5], tcp[n, 6]
         rot6d_one(tcp[n, 3:7], tool[n])
-        # Targets: rotations relative to the TCP are small, so a rotation vector has no jumps.
+        # Targets: their rotation relative to the TCP is small, so a rotation vector describes it.
         for t in range(targets.shape[1]):
-            _relative_position(tcp[n], targets[n, t], in_tool[n, t])
+            _relative_position(tcp[n], targets[n, t], target_positions[n, t])
             relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, targets[n, t, 3:7])
             turn = rotvec_one((relative[0], relative[1], relative[2], relative[3]))
-            in_tool[n, t, 3], in_tool[n, t, 4], in_tool[n, t, 5] = turn
-        # Objects: any rotation can occur, so use the 6D form, which has no jumps.
+            target_turns[n, t, 0], target_turns[n, t, 1], target_turns[n, t, 2] = turn
+        # Objects: any rotation, so six numbers, which have no jump.
         for k in range(objects.shape[1]):
-            _relative_position(tcp[n], objects[n, k], in_tcp[n, k])
+            _relative_position(tcp[n], objects[n, k], positions_in_tcp[n, k])
             relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, objects[n, k, 3:7])
-            rot6d_one(relative, in_tcp[n, k, 3:])
-            in_base[n, k, :3] = objects[n, k, :3]
-            rot6d_one(objects[n, k, 3:7], in_base[n, k, 3:])
+            rot6d_one(relative, rotations_in_tcp[n, k])
+            rot6d_one(objects[n, k, 3:7], rotations_in_base[n, k])
