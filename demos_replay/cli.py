@@ -11,12 +11,14 @@ from pathlib import Path
 from demos_replay import LOGS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import positive
+from oc_residual_gym.registration import look_in_current_folder
 
 DESCRIPTION = "Inspect teleoperation logs, replay them in simulation, record new ones, and convert the result."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 no usable result, 2 a user error, 130 interrupted."""
+    look_in_current_folder()
     options = _parser().parse_args(arguments)
     options.command_line = shlex.join(["demos-replay", *(sys.argv[1:] if arguments is None else arguments)])
     try:

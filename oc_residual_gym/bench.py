@@ -32,15 +32,15 @@ from oc_residual_gym.worlds.sim import SUBSTEPS, SimWorld
 WORLDS = 64
 """Worlds of the vector environment."""
 BLOCKS, STEPS, STEPS_OF_WORLDS = 10, 60, 6
-"""Blocks of each measurement; control steps a block of one world and of 64."""
+"""Blocks of each measurement; control steps per block, of one world and of 64."""
 ROBOSUITE_STEPS = 15
-"""Control steps a block of robosuite's environment."""
+"""Control steps per block of robosuite's environment."""
 BASES = ("bc", "vla")
 """Base policies whose cost is measured."""
 BASE_BLOCKS, CHUNKS = 3, 2
-"""Blocks of each, and chunks a block: every step counts there, the one with the inference as much as the others."""
+"""Blocks per base policy, and chunks per block. All steps of a chunk are timed, so inference counts with its share."""
 FRESH_PROCESSES = 5
-"""Starts of Python for each figure that needs a fresh process."""
+"""Python processes started per figure that needs a fresh one."""
 
 REACH = {
     "overhead_us": "<= 200",

@@ -1,4 +1,4 @@
-"""Is this machine ready? Versions, simulation, rendering; and what to do where something is missing."""
+"""Checks whether this machine is ready: versions, simulation, rendering. Says how to install what is missing."""
 
 from __future__ import annotations
 
@@ -112,8 +112,7 @@ def _cores() -> Finding:
 
 
 def _error_of(program: str) -> str:
-    """Last line that a Python program prints when it fails, run in a process of its own; empty where it does
-    not."""
+    """Run a Python program in a process of its own; return the last line of its error output, or "" if it succeeds."""
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     lines = [line for line in run.stderr.splitlines() if line.strip()] or [f"exit code {run.returncode}"]
     return lines[-1].strip() if run.returncode else ""

@@ -13,7 +13,7 @@ from typing import Any
 from oc_residual_gym.engines import Engine
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.real import cli as real_commands
-from oc_residual_gym.registration import env_id
+from oc_residual_gym.registration import env_id, look_in_current_folder
 
 TASK = 'name of a task, or "mypackage.module:MyTask"'
 DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipulation policy."
@@ -21,6 +21,7 @@ DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipu
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 for success, 1 for a failed check, 2 for invalid input."""
+    look_in_current_folder()
     options = _parser().parse_args(arguments)
     if options.json and (options.json.is_dir() or options.json.absolute().parent.is_file()):
         print(f"oc-residual {options.command}: cannot write {options.json}; give another --json FILE", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -78,10 +80,16 @@ def task_name(task: Any) -> str:
     Raises:
         SettingsError: there is no such task; the message lists the known ones.
     """
-    if isinstance(task, str) and ":" not in task:
-        return resolve_task(task).name
-    register_task(task)
-    return resolve_task(task).name
+    resolved = resolve_task(task)
+    if not isinstance(task, str) or ":" in task:
+        register_task(resolved)
+    return resolved.name
+
+
+def look_in_current_folder() -> None:
+    """Let a command import tasks from the current folder, as ``python -m`` does: a script sees only its own folder."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _source(task: Any) -> str:

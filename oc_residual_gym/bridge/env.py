@@ -38,9 +38,9 @@ class OCResidual(ManipulationEnv):
 
     Objects, physics, start states, success and progress are those of ``OCResidual-<task>-v0``, and as there
     an episode is a seed of a split. robosuite's ``seed`` starts the generator that draws the episodes' seeds.
-    ``env.get_ep_meta()`` tells task, split and seed of the running episode; ``env.set_ep_meta({"seed": 3})``
-    makes every reset start that one, until ``env.unset_ep_meta()``. There is no base policy, no pose error
-    and no limit on the action but the controller's own; the hand is driven by robosuite's gripper control.
+    ``env.get_ep_meta()`` returns task, split and seed of the current episode; ``env.set_ep_meta({"seed": 3})``
+    makes every reset start that one, until ``env.unset_ep_meta()``. There is no base policy and no pose noise,
+    and only the controller limits the action; the hand is driven by robosuite's gripper control.
 
     Reward: 1 while the task's success condition holds; otherwise 0 or, with ``reward_shaping``, the task's
     progress in [0, 1), which is the dense reward of ``OCResidual-<task>-v0`` plus 1. As always in robosuite,

@@ -23,14 +23,14 @@ def world_of(task: Task, num_worlds: int, options: EnvOptions, base_policy: Base
     world = options.world
     if world is None:
         return SimWorld(task, num_worlds, domain=domain_of(options.domain), threads=options.threads)
-    if num_worlds != world.num_worlds:
-        raise SettingsError(f"the world has N = {world.num_worlds}, and {num_worlds} were asked for")
-    if task.name != world.task.name:
-        raise SettingsError(f"the world was set up for {world.task.name}, and the environment is {task.name}")
     if not isinstance(world, (Simulation, RealCell)):
         wanted = [name for name in dir(Simulation) if not name.startswith("_")] + list(World.__annotations__)
         lacking = ", ".join(sorted({name for name in wanted if not hasattr(world, name)}))
         raise SettingsError(f"{type(world).__name__} is not a world, because it has no {lacking}: see Simulation")
+    if num_worlds != world.num_worlds:
+        raise SettingsError(f"the world has N = {world.num_worlds}, and {num_worlds} were asked for")
+    if task.name != world.task.name:
+        raise SettingsError(f"the world was set up for {world.task.name}, and the environment is {task.name}")
     if isinstance(world, RealCell):
         if not domain_of(options.domain).is_nominal:
             raise SettingsError("a real robot has its own physics: leave domain= out")

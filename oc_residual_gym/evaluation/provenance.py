@@ -72,9 +72,8 @@ def commit() -> str | None:
         return subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=False)
 
     try:
-        if (
-            git("ls-files", "--error-unmatch", "geometry.py").returncode != 0
-        ):  # installed below someone else's repository
+        # It may be installed inside someone else's repository.
+        if git("ls-files", "--error-unmatch", "geometry.py").returncode != 0:
             return None
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
     except FileNotFoundError:

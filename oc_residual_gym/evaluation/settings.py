@@ -113,14 +113,14 @@ class EvaluationSettings:
     @property
     def identity(self) -> Record:
         """Everything that the results depend on: evaluations with equal identities give equal results."""
-        outside = {"outside": self.outside} if self.outside else {}
+        outside = self.outside
         return {
             "tasks": self.tasks,
             **self.names,
             "episodes": self.episodes,
             "hashes": self.hashes,
             "versions": provenance.versions(),
-            **outside,
+            **({"outside": outside} if outside else {}),
         }
 
     @property

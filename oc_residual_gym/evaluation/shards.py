@@ -81,15 +81,13 @@ def check_identity(settings: EvaluationSettings, task: str, identity: Record) ->
         WorkerError: versions or policies differ or are missing; the message names this host and what differs.
     """
     host = f"a worker on {socket.gethostname()}"
+    outside = identity.get("outside", {}).get(task)
+    if outside is not None and not outside["source"]:
+        raise WorkerError(f"workers cannot make the task {task}: register it as a class that can be imported")
     try:
-        if task in identity.get("outside", {}):
-            source = identity["outside"][task]["source"]
-            if not source:
-                raise WorkerError(f"workers cannot make the task {task}: register it as a class that can be imported")
-            register_task(source)
+        if outside is not None:
+            register_task(outside["source"])
         own = replace(settings, tasks=(task,)).identity
-    except WorkerError:
-        raise
     except SettingsError as error:
         raise WorkerError(f"{host} lacks what the evaluation needs: {error}") from error
     lines = [

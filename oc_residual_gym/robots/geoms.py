@@ -18,7 +18,7 @@ LIMIT: dict[str, Any] = {"solref_limit": CONTACT["solref"], "solimp_limit": CONT
 """The same for the end stop of a joint."""
 
 COLLISION_GROUP, VISUAL_GROUP, MARKER_GROUP = 0, 1, 4
-"""Groups of geoms and sites: pictures show the second one only."""
+"""Groups of geoms and sites. Pictures show the visual group only."""
 
 # Robot geoms touch objects (2, 3) and fixtures (0, 3) but not each other: Franka's own controller keeps the
 # arm out of itself, and shapes that overlap a little at the joints must not brake it.
@@ -45,5 +45,5 @@ def add_collision(
 
 
 def add_visual(body: mujoco.MjsBody, name: str, shape: Shape) -> None:
-    """Add a shape that is only seen."""
+    """Add a visual shape, without contacts."""
     body.add_geom(name=name, mass=0.0, group=VISUAL_GROUP, **NO_BITS, **shape.options())

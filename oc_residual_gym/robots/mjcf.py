@@ -6,7 +6,6 @@ that our models use, for simulators with another MuJoCo and for robosuite, which
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from xml.etree.ElementTree import Element, SubElement
 
 import mujoco
 import numpy as np
+
+from oc_residual_gym.files import write_bytes
 
 _GEOM_NUMBERS = ("contype", "conaffinity", "condim", "group", "priority", "margin", "gap")
 _GEOM_VECTORS = ("friction", "solref", "solimp", "rgba")
@@ -27,12 +28,7 @@ def write_mjcf(spec: mujoco.MjSpec, path: Path) -> None:
     """Write ``spec`` to ``path``, which appears complete or not at all."""
     root = mjcf_of(spec)
     ElementTree.indent(root)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def mjcf_of(spec: mujoco.MjSpec) -> Element:
@@ -56,7 +52,7 @@ def mjcf_of(spec: mujoco.MjSpec) -> Element:
 
 
 def settings_elements(spec: mujoco.MjSpec) -> list[Element]:
-    """The physics' options, the model's statistics where they are set, and what is seen how."""
+    """Elements of the physics options, the visual settings and, if they are set, the model's statistics."""
     option = Element("option", timestep=str(spec.option.timestep))
     option.set("integrator", _INTEGRATORS[int(spec.option.integrator)])
     option.set("cone", _CONES[int(spec.option.cone)])

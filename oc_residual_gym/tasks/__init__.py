@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -75,8 +73,6 @@ def import_task(source: str) -> type[Task]:
 
     module, _, name = source.partition(":")
     found: Any
-    if os.getcwd() not in sys.path:  # a command has its own folder there, and not the user's
-        sys.path.append(os.getcwd())
     try:
         found = import_module(module)
         for part in name.split("."):

@@ -1,4 +1,4 @@
-"""How a scene is made to look for people: it changes what is seen, and no physics."""
+"""Materials, light and meshes for pictures for people. They change the looks of a scene and not its physics."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_visuals(visuals: str) -> None:
 
 
 def dress(spec: mujoco.MjSpec) -> None:
-    """Give the scene materials, a sky, tiles, light from above with shadows and, where there are any, meshes."""
+    """Add materials, a sky, floor tiles, shadows and, if robosuite is installed, the robot's meshes."""
     _add_surroundings(spec)
     _add_finishes(spec)
     _light(spec)

@@ -1,6 +1,6 @@
-"""Digests of the compiled models and of seeded trajectories: they say when physics, and not only its code, changed.
+"""Digests of the compiled models and of seeded trajectories. They change when the physics changes, not when code does.
 
-``python tests/golden/record.py`` writes them anew into the files beside it, for a change of physics that is meant.
+After an intended change of physics, ``python tests/golden/record.py`` rewrites the files beside it.
 """
 
 from __future__ import annotations
