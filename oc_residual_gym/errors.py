@@ -31,6 +31,10 @@ class RenderError(RuntimeError):
     """This machine cannot render images; the message says what to install."""
 
 
+class KeptElsewhere(SettingsError):
+    """A result could not be written where it belongs; the message is one line that says where it is, and what to do."""
+
+
 class RigError(RuntimeError):
     """The rig cannot be installed, started or reached."""
 

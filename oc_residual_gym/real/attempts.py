@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.errors import BasePolicyError, RobotStopped, SettingsError, StopReason
+from oc_residual_gym.errors import BasePolicyError, KeptElsewhere, RobotStopped, SettingsError, StopReason
 from oc_residual_gym.evaluation.provenance import commit, versions
 from oc_residual_gym.files import Record
 from oc_residual_gym.real.operator import Operator
@@ -176,21 +176,28 @@ class TrialRunner:
         try:
             verdict, quits = self._attempt(trial, residual, recorder, end)
         except BaseException as error:
-            if recorder.is_over:  # it only lacks a verdict
-                recorder.close()
-                raise
-            interrupted = isinstance(error, KeyboardInterrupt)
-            if not self._world.stopped[0]:
-                self._world.stop(0, StopReason.OPERATOR_STOP if interrupted else StopReason.PROGRAM_ERROR)
-            words = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
-            end |= self._end(self._world.stop_reason(0))
-            recorder.finish(Verdict("invalid", words), **end)
+            try:
+                self._store_broken_off(recorder, end, error)
+            except KeptElsewhere as kept:
+                self._operator.say(str(kept))
             raise
         if verdict is None:
             recorder.close()
         else:
             recorder.finish(verdict, **end)
         return verdict, quits
+
+    def _store_broken_off(self, recorder: TrialRecorder, end: Record, error: BaseException) -> None:
+        """Stop the arm and store a trial that ``error`` broke off."""
+        if recorder.is_over:  # it only lacks a verdict
+            recorder.close()
+            return
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if not self._world.stopped[0]:
+            self._world.stop(0, StopReason.OPERATOR_STOP if interrupted else StopReason.PROGRAM_ERROR)
+        words = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
+        end |= self._end(self._world.stop_reason(0))
+        recorder.finish(Verdict("invalid", words), **end)
 
     def _attempt(
         self, trial: Mapping[str, Any], residual: ResidualPolicy, recorder: TrialRecorder, end: Record

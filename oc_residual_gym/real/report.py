@@ -20,7 +20,8 @@ import numpy as np
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.report import markdown_table, percent
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
-from oc_residual_gym.files import Record, read_json, write_json, write_text
+from oc_residual_gym.files import Record, json_bytes, read_json
+from oc_residual_gym.real.keeping import keep
 from oc_residual_gym.real.attempts import PLACEMENT_LIMIT
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
 from oc_residual_gym.real.trials import CONDITIONS, read_trials
@@ -84,8 +85,8 @@ def report(folder: Path, unblind: bool = False) -> Record:
         "periods_ms": _periods(trials),
         "placement_error_mm": _placement(trials),
     }
-    write_json(folder / REPORT_FILE, summary)
-    write_text(folder / TABLE_FILE, markdown(summary))
+    keep(folder / TABLE_FILE, markdown(summary).encode("utf-8"))
+    keep(folder / REPORT_FILE, json_bytes(summary))
     return summary
 
 
