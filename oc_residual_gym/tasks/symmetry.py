@@ -87,9 +87,7 @@ class Symmetry:
         if turns.ndim != 2 or turns.shape[1] != 4 or np.abs(np.linalg.norm(turns, axis=1) - 1.0).max() > TOLERANCE:
             raise SettingsError("the turns of a symmetry are not unit quaternions xyzw")
         if np.abs(turns[0] - IDENTITY_QUATERNION).max() > TOLERANCE:
-            raise SettingsError(
-                f"the first turn of a symmetry is {self.turns[0]}: it must be the identity (0, 0, 0, 1)"
-            )
+            raise SettingsError(f"the first turn of a symmetry is {self.turns[0]}, not the identity (0, 0, 0, 1)")
         rotations = Rotation.from_quat(turns)
         if self.axis is not None:
             if np.shape(self.axis) != (3,) or abs(np.linalg.norm(self.axis) - 1.0) > TOLERANCE:
