@@ -23,8 +23,8 @@ demonstration has these, with T entries each, NaN for missing values:
 and these attributes: ``trial`` (number), ``attempt``, ``condition`` ("base" or "residual"), ``verdict`` ("success",
 "fail" or "invalid"), ``reason`` (the operator's words), ``stop_reason`` (if the trial was stopped), ``base``,
 ``residual`` and the SHA-256 of their files, ``cell``, ``calibration`` (id), ``supervisor``, ``versions`` (JSON),
-``commit``, ``placement_error`` (distance of each object from its planned start, metres), ``placement_accepted`` (the
-operator started with a misplaced object), ``wrench_bias`` (N and Nm; the robot's estimate in free space at the start,
+``commit``, ``placement_error`` and ``placement_turn`` (metres and radians of each object from its planned start, up to
+what looks the same), ``placement_accepted`` (the operator started with a misplaced object), ``wrench_bias`` (N and Nm; the robot's estimate in free space at the start,
 which was subtracted), ``started`` and ``judged`` (UTC), and in monotonic seconds ``started_monotonic``,
 ``ended_monotonic`` and, if the arm was stopped, ``stop_seen_monotonic`` (when the fault was noticed) and
 ``stopped_monotonic`` (when the arm stood still; NaN if never observed), with ``stop_detail``.
@@ -59,7 +59,7 @@ CONDITIONS = ("base", "residual")
 """Conditions that are compared: the base policy alone, and with the residual."""
 SUFFIX, JOURNAL_SUFFIX = ".hdf5", ".journal"
 INTERRUPTED = "interrupted"
-READING_STATES = ("used", "jumped", "old", "lost", "missing")
+READING_STATES = ("used", "jumped", "old", "lost", "missing", "outside", "contradicted")
 """States of readings, as in :class:`oc_residual_gym.states.Readings`."""
 Rows = dict[str, ArrayLike]
 """Dataset name to its value at one step."""
