@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from oc_residual_gym.perception import PoseErrors, PoseFilter
 from oc_residual_gym.perception.errors import MODELS, PoseErrorModel
 from oc_residual_gym.perception.filter import NEVER
-from oc_residual_gym.tasks.symmetry import SYMMETRIES, angle_between
+from oc_residual_gym.tasks.symmetry import SYMMETRIES, Symmetry, angle_between
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -373,6 +373,15 @@ def test_filtered_rotation_is_the_same_whatever_equivalent_the_tracker_reports(s
             assert np.rad2deg((last.inv() * now).magnitude()) < 9.0
         last = now
         assert np.rad2deg(angle_between(now.as_quat(), body.as_quat(), symmetry)) < 8.0
+
+
+def test_a_group_of_ones_own_is_filtered_too() -> None:
+    prism = Symmetry(tuple(map(tuple, Rotation.create_group("D6", "X").as_quat())))
+    pose_filter = PoseFilter(["none", prism], 1)
+    turned = pose(Rotation.from_euler("x", 57.0, degrees=True))
+    pose_filter.update(np.concatenate([turned, turned], axis=1), np.ones((1, 2), dtype=bool))
+    angles = Rotation.from_quat(pose_filter.poses[0, :, 3:]).as_euler("xyz", degrees=True)
+    np.testing.assert_allclose(angles, [[57.0, 0.0, 0.0], [-3.0, 0.0, 0.0]], atol=1e-9)
 
 
 def test_a_cube_turned_through_90_degrees_ends_90_degrees_further() -> None:

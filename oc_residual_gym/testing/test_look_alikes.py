@@ -41,8 +41,10 @@ def _look_alikes(task: str) -> list[dict[str, Array]]:
     """
     placed = start_of(TASKS[task], "val", SEED).poses
     members = {o.name: symmetry_of(o.symmetry).members(steps=8) for o in TASKS[task].objects if o.name in placed}
-    cases: list[dict[str, Array]] = [{}]
-    cases += [{name: turn} for name, turns in members.items() for turn in turns[1:]]
+    single = [{name: turn} for name, turns in members.items() for turn in turns[1:]]
+    if not single:
+        pytest.skip("no object of this task has another pose that looks alike")
+    cases: list[dict[str, Array]] = [{}, *single]
     rng = np.random.default_rng(0)
     cases += [{name: turns[rng.integers(len(turns))] for name, turns in members.items()} for _ in range(4)]
     return cases
@@ -102,12 +104,11 @@ def test_the_expert_succeeds_from_every_look_alike_start_and_is_paid_the_same(al
 
 def test_a_start_at_look_alike_poses_looks_alike(task: str) -> None:
     spec = TASKS[task]
-    names = [o.name for o in spec.objects]
     plain = start_of(spec, "val", SEED)
-    if not set(names) <= set(plain.poses):
+    if not {o.name for o in spec.objects} <= set(plain.poses):
         pytest.skip("an observed object is not placed by its own pose")
     for turns in _look_alikes(task):
-        found = spec.start_at({name: _start(task, turns).poses[name] for name in names})
+        found = spec.start_at(_start(task, turns).poses)
         for o in spec.objects:
             np.testing.assert_allclose(found.poses[o.name][:3], plain.poses[o.name][:3], atol=1e-9)
             assert angle_between(plain.poses[o.name][3:], found.poses[o.name][3:], o.symmetry) < 1e-6
