@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.compiled import njit
 from oc_residual_gym.errors import SettingsError, one_of
-from oc_residual_gym.geometry import IDENTITY_QUATERNION, multiply_one, norm, rotation_between
+from oc_residual_gym.geometry import IDENTITY_QUATERNION, multiply_one, norm, quat_multiply, rotation_between
 from oc_residual_gym.states import Array
 
 TOLERANCE = 1e-5
@@ -50,11 +50,8 @@ def nearest_equivalent(quat: Array, reference: Array, symmetry: str | Symmetry) 
     Raises:
         SettingsError: there is no symmetry of that name; the message lists the known ones.
     """
-    (turns,), (axis,) = stacked([symmetry])
-    quats, references = (np.array(q, float) for q in np.broadcast_arrays(quat, reference))
-    result = np.empty(quats.shape)
-    _nearest(quats.reshape(-1, 4), references.reshape(-1, 4), turns, axis, result.reshape(-1, 4))
-    return result
+    turns = nearest_turn(quat, reference, symmetry)
+    return quat_multiply(np.broadcast_to(quat, turns.shape), turns)
 
 
 def canonical(quat: Array, symmetry: str | Symmetry) -> Array:
@@ -67,6 +64,18 @@ def canonical(quat: Array, symmetry: str | Symmetry) -> Array:
         SettingsError: there is no symmetry of that name; the message lists the known ones.
     """
     return nearest_equivalent(quat, IDENTITY_QUATERNION, symmetry)
+
+
+def nearest_turn(quat: Array, reference: Array, symmetry: str | Symmetry) -> Array:
+    """The members ``g`` (..., 4) of the group with which ``quat * g`` is the equivalent nearest to ``reference``.
+
+    See :func:`nearest_equivalent`.
+    """
+    (turns,), (axis,) = stacked([symmetry])
+    quats, references = (np.array(q, float) for q in np.broadcast_arrays(quat, reference))
+    result = np.empty(quats.shape)
+    _nearest_turns(quats.reshape(-1, 4), references.reshape(-1, 4), turns, axis, result.reshape(-1, 4))
+    return result
 
 
 @dataclass(frozen=True)
@@ -191,12 +200,11 @@ def nearest_turn_one(relative: Array, turns: Array, axis: Array) -> tuple[float,
 
 
 @njit("void(float64[:,:],float64[:,:],float64[:,:],float64[:],float64[:,:])")
-def _nearest(quats: Array, references: Array, turns: Array, axis: Array, out: Array) -> None:
-    """Write the equivalents of ``quats`` (n, 4) that are nearest to ``references`` (n, 4) into ``out`` (n, 4)."""
-    inverse, relative, turn = np.empty(4), np.empty(4), np.empty(4)
+def _nearest_turns(quats: Array, references: Array, turns: Array, axis: Array, out: Array) -> None:
+    """Write the members that turn ``quats`` (n, 4) nearest to ``references`` (n, 4) into ``out`` (n, 4)."""
+    inverse, relative = np.empty(4), np.empty(4)
     for n in range(len(quats)):
         reference = references[n]
         inverse[0], inverse[1], inverse[2], inverse[3] = -reference[0], -reference[1], -reference[2], reference[3]
         relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, quats[n])
-        turn[0], turn[1], turn[2], turn[3] = nearest_turn_one(relative, turns, axis)
-        out[n, 0], out[n, 1], out[n, 2], out[n, 3] = multiply_one(quats[n], turn)
+        out[n, 0], out[n, 1], out[n, 2], out[n, 3] = nearest_turn_one(relative, turns, axis)
