@@ -190,7 +190,9 @@ class TrackedObjects:
 
     def _judge(self, latest: Mapping[str, TrackedPose], now: float) -> Array:
         """Judge every object's newest reading; return their poses (K, 7) in the base frame, NaN without a reading."""
-        poses = np.array([latest[gate.name].pose if gate.name in latest else np.full(7, np.nan) for gate in self._gates])
+        poses = np.array(
+            [latest[gate.name].pose if gate.name in latest else np.full(7, np.nan) for gate in self._gates]
+        )
         if self._source.frame == "camera" and self._calibration is not None:
             poses = self._calibration.apply(poses)
         exchanges = self._exchanges(poses)
@@ -203,9 +205,9 @@ class TrackedObjects:
         exchanges: dict[str, str] = {}
         for (i, a), (j, b) in combinations(enumerate(self._gates), 2):
             if a.pose is not None and b.pose is not None:
-                limit = min(norm(a.pose[:3] - b.pose[:3]) / 3.0, self._settings.jump_position)
-                swapped = norm(poses[[i, j], :3] - [b.pose[:3], a.pose[:3]])
-                if limit > EXCHANGE_DISTANCE / 3.0 and (swapped < limit).all():
+                apart = float(norm(a.pose[:3] - b.pose[:3]))
+                off = max(float(norm(poses[i, :3] - b.pose[:3])), float(norm(poses[j, :3] - a.pose[:3])))
+                if apart > EXCHANGE_DISTANCE and off < min(apart / 3.0, self._settings.jump_position):
                     exchanges |= {a.name: b.name, b.name: a.name}
         return exchanges
 

@@ -19,7 +19,7 @@ class Hand(FrankaHandPhysics):
     """A hand that keeps its grip when stopped.
 
     Attributes:
-        fault: "" for none; "block": it neither moves nor answers; "idle": it answers "done" and does not move; "nan": it
+        fault: "" for none; "block": it neither moves nor answers; "idle": it says "done" and does not move; "nan": it
             reports no number as its width.
     """
 
@@ -52,7 +52,6 @@ class Hand(FrankaHandPhysics):
             if self.interrupted.wait(0.01):
                 raise RuntimeError("stopped before it was done")
         return super()._drive_and_settle(width)
-
 
     def get_state(self) -> Any:
         state = super().get_state()
