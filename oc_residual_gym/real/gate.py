@@ -163,8 +163,8 @@ class Gate:
 
     def _judge_pose(self, pose: Array, stamp: float, motion: ToolMotion) -> str:
         impossible_because = self._impossible(pose)
-        possible = not impossible_because and not self._exchanged_with and self.pose is not None
-        if possible and self._agree(self.pose, self._stamp, pose, stamp, motion):
+        doubtful = bool(impossible_because or self._exchanged_with)
+        if not doubtful and self.pose is not None and self._agree(self.pose, self._stamp, pose, stamp, motion):
             return self._use(pose, stamp, motion)
         if self._doubted and not self._agree(*self._doubted[-1][:2], pose, stamp, motion):
             self._doubted.clear()
