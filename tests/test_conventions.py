@@ -169,12 +169,12 @@ def test_only_worlds_with_bad_chunks_fail():
         chunk[view.worlds == 1, :, :3] *= 1000.0
 
     vector = gym.make_vec("OCResidual-Lift-v0", num_envs=3, base_policy=changed(one))
-    _, infos = vector.reset(seed=0)
-    for _ in range(2):
+    at_reset = vector.reset(seed=0)[1]
+    *_, truncated, at_step = vector.step(np.zeros((3, 7)))
+    for infos in (at_reset, at_step):
         assert infos["_base_policy_problem"].tolist() == [False, True, False]
         assert infos["base_policy_problem"][0] is None and "millimetres" in infos["base_policy_problem"][1]
-        infos = vector.step(np.zeros((3, 7)))[4]
-    assert infos["failure"][1] == "base_policy_failed"
+    assert truncated.tolist() == [False, True, False] and at_step["failure"][1] == "base_policy_failed"
     vector.close()
 
 

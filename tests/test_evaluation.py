@@ -422,9 +422,7 @@ def test_a_base_policy_that_raises_stops_the_evaluation_and_finished_episodes_st
     def settings(failing: Callable[[int], bool]) -> EvaluationSettings:
         return EvaluationSettings(("CloseDrawer",), FailsIn(error, failing), episodes=4)
 
-    with pytest.raises(
-        SettingsError, match=f"'fails' failed: .*{error}: in CloseDrawer, seed 2; what is finished stays"
-    ):
+    with pytest.raises(SettingsError, match=f"'fails' failed: .*{error}: in CloseDrawer, seed 2; mend that, and run"):
         evaluate(settings(lambda episode: episode == 2), tmp_path, worlds=1)
     assert [episode["seed"] for episode in episodes_of(tmp_path)] == [0, 1]
     assert not (tmp_path / "summary.json").exists()

@@ -208,5 +208,5 @@ def test_a_damaged_file_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
     cut = tmp_path / "cut.onnx"
     for size in range(1, len(content), 7):
         cut.write_bytes(content[:size])
-        with pytest.raises(ValueError, match="not an ONNX model|has the inputs|expected"):
+        with pytest.raises(ValueError, match=r"not an ONNX model|has the inputs|expected"):
             load_residual(cut, "Lift", "bc")

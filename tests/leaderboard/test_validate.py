@@ -271,9 +271,11 @@ def test_the_command_names_what_is_wrong_and_checks_the_others(
     own: Entry, entry: Entry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (entry.folder / "more").write_text("")
+    (entry.folder / "\x1b[31mloud\x07").write_text("")
     assert cli.main(["validate", str(entry.folder), str(own.folder)]) == 1
     said = capsys.readouterr().out
-    assert "own: wrong\n  'more': an entry has no such file" in said
+    assert all(line.isprintable() for line in said.split("\n"))
+    assert "own: wrong" in said and "  'more': an entry has no such file" in said
     assert said.count("own: valid") == 1
     assert cli.main(["validate", "nobody"]) == 2
     assert "there is no entry 'nobody'" in capsys.readouterr().err
