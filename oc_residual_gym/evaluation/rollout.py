@@ -97,8 +97,8 @@ def stopped_by_base(core: ResidualWorlds) -> Iterator[None]:
     if cause is not None:
         world = int(np.argmax(core.base_policy_failed))
         raise SettingsError(
-            f"{core.base_policy_problem[world]}: in {core.task.name}, seed {core.seeds[world]}; mend that, and run the same "
-            "command again to go on"
+            f"{core.base_policy_problem[world]}: in {core.task.name}, seed {core.seeds[world]}; mend that, and run "
+            "the same command again to go on"
         ) from cause
 
 
