@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("errors", "states", "syntax"),
+    ("caches", "errors", "states", "syntax"),
     ("compiled", "identity"),
     ("files", "geometry"),
     ("log_schema",),
