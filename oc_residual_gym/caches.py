@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 NAME = "oc-residual-gym"
@@ -19,14 +20,10 @@ def cache_folders() -> list[Path]:
     folder.
     """
     found = []
-    try:
+    with suppress(RuntimeError, OSError):  # no HOME, and the user is not in passwd
         found.append(Path(os.environ.get(VARIABLE) or Path.home() / ".cache").absolute())
-    except (RuntimeError, OSError):  # no HOME, and the user is not in passwd
-        pass
-    try:
+    with suppress(OSError):  # full, read-only, or taken by somebody else
         found.append(_own(Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"))
-    except OSError:  # full, read-only, or taken by somebody else
-        pass
     return [folder / NAME for folder in found]
 
 

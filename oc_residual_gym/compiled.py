@@ -20,7 +20,6 @@ from typing import Any
 
 import numba
 import numpy
-from numba import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 from oc_residual_gym.caches import VARIABLE, cache_folders
@@ -68,7 +67,7 @@ def _digest(files: Iterable[Path], hash_of: Callable[[Path], str]) -> str:
 
 
 def _drop_old_caches(current: Path) -> None:
-    """Keep the :data:`KEPT` caches beside ``current`` that were used last. Other processes may do the same meanwhile."""
+    """Keep the :data:`KEPT` caches beside ``current`` that were used last. Other processes may do the same now."""
     used = []
     with suppress(OSError):
         os.utime(current)
@@ -110,7 +109,7 @@ else:
 
 
 class _Locator(_CacheLocator):
-    """Folder for the compiled code of one function. Its parent is for these sources alone, so that code is never old."""
+    """Folder for the compiled code of one function. Its parent is for these sources alone: the code is never old."""
 
     def __init__(self, function: Callable[..., Any]):
         assert _DIRECTORY is not None
@@ -134,7 +133,7 @@ class _Locator(_CacheLocator):
 
 
 class _Files(CompileResultCacheImpl):
-    _locator_classes = [_Locator]
+    _locator_classes: Any = [_Locator]
 
 
 class _Cache(FunctionCache):
@@ -163,9 +162,9 @@ def njit(signature: str | None = None) -> Callable[[Callable[..., Any]], Any]:
     """Decorator that compiles a function: immediately with a ``signature``, otherwise at the first call."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        compiled = numba.njit(function)
-        if config.DISABLE_JIT:
-            return compiled
+        compiled: Any = numba.njit(function)
+        if compiled is function:  # NUMBA_DISABLE_JIT is set
+            return function
         if _DIRECTORY is not None:
             try:
                 compiled._cache = _Cache(function)
