@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     ("caches", "errors", "states", "syntax"),
-    ("compiled", "identity"),
-    ("files", "geometry"),
+    ("compiled", "identity", "parsing"),
+    ("files", "geometry", "hdf5"),
     ("log_schema",),
     ("robots",),
     ("tasks",),
