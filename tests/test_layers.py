@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     ("caches", "errors", "states", "syntax"),
-    ("compiled", "identity", "parsing"),
+    ("commands", "compiled", "identity", "parsing"),
     ("files", "geometry", "hdf5"),
     ("log_schema",),
     ("robots",),

@@ -37,6 +37,7 @@ NOT_SIMULATION = (
     "oc_residual_gym.caches",
     "oc_residual_gym.files",
     "oc_residual_gym.identity",
+    "oc_residual_gym.parsing",
     "oc_residual_gym.syntax",
 )
 

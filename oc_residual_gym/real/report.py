@@ -19,8 +19,9 @@ import numpy as np
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.report import markdown_table, percent
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
-from oc_residual_gym.files import Record, read_json, write_json, write_text
+from oc_residual_gym.files import Record, write_json, write_text
 from oc_residual_gym.hdf5 import opened, read
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.real.attempts import PLACEMENT_LIMIT
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
 from oc_residual_gym.real.trials import CONDITIONS, read_trials
