@@ -45,6 +45,9 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: readers see either the old content or the new, never a part of it."""
+    if path.exists() and not path.is_file():  # a pipe or a device: it must not be replaced
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

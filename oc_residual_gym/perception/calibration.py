@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from oc_residual_gym.errors import MessageError, SettingsError
+from oc_residual_gym.errors import FileError, MessageError, SettingsError
 from oc_residual_gym.geometry import pose_multiply
 from oc_residual_gym.parsing import read_json, read_yaml
 from oc_residual_gym.perception.messages import checked_pose, is_finite_number
@@ -56,6 +56,8 @@ def load_calibration(path: str | Path) -> Calibration:
         content = (read_json if Path(path).suffix == ".json" else read_yaml)(Path(path))
     except ImportError as error:
         raise missing_package(error) from error
+    except FileError as error:
+        raise SettingsError(f"cannot read the calibration: {error}") from error
     if not isinstance(content, Mapping):
         raise SettingsError(f"the calibration {path} is not a table; it needs {', '.join(REQUIRED)}")
     if missing := [key for key in REQUIRED if content.get(key) in (None, "")]:

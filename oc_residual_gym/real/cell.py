@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import FileError, SettingsError
 from oc_residual_gym.parsing import read_yaml
 from oc_residual_gym.robots.constants import JOINT_TORQUE_LIMIT
 
@@ -106,7 +106,11 @@ def load_cell(path: str | Path) -> Cell:
     Raises:
         SettingsError: there is no such file, it is not YAML, or it has unknown, missing or invalid entries.
     """
-    return _build(Cell, read_yaml(Path(path)), str(path), {"path": str(path)})
+    try:
+        content = read_yaml(Path(path))
+    except FileError as error:
+        raise SettingsError(f"cannot read the cell's file: {error}") from error
+    return _build(Cell, content, str(path), {"path": str(path)})
 
 
 def _build(kind: type, content: Any, where: str, known: Mapping[str, Any] | None = None) -> Any:
