@@ -158,3 +158,16 @@ def test_a_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         run_command("try", work)
+
+
+def test_a_checkpoint_that_does_not_fit_says_why_and_leaves_the_last_one(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
+    from baselines.training import _Progress
+
+    model, average = torch.nn.Linear(100, 100), torch.nn.Linear(100, 100)
+    progress = _Progress(tmp_path, {"seed": 0}, model, average, torch.optim.AdamW(model.parameters()))
+    progress.save(1)
+    with full_disk(10_000), pytest.raises(OSError, match="too large"):
+        progress.save(2)
+    assert progress.load() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -23,6 +23,7 @@ from demos_replay.readers import open_log
 from oc_residual_gym import files, hdf5, parsing
 from oc_residual_gym.errors import FileError, SettingsError
 from oc_residual_gym.perception.calibration import load_calibration
+from oc_residual_gym.policies.onnx_policy import load_onnx
 from oc_residual_gym.real.cell import load_cell
 
 ROOT = Path(__file__).parents[1]
@@ -110,6 +111,13 @@ def test_json_that_parsers_read_differently_is_refused(text: str, problem: str, 
     with pytest.raises(FileError, match=problem) as error:
         parsing.read_json(path)
     assert str(path) in str(error.value)
+
+
+def test_a_policy_that_was_not_fetched_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "Lift.onnx"
+    path.write_text(LFS)
+    with pytest.raises(ValueError, match=r"Lift\.onnx is a Git LFS pointer.*git lfs pull"):
+        load_onnx(path)
 
 
 # HDF5

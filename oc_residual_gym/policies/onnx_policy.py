@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.parsing import refuse_pointer
 from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.states import Array, IntArray
 
@@ -56,6 +57,7 @@ class OnnxFile:
         import onnxruntime
 
         data = path.read_bytes()
+        refuse_pointer(data, path)
         self.hash: str | None = hashlib.sha256(data).hexdigest()
         self.path = path
         options = onnxruntime.SessionOptions()
