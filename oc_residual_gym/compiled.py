@@ -92,7 +92,7 @@ def _report(problem: object) -> None:
         _problems.add(where)
         logging.getLogger(__name__).warning(
             "oc-residual-gym: compiled code is not kept, because %s (%s): every start takes about 20 seconds longer. "
-            "Set %s to a folder that can be written",
+            "Set %s to a folder on a disk with room",
             where,
             problem,
             VARIABLE,
