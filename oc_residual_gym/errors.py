@@ -12,6 +12,10 @@ class SettingsError(ValueError):
     """A requested name or setting does not exist or does not fit; the message lists valid ones."""
 
 
+class FileError(SettingsError):
+    """A file does not exist, or does not hold what it should; the message names the file and the problem."""
+
+
 class EngineError(SettingsError):
     """The engine is unavailable, or a job keeps losing its worker; the message says what to do."""
 

@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from oc_residual_gym.files import write_bytes
+from oc_residual_gym.hdf5 import changed
 from oc_residual_gym.states import Array
 
 SCHEMA, VERSION = "oc-residual-teleop", 1
@@ -58,9 +58,9 @@ def add(path: Path, demos: Mapping[str, Recording], **attributes: Any) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    # Built in memory first: the HDF5 library crashes the process when the disk is full.
+    # In memory, so that the file on disk is always whole.
     content = io.BytesIO(path.read_bytes() if path.exists() else b"")
-    with h5py.File(content, "r+" if path.exists() else "w") as file:
+    with changed(content) as file:
         file.attrs.update(schema=SCHEMA, version=VERSION, **attributes)
         for name, demo in demos.items():
             group = file.create_group(f"demos/{name}")
