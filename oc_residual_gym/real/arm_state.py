@@ -80,3 +80,5 @@ class ArmState:
     success_rate: float
     """Share of the last 100 commands that reached the robot in time."""
     stop: Stop | None
+    stopping: bool = False
+    """Whether the arm may still be on its way to rest."""

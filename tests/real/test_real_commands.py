@@ -22,8 +22,6 @@ from oc_residual_gym.real.rig import Rig, rig_available
 from oc_residual_gym.real.trials import read_trials
 from oc_residual_gym.tasks import TASKS
 
-pytestmark = pytest.mark.rig
-
 pytest.importorskip("franky", reason="a robot needs franky-control")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CELL = """\

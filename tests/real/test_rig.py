@@ -34,8 +34,6 @@ from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.tasks.lift import LIFT_HEIGHT, MASS
 from oc_residual_gym.worlds.impedance import ROTATIONAL_STIFFNESS, TRANSLATIONAL_STIFFNESS
 
-pytestmark = pytest.mark.rig
-
 franky = pytest.importorskip("franky", reason="a robot needs franky-control")
 GRAVITY = 9.81
 LIFT = TASKS["Lift"]
@@ -273,6 +271,7 @@ while True:
 """
 
 
+@pytest.mark.rig
 def test_a_busy_machine_does_not_stop_the_robot() -> None:
     """Neither the server's nor the client's standing still for up to 20 cycles is the link's fault."""
     _need_rig()
@@ -308,6 +307,7 @@ def test_bad_requests_are_refused(rig: Rig) -> None:
         Rig(full_scene=True)
 
 
+@pytest.mark.rig
 def test_a_block_is_grasped_lifted_and_weighed_through_the_wire() -> None:
     _need_rig()
     start = LIFT.reset(np.random.default_rng(0))
@@ -337,6 +337,7 @@ def test_a_block_is_grasped_lifted_and_weighed_through_the_wire() -> None:
     assert dropped[2] < 0.06
 
 
+@pytest.mark.rig
 def test_objects_can_be_put_elsewhere_and_a_killed_server_is_gone() -> None:
     _need_rig()
     task = TASKS["CloseDrawer"]

@@ -20,12 +20,10 @@ from oc_residual_gym.worlds.base import World
 from oc_residual_gym.worlds.domains import EpisodePhysics
 from oc_residual_gym.worlds.sim import SimWorld
 
-pytestmark = pytest.mark.rig
-
 ONE = np.zeros(1, np.int64)
 
 
-@pytest.fixture(scope="module", params=["simulation", "robot"])
+@pytest.fixture(scope="module", params=["simulation", pytest.param("robot", marks=pytest.mark.rig)])
 def connected(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "simulation":
         world = SimWorld(TASKS["Lift"], 1)
