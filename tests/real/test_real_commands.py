@@ -16,13 +16,17 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("franky", reason="a robot needs franky-control")
+
+from cells import PATIENCE
+
 from oc_residual_gym.cli import main
 from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.real.rig import Rig, rig_available
+from oc_residual_gym.real.run import TRIALS
 from oc_residual_gym.real.trials import read_trials
 from oc_residual_gym.tasks import TASKS
 
-pytest.importorskip("franky", reason="a robot needs franky-control")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CELL = """\
 name: rig
@@ -33,8 +37,8 @@ poses: {{source: "{source}"{more}}}
 GO = r"[^\[]*\[Enter\] go .*\n"
 CLEAR, AWAY, PLACED = "cell is clear" + GO, "moves home" + GO, "the arm is at rest" + GO
 """Questions: may a stopped arm move again, may it move home, and are the objects in their places?"""
-MOVING = 2.0
-"""Seconds after the last go in which the policy has begun, and is not done."""
+MOVING = 25
+"""Rows of a trial in which the policy has begun, and is not done."""
 
 
 @pytest.fixture(scope="module")
@@ -75,27 +79,33 @@ class Terminal:
         self._process.wait()
         os.close(self._terminal)
 
-    def press(self, after: str, keys: str, wait: float = 0.3) -> None:
+    def press(self, after: str, keys: str) -> None:
         """Wait for a text, and a moment, then press ``keys``."""
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + PATIENCE
         while not (found := re.search(after, self.said)):
             assert self._read(), f"it ended:\n{self.said}"
             assert time.monotonic() < deadline, f"no {after!r} in:\n{self.said}"
         self.said = self.said[found.end() :]
-        until = time.monotonic() + wait
+        until = time.monotonic() + 0.3  # what was typed before a question is thrown away
         while time.monotonic() < until:
             self._read(max(0.0, until - time.monotonic()))
         os.write(self._terminal, keys.encode())
 
-    def interrupt(self, wait: float) -> None:
-        time.sleep(wait)
+    def wait_for_motion(self, out: Path) -> None:
+        """Until :data:`MOVING` rows of a trial have been written."""
+        deadline = time.monotonic() + PATIENCE
+        while not any(len(j.read_text().splitlines()) > MOVING for j in (out / TRIALS).glob("*.journal")):
+            assert self._read(0.05), f"it ended:\n{self.said}"
+            assert time.monotonic() < deadline, f"no trial began:\n{self.said}"
+
+    def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
     def end(self) -> int:
         """Its exit code."""
         while self._read():
             pass
-        return self._process.wait(60.0)
+        return self._process.wait(PATIENCE)
 
     def _read(self, wait: float = 60.0) -> bool:
         """Whether it may say more."""
@@ -206,24 +216,27 @@ def test_trials_at_a_terminal_are_stopped_gone_on_with_and_reported(
     with Terminal(*run) as terminal:
         terminal.press(AWAY, "\n")
         terminal.press(PLACED, "\n")
-        terminal.press("", "x", MOVING)
+        terminal.wait_for_motion(out)
+        terminal.press("", "x")
         terminal.press(r"operator_stop[^[]*\[f\] fail", "i")
         terminal.press("Why is it invalid", "a lamp fell\n")
         terminal.press(CLEAR, "\n")
         terminal.press(AWAY, "\n")
         terminal.press(PLACED, "\n")
-        terminal.interrupt(MOVING)
+        terminal.wait_for_motion(out)
+        terminal.interrupt()
         assert terminal.end() == 130
         assert "Continue with the same command" in terminal.said
     with Terminal(*run) as terminal:
         terminal.press(AWAY, "\n")
         terminal.press(PLACED, "\n")
-        terminal.press("", "s", MOVING)
+        terminal.wait_for_motion(out)
+        terminal.press("", "s")
         terminal.press(r"\[s\] success", "\n")
         terminal.press(AWAY, "q")
         assert terminal.end() == 0
         assert "1 of 2 trials have a verdict: continue with the same command" in terminal.said
-    kept = [(t["trial"], t["attempt"], t["verdict"], t["stop_reason"]) for t in read_trials(out / "trials")]
+    kept = [(t["trial"], t["attempt"], t["verdict"], t["stop_reason"]) for t in read_trials(out / TRIALS)]
     assert kept == [
         (1, 1, "invalid", "operator_stop"),
         (1, 2, "invalid", "operator_stop"),
@@ -244,7 +257,7 @@ def test_a_dry_run_prints_targets_and_moves_nothing(cell: Path) -> None:
         terminal.press(r"dry run: target \[.*hand open", "q")
         assert terminal.end() == 0
         assert "0 of 2 trials have a verdict: continue with the same command" in terminal.said
-    assert [trial["verdict"] for trial in read_trials(out / "trials")] == ["invalid"]
+    assert [trial["verdict"] for trial in read_trials(out / TRIALS)] == ["invalid"]
 
 
 def _said(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:
