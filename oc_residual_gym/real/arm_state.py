@@ -21,6 +21,8 @@ class ArmSettings:
     speed_cap: float
     control_period: float
     """Seconds over which a target is approached."""
+    state_limit: float
+    """Seconds without a new state of the robot after which the arm stops."""
     target_limit: float
     """Seconds without a new target after which the arm stops; until then it holds the last one."""
     pose_limit: float

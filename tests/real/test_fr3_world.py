@@ -28,7 +28,7 @@ from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.real import arm, homing
 from oc_residual_gym.real.arm import FR3Arm, arm_settings
 from oc_residual_gym.real.arm_process import ArmProcess
-from oc_residual_gym.real.cell import Cell, Poses, Robot
+from oc_residual_gym.real.cell import BOUNDS, Cell, Poses, Robot
 from oc_residual_gym.real.hand import FrankaHand
 from oc_residual_gym.real.rig import Rig, rig_available
 from oc_residual_gym.real.world import FR3World, tcp_velocity
@@ -53,7 +53,9 @@ class NoTracker:
 
 
 def cell_at(host: str) -> Cell:
-    return Cell("rig", Robot(host, realtime=False, set_tcp=True, speed_cap=0.2), Poses("tcp://127.0.0.1:1"))
+    """A cell whose targets may be missing for as long as its file allows: a busy machine delays them."""
+    robot = Robot(host, realtime=False, set_tcp=True, speed_cap=0.2, target_limit=BOUNDS["target_limit"][1])
+    return Cell("rig", robot, Poses("tcp://127.0.0.1:1"))
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +186,12 @@ def test_the_speed_cap_becomes_a_share_of_the_rate_limit() -> None:
     assert FR3World(cell, "Lift", NoTracker(), dry_run=True).speed == 1.0
 
 
-def test_the_hand_follows_the_opening(world: FR3World) -> None:
-    drive(world, 40, opening=0.0)
-    assert world.robot.gripper_width[0] < 0.005
-    drive(world, 40, opening=1.0)
-    assert world.robot.gripper_width[0] > 0.075
+def test_the_hand_follows_the_opening(world: WatchedWorld) -> None:
+    for opening, low, high in ((0.0, 0.0, 0.005), (1.0, 0.075, 0.1)):
+        began = time.monotonic()
+        while world.witness.between(began, time.monotonic()).seconds < 2.0:
+            drive(world, 1, opening=opening)
+        assert low <= world.robot.gripper_width[0] < high
 
 
 def test_starts_with_a_closed_hand_where_the_task_does(world: FR3World) -> None:
@@ -524,11 +527,12 @@ world = FR3World(slow, "Lift", NoTracker())
 world.reset()
 drive(world, 30, (0.0, 0.004, 0.0))
 home = world._arm.home
-world._arm.home = lambda should_stop: (print("homing", flush=True), home(should_stop))[1]
+world._arm.home = lambda should_stop: (print("homing", flush=True), home(should_stop))[1]  # the arm is at rest
 try:
     world.reset()
 except (RobotStopped, KeyboardInterrupt) as error:
     print(json.dumps([world.stop_report().reason, type(error).__name__]), flush=True)
+world._arm.home = home
 world.recover()
 world.reset()
 print("again", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 pytest.importorskip("franky", reason="a robot needs franky-control")
 
-from cells import CoreWaits
+from cells import PATIENCE, CoreWaits
 
 from oc_residual_gym.errors import RobotStopped, Stop, StopReason
 from oc_residual_gym.real import homing
@@ -92,23 +93,22 @@ def test_a_report_waits_for_an_arm_that_is_slow_to_rest_and_not_for_one_that_is_
     assert (clock.now > 120.0) == rests
 
 
-def test_waiting_for_a_core_is_counted() -> None:
-    """Two programs that share one core wait for it; one that sleeps does not."""
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="this kernel does not count")
+def test_waiting_for_a_core_is_counted_and_standing_still_is_not() -> None:
     rig: Any = SimpleNamespace(_process=SimpleNamespace(pid=0))
     core = min(os.sched_getaffinity(0))
     loop = f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"
-    programs = [subprocess.Popen([sys.executable, "-c", code]) for code in (loop, loop, "import time; time.sleep(600)")]
-    busy, _, idle = (CoreWaits(program.pid, rig) for program in programs)
+    programs = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(2)]
     try:
-        deadline = time.monotonic() + 60.0
-        while busy.seconds() < 0.5:
-            if not os.path.exists("/proc/self/schedstat"):
-                pytest.skip("this kernel does not count")
+        first, deadline = CoreWaits(programs[0].pid, rig), time.monotonic() + PATIENCE
+        while first.seconds() < 0.5:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        before = idle.seconds()
-        time.sleep(0.2)
-        assert idle.seconds() == before
+        programs[0].send_signal(signal.SIGSTOP)
+        os.waitpid(programs[0].pid, os.WUNTRACED)
+        before = first.seconds()
+        time.sleep(0.1)
+        assert first.seconds() == before
     finally:
         for program in programs:
             program.kill()

@@ -86,14 +86,14 @@ def test_velocities_add_up_to_the_motion(world: World) -> None:
 
 
 def test_the_hand_closes_and_opens(world: World) -> None:
-    target = held(world, 0.0)
-    for _ in range(40):
-        world.step(target)
-    assert world.robot.gripper_width[0] < 0.01
-    target[0, 7] = 1.0
-    for _ in range(40):
-        world.step(target)
-    assert world.robot.gripper_width[0] == pytest.approx(MAX_OPENING, abs=0.002)
+    target, steps = held(world, 0.0), 40 if isinstance(world, SimWorld) else 200  # a busy machine slows a rig down
+    for opening, width in ((0.0, 0.0), (1.0, MAX_OPENING)):
+        target[0, 7] = opening
+        for _ in range(steps):
+            world.step(target)
+            if abs(world.robot.gripper_width[0] - width) < 0.001:
+                break
+        assert world.robot.gripper_width[0] == pytest.approx(width, abs=0.002)
 
 
 def test_free_space_pushes_on_nothing(world: World) -> None:
