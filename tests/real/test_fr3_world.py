@@ -522,7 +522,7 @@ import json, sys, time
 sys.path.insert(0, {tests!r})
 from test_fr3_world import FR3World, NoTracker, RobotStopped, cell_at, drive, replace
 cell = cell_at({host!r})
-slow = replace(cell, robot=replace(cell.robot, speed_cap=0.1))
+slow = replace(cell, robot=replace(cell.robot, speed_cap=0.1, target_limit=0.5))
 world = FR3World(slow, "Lift", NoTracker())
 world.reset()
 drive(world, 30, (0.0, 0.004, 0.0))
