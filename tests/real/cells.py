@@ -25,6 +25,8 @@ from oc_residual_gym.tasks import TASKS
 
 AT_REST = 0.02
 """rad/s of the fastest joint."""
+WAITS_PERIOD = 0.05
+"""Seconds between looks at how long programs have waited for a core."""
 PATIENCE = 120.0
 """Seconds after which a test gives up, however busy the machine is."""
 
@@ -90,7 +92,8 @@ class Witness:
 
     def __init__(self, rig: Rig, program: int | None = None):
         self._waits = CoreWaits(program or os.getpid(), rig)
-        self._seen = [(time.monotonic(), 0.0, 0.0, 0.0)]
+        self._seen = [(time.monotonic(), 0.0, 0.0)]
+        self._waited = [(time.monotonic(), self._waits.seconds())]
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._follow, args=(rig.truth_address,), daemon=True)
         self._thread.start()
@@ -100,18 +103,18 @@ class Witness:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.SUBSCRIBE, b"")
             socket.connect(address)
-            waited = 0.0
             while not self._over.is_set():
+                if time.monotonic() - self._waited[-1][0] > WAITS_PERIOD:
+                    waited = time.monotonic(), self._waits.seconds()
+                    with self._lock:
+                        self._waited.append(waited)
                 if socket.poll(50):
                     truth = json.loads(socket.recv())
-                    if len(self._seen) % 10 == 0:
-                        waited = self._waits.seconds()
-                    entry = truth["stamp"], truth["time"], float(np.abs(truth["dq"]).max()), waited
                     with self._lock:
-                        self._seen.append(entry)
+                        self._seen.append((truth["stamp"], truth["time"], float(np.abs(truth["dq"]).max())))
 
     def _snapshot(self) -> np.ndarray:
-        """(4, T) stamp, rig's time, speed, and seconds waited for a core so far."""
+        """(3, T) stamp, rig's time, and speed."""
         with self._lock:
             return np.array(self._seen[1:] or self._seen).T
 
@@ -123,7 +126,7 @@ class Witness:
         """Until the arm has moved for a quarter of a second, all of it after ``since``."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            stamps, _, speeds, _ = self._snapshot()
+            stamps, _, speeds = self._snapshot()
             if (stamps > since).sum() > 50 and speeds[-50:].min() > AT_REST:
                 return
             time.sleep(0.02)
@@ -139,7 +142,7 @@ class Witness:
         deadline, passed = time.monotonic() + PATIENCE, 0.0
         while time.monotonic() < deadline and passed < limit:
             time.sleep(0.05)
-            stamps, times, speeds, _ = self._snapshot()
+            stamps, times, speeds = self._snapshot()
             began = np.interp(since, stamps, times)
             moving = (speeds > AT_REST) & (stamps > since)
             last = stamps[moving][-1] if moving.any() else since
@@ -152,9 +155,13 @@ class Witness:
 
     def between(self, since: float, until: float) -> Took:
         """What passed between two moments of ``time.monotonic()``."""
-        stamps, times, _, waits = self._snapshot()
-        seconds, waited = (np.diff(np.interp([since, until], stamps, values)) for values in (times, waits))
-        return Took(seconds.item(), waited.item())
+        stamps, times, _ = self._snapshot()
+        with self._lock:
+            moments, waits = np.array([*self._waited, (time.monotonic(), self._waits.seconds())]).T
+        (seconds,), (waited,) = (
+            np.diff(np.interp([since, until], *line)) for line in ((stamps, times), (moments, waits))
+        )
+        return Took(float(seconds), float(waited))
 
     def __enter__(self) -> Witness:
         return self
