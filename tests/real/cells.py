@@ -105,9 +105,8 @@ class Witness:
             socket.connect(address)
             while not self._over.is_set():
                 if time.monotonic() - self._waited[-1][0] > WAITS_PERIOD:
-                    waited = time.monotonic(), self._waits.seconds()
                     with self._lock:
-                        self._waited.append(waited)
+                        self._waited.append((time.monotonic(), self._waits.seconds()))
                 if socket.poll(50):
                     truth = json.loads(socket.recv())
                     with self._lock:
@@ -157,11 +156,10 @@ class Witness:
         """What passed between two moments of ``time.monotonic()``."""
         stamps, times, _ = self._snapshot()
         with self._lock:
-            moments, waits = np.array([*self._waited, (time.monotonic(), self._waits.seconds())]).T
-        (seconds,), (waited,) = (
-            np.diff(np.interp([since, until], *line)) for line in ((stamps, times), (moments, waits))
-        )
-        return Took(float(seconds), float(waited))
+            self._waited.append((time.monotonic(), self._waits.seconds()))
+            moments, waits = np.array(self._waited).T
+        began, ended = (np.array([np.interp(t, stamps, times), np.interp(t, moments, waits)]) for t in (since, until))
+        return Took(*map(float, ended - began))
 
     def __enter__(self) -> Witness:
         return self
