@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from oc_residual_gym.tasks import TASKS
 
 AT_REST = 0.02
 """rad/s of the fastest joint."""
+HISTORY = 10_000
+"""States of the rig that a witness remembers: 50 s."""
 WAITS_PERIOD = 0.05
 """Seconds between looks at how long programs have waited for a core."""
 PATIENCE = 120.0
@@ -92,8 +95,8 @@ class Witness:
 
     def __init__(self, rig: Rig, program: int | None = None):
         self._waits = CoreWaits(program or os.getpid(), rig)
-        self._seen = [(time.monotonic(), 0.0, 0.0)]
-        self._waited = [(time.monotonic(), self._waits.seconds())]
+        self._seen: deque[tuple[float, float, float]] = deque(maxlen=HISTORY)
+        self._waited = deque([(time.monotonic(), self._waits.seconds())], maxlen=HISTORY)
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._follow, args=(rig.truth_address,), daemon=True)
         self._thread.start()
@@ -114,8 +117,12 @@ class Witness:
 
     def _snapshot(self) -> np.ndarray:
         """(3, T) stamp, rig's time, and speed."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._seen:
+            assert time.monotonic() < deadline, "the rig says nothing"
+            time.sleep(0.02)
         with self._lock:
-            return np.array(self._seen[1:] or self._seen).T
+            return np.array(self._seen).T
 
     def speed(self) -> float:
         """rad/s of the fastest joint, now."""
@@ -153,8 +160,12 @@ class Witness:
         )
 
     def between(self, since: float, until: float) -> Took:
-        """What passed between two moments of ``time.monotonic()``."""
-        stamps, times, _ = self._snapshot()
+        """What passed between two moments of ``time.monotonic()``, at most some 50 s ago."""
+        deadline = time.monotonic() + PATIENCE
+        while (seen := self._snapshot())[0, -1] < until:
+            assert time.monotonic() < deadline, "the rig says nothing more"
+            time.sleep(0.02)
+        stamps, times, _ = seen
         with self._lock:
             self._waited.append((time.monotonic(), self._waits.seconds()))
             moments, waits = np.array(self._waited).T
