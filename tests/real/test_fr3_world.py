@@ -480,7 +480,7 @@ def test_recovers_after_the_robot_was_restarted(monkeypatch: pytest.MonkeyPatch)
         world.reset()
         drive(world, 5)
         rig.kill()
-        drive(world, 20)
+        drive(world, 60)  # at once when it has stopped
         report = world.stop_report()
         assert report is not None and report.reason == StopReason.LINK_LOST
         with pytest.raises(RobotStopped, match="cannot recover"):

@@ -99,7 +99,7 @@ def test_what_is_overdue_stops_the_arm() -> None:
         fault = overdue(SETTINGS, 10.0, **({"state_at": 10.0, "target_at": 10.0, "poses_at": 10.0} | times))
         assert (fault and fault[0]) == reason
     rig = arm_settings(Cell("test", robot=Robot("127.0.0.1", realtime=False), poses=Poses("tcp://127.0.0.1:1")))
-    assert overdue(rig, 10.0, 10.0 - 5.0 * STATE_LIMIT, 10.0, 10.0) is None  # a busy machine
+    assert overdue(rig, 10.0, 10.0 - 4.0 * STATE_LIMIT, 10.0, 10.0) is None  # a busy machine
     assert overdue(rig, 10.0, 10.0 - 1.1 * REHEARSED_STATE_LIMIT, 10.0, 10.0) is not None
     never = overdue(SETTINGS, 10.0, 10.0, 10.0, np.nan)
     assert never is not None and never[0] is StopReason.POSES_SILENT
