@@ -16,7 +16,7 @@ from .physics import SceneSim
 
 
 class RigClock:
-    """The module ``time`` in the rig's own time: fingers that stand still while the machine is busy have not arrived."""
+    """The module ``time`` in the rig's own time: fingers that wait for a busy machine have not arrived."""
 
     def __init__(self, sim: SceneSim) -> None:
         self._sim = sim
