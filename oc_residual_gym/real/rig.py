@@ -53,7 +53,7 @@ class Rig:
         seed: seed of those errors.
         motion_limits: whether a command beyond the FR3's limits stops the motion, as on the robot.
         comm_constraints: whether 20 lost commands in a row stop the motion, as on the robot. The rig's clock waits up
-            to 0.3 s for each answer, so that a busy machine does not look like a bad link; :meth:`link` counts this.
+            to 1 s for each answer, so that a busy machine does not look like a bad link; :meth:`link` counts this.
 
     Attributes:
         host: address that a :class:`~oc_residual_gym.real.cell.Robot` connects to.

@@ -12,7 +12,7 @@ from oc_residual_gym.errors import StopReason
 from oc_residual_gym.real.arm_state import ArmSettings
 from oc_residual_gym.states import Array
 
-STATE_LIMIT, REHEARSED_STATE_LIMIT = 0.1, 0.5
+STATE_LIMIT, REHEARSED_STATE_LIMIT = 0.1, 0.7
 """Maximum age of the robot's state in seconds: of a real one, which itself stops after 20 ms without commands, and of a
 rig, which stands still while a busy machine does something else."""
 SLACK_POSITION, SLACK_ROTATION = 0.001, 0.01

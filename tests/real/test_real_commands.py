@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("franky", reason="a robot needs franky-control")
 
-from cells import PATIENCE
+from cells import PATIENCE, CoreWaits
 
 from oc_residual_gym.cli import main
 from oc_residual_gym.envs.episodes import start_of
@@ -31,7 +31,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 CELL = """\
 name: rig
 operator: nobody
-robot: {{host: {host}, realtime: false, set_tcp: true, speed_cap: 0.2}}
+robot: {{host: {host}, realtime: false, set_tcp: true, speed_cap: 0.2, target_limit: 1.0}}
 poses: {{source: "{source}"{more}}}
 """
 GO = r"[^\[]*\[Enter\] go .*\n"
@@ -119,6 +119,17 @@ class Terminal:
         return bool(said)
 
 
+class Patient:
+    """Judges what ``real check`` says of the poses: too slow may only be a machine that lets its programs wait."""
+
+    def __init__(self, rig: Rig):
+        self._waits = CoreWaits(os.getpid(), rig)
+        self._before = self._waits.seconds()
+
+    def accepts(self, found: tuple[bool, str]) -> bool:
+        return found[0] or ("per second" in found[1] and self._waits.seconds() - self._before > 0.5)
+
+
 def check(cell: Path, task: str = "Lift") -> dict[str, tuple[bool, str]]:
     """What ``real check`` finds, by name: whether it is well, and the text with what to do."""
     file = cell.with_suffix(".json")
@@ -128,11 +139,13 @@ def check(cell: Path, task: str = "Lift") -> dict[str, tuple[bool, str]]:
     return {f["name"]: (f["ready"], f"{f['detail']}\n{f['remedy']}") for f in result["findings"]}
 
 
-def test_a_good_cell_is_ready(cell: Path) -> None:
+def test_a_good_cell_is_ready(rig: Rig, cell: Path) -> None:
+    patient = Patient(rig)
     found = check(cell)
     assert list(found) == ["calibration", "poses", "connection, frames", "payload", "control", "stop"]
     # How soon things happen depends on what else this machine does.
-    assert all(found[name][0] for name in ("calibration", "poses", "connection, frames", "payload")), found
+    assert all(found[name][0] for name in ("calibration", "connection, frames", "payload")), found
+    assert patient.accepts(found["poses"]), found
     assert re.search("moved 0.[0-9] mm", found["stop"][1])
 
 
@@ -163,13 +176,14 @@ def test_the_example_publisher_feeds_a_check(rig: Rig, cell: Path) -> None:
     address = f"ipc://{cell.parent}/poses"
     write_cell(cell, rig.host, address, f", calibration: {EXAMPLES / 'shoulder-1.yaml'}")
     program = [sys.executable, EXAMPLES / "publish_foundationpose.py", "--demo", "--calibration"]
+    patient = Patient(rig)
     publisher = subprocess.Popen([*program, "shoulder-1", "--bind", address], stdout=subprocess.DEVNULL)
     try:
         found = check(cell)
     finally:
         publisher.kill()
         publisher.wait()
-    assert found["poses"][0] and found["calibration"][1].startswith("shoulder-1 ("), found
+    assert patient.accepts(found["poses"]) and found["calibration"][1].startswith("shoulder-1 ("), found
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from .physics import SceneSim
 
 JOINT_REFLEX, CARTESIAN_REFLEX = 6, 7
 """Indices of libfranka's errors (research_interface/robot/error.h)."""
-PATIENCE = 0.3
+PATIENCE = 1.0
 """Seconds that the clock waits for a command of a client that a busy machine keeps waiting; after that, cycles are lost
 as on the robot."""
 OPENING_PATIENCE, OPENING_STATES = 0.03, range(2, 5)
