@@ -13,7 +13,7 @@ from leaderboard.about import EXAMPLE
 from leaderboard.entry import ENTRIES, ENTRY_FILE, Entry, load_entries
 from leaderboard.limits import MEMORY_GIB, WORLDS
 from oc_residual_gym.cli import positive
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import SettingsError, outside_text
 
 SITE = Path("results/site")
 WORK = Path("results/verify")
@@ -153,9 +153,9 @@ def _show_problems(entries: Sequence[Entry]) -> int:
         except LeaderboardError as error:
             problems, said = [str(error)], "not checked to the end"
         wrong += bool(problems)
-        tqdm.write(f"{entry.id}: {said}")
+        tqdm.write(outside_text(f"{entry.id}: {said}"))
         for problem in problems:
-            tqdm.write(f"  {problem}")
+            tqdm.write(f"  {outside_text(problem)}")
     return 1 if wrong else 0
 
 
@@ -169,7 +169,7 @@ def _verify(options: argparse.Namespace) -> int:
     request = VerifyRequest(options.work, options.rows, options.worlds, options.memory)
     code = 0
     for outcome in verify(_entries(options), request):
-        tqdm.write(f"{outcome.id}: {outcome.verdict}: {outcome.reason}")
+        tqdm.write(outside_text(f"{outcome.id}: {outcome.verdict}: {outcome.reason}"))
         code = code if outcome.is_fine else 1
     if options.rows is not None:
         risks = risk(tracks.EPISODES, options.rows).items()
@@ -186,7 +186,7 @@ def _build(options: argparse.Namespace) -> int:
     for entry in load_entries():
         problems = check_files(entry)
         for problem in problems:
-            print(f"{entry.id} is left out: {problem}", file=sys.stderr)
+            print(outside_text(f"{entry.id} is left out: {problem}"), file=sys.stderr)
         right += [] if problems else [entry]
     build(right, options.out)
     print(options.out / "index.html")

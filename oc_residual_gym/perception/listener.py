@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
+from oc_residual_gym.errors import outside_text
 from oc_residual_gym.perception.messages import PoseMessage, TrackedPose
 
 
@@ -75,4 +76,4 @@ class Listener:
 
     def _note_refusal(self, why: str) -> None:
         self._refused += 1
-        self._last_refusal = why if len(why) < 300 else f"{why[:300]}..."
+        self._last_refusal = outside_text(why, 300)

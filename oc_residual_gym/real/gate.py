@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oc_residual_gym.geometry import norm, quat_conjugate, quat_multiply, rotation_between, rotvec_from_quat
-from oc_residual_gym.perception.filter import SYMMETRIES
+from oc_residual_gym.geometry import norm, rotation_between
 from oc_residual_gym.perception.messages import TrackedPose
 from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import ObservedObject
+from oc_residual_gym.tasks.symmetry import angle_between
 
 if TYPE_CHECKING:
     from oc_residual_gym.real.cell import Poses
@@ -67,7 +67,7 @@ class Gate:
 
     def __init__(self, observed: ObservedObject, settings: Poses) -> None:
         self.name, self._settings = observed.name, settings
-        self._half_step = 0.5 * SYMMETRIES[observed.symmetry]
+        self._symmetry = observed.symmetry
         self.forget()
         self.frozen = False
         self.same_count = 0
@@ -109,7 +109,7 @@ class Gate:
             return "has not been twice at the same place"
         doubted = self._doubted[-1][0]
         distance = 100 * float(norm(doubted[:3] - self.pose[:3]))
-        angle = np.degrees(_angle_between(self.pose[3:], doubted[3:], self._half_step))
+        angle = np.degrees(angle_between(self.pose[3:], doubted[3:], self._symmetry))
         return f"has been {distance:.0f} cm and {angle:.0f} degrees from where it was"
 
     def _believes(self, pose: Array, stamp: float, motion: ToolMotion) -> bool:
@@ -127,7 +127,7 @@ class Gate:
         """Whether the object can have moved from ``earlier`` (at ``stamp``) to ``pose``."""
         moved, turned = motion.since(stamp)
         distance = float(norm(pose[:3] - earlier[:3]))
-        angle = _angle_between(earlier[3:], pose[3:], self._half_step)
+        angle = float(angle_between(earlier[3:], pose[3:], self._symmetry))
         return distance <= self._settings.jump_position + moved and angle <= self._settings.jump_rotation + turned
 
     def _note_sameness(self, reading: TrackedPose) -> None:
@@ -136,14 +136,3 @@ class Gate:
         self.same_count += 1
         # A pose that is sent twice has only one stamp: it does not count as frozen.
         self.frozen = self.same_count >= FROZEN_READINGS and reading.stamp - self._same_since > FROZEN_AFTER
-
-
-def _angle_between(a: Array, b: Array, half_step: float) -> float:
-    """Angle in radians between quaternions (4,), ignoring rotations about the own z axis by multiples of twice
-    ``half_step``, or by any angle if it is 0."""
-    relative = quat_multiply(quat_conjugate(a), b)
-    half_twist = np.arctan2(relative[2], relative[3])
-    if half_step > 0.0:
-        half_twist = half_step * np.rint(half_twist / half_step)
-    undo = np.array([0.0, 0.0, -np.sin(half_twist), np.cos(half_twist)])
-    return float(norm(rotvec_from_quat(quat_multiply(relative, undo))))

@@ -162,7 +162,8 @@ def test_gripper_blocked(cell: tuple[Rig, Cell], tmp_path: Path) -> None:
         core.base_policy.predict = lambda view: np.repeat(
             np.concatenate([view.tcp_pose, np.zeros((1, 1))], axis=1)[:, None], 16, axis=1
         )
-        core._runner.hold(np.zeros(1, int), np.concatenate([core.world.robot.tcp_pose, [[0.0]]], axis=1))
+        target = np.concatenate([core.world.robot.tcp_pose, [[0.0]]], axis=1)
+        core._runner.start(np.zeros(1, int), target, [0], [np.random.default_rng(0)])
 
     check(run(*cell, tmp_path, spoil), "gripper_blocked")
 

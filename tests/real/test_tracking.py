@@ -169,13 +169,15 @@ def test_an_object_may_move_with_the_tool():
     assert seen.all()
 
 
-@pytest.mark.parametrize(("symmetry", "degrees", "expected"), [
-    ("yaw_180", 180, True), ("yaw_180", 90, False), ("yaw_90", 90, True), ("axis_z", 77, True), ("none", 180, False),
+@pytest.mark.parametrize(("symmetry", "axis", "degrees", "expected"), [
+    ("yaw_180", "z", 180, True), ("yaw_180", "z", 90, False), ("yaw_90", "z", 90, True), ("axis_z", "z", 77, True),
+    ("none", "z", 180, False), ("axis_z", "x", 180, False), ("cylinder", "x", 180, True), ("bar", "x", 90, True),
+    ("bar", "z", 180, True), ("bar", "z", 90, False), ("cube", "y", 90, True), ("cube", "y", 45, False),
 ])  # fmt: skip
-def test_looking_the_same_is_no_jump(symmetry, degrees, expected):
+def test_looking_the_same_is_no_jump(symmetry, axis, degrees, expected):
     tracker, source = tracked({"block": noisy()}, {"block": symmetry})
     start(tracker)
-    turned = np.r_[PLACE[:3], Rotation.from_euler("z", degrees, degrees=True).as_quat()]
+    turned = np.r_[PLACE[:3], Rotation.from_euler(axis, degrees, degrees=True).as_quat()]
     source.scripts["block"] = noisy(turned)
     seen, _, _ = run(tracker, source, 1)
     assert bool(seen.all()) is expected
