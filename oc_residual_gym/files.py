@@ -62,9 +62,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def json_bytes(content: Any) -> bytes:
+    """``content`` as indented JSON."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode("utf-8")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_bytes(path, json_bytes(content))
 
 
 def sha256(path: Path) -> str:

@@ -58,8 +58,15 @@ def add(path: Path, demos: Mapping[str, Recording], **attributes: Any) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    # In memory, so that the file on disk is always whole.
-    content = io.BytesIO(path.read_bytes() if path.exists() else b"")
+    write_bytes(path, packed(demos, before=path.read_bytes() if path.exists() else b"", **attributes))
+
+
+def packed(demos: Mapping[str, Recording], before: bytes = b"", **attributes: Any) -> bytes:
+    """Content of a log file with ``demos`` and ``attributes``, added to the log ``before`` if there is one.
+
+    It is built in memory, because the HDF5 library crashes the process when the disk is full.
+    """
+    content = io.BytesIO(before)
     with changed(content) as file:
         file.attrs.update(schema=SCHEMA, version=VERSION, **attributes)
         for name, demo in demos.items():
@@ -68,4 +75,4 @@ def add(path: Path, demos: Mapping[str, Recording], **attributes: Any) -> None:
             for dataset, values in demo.rows.items():
                 rounded = np.round(values, DECIMALS.get(dataset, 5)).astype(np.float32)
                 group.create_dataset(dataset, data=rounded, compression="gzip", compression_opts=9, shuffle=True)
-    write_bytes(path, content.getvalue())
+    return content.getvalue()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from oc_residual_gym.errors import FileError, MessageError, SettingsError
-from oc_residual_gym.geometry import pose_multiply
+from oc_residual_gym.geometry import pose_multiply, pose_relative
 from oc_residual_gym.parsing import read_json, read_yaml
 from oc_residual_gym.perception.messages import checked_pose, is_finite_number
 from oc_residual_gym.perception.sources import missing_package
@@ -44,6 +44,10 @@ class Calibration:
     def apply(self, poses: Array) -> Array:
         """Transform poses ``(..., 7)`` from the camera's frame to the base frame."""
         return pose_multiply(np.array(np.broadcast_to(self.base_from_camera, poses.shape)), poses)
+
+    def undo(self, poses: Array) -> Array:
+        """Transform poses ``(..., 7)`` from the base frame to the camera's frame."""
+        return pose_relative(np.array(np.broadcast_to(self.base_from_camera, poses.shape)), poses)
 
 
 def load_calibration(path: str | Path) -> Calibration:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from oc_residual_gym.errors import Stop, StopReason
+import numpy as np
+from numpy.typing import ArrayLike
+
+from oc_residual_gym.errors import RobotStopped, Stop, StopReason
 from oc_residual_gym.states import Array
 
 HAND_MASS = 0.73
@@ -47,6 +50,18 @@ class ArmSettings:
     """Largest error per axis that the impedance acts on, in metres and radians."""
     torque_thresholds: tuple[float, ...]
     force_thresholds: tuple[float, ...]
+
+
+def finite(what: str, values: ArrayLike) -> Array:
+    """``values`` as an array. Comparisons with NaN are false, so that no limit would notice it later.
+
+    Raises:
+        RobotStopped: a value is not finite.
+    """
+    array = np.array(values, np.float64)
+    if not np.isfinite(array).all():
+        raise RobotStopped(StopReason.READING_INVALID, f"{what} reported as {array.tolist()}: restart the robot")
+    return array
 
 
 def with_fault(before: Stop | None, fault: Stop) -> Stop:

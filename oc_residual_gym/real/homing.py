@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.errors import RobotStopped, StopReason
+from oc_residual_gym.real.arm_state import finite
 from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER
 from oc_residual_gym.states import Array
 
@@ -36,6 +37,7 @@ PEAK = 1.5
 """Ratio of peak to mean speed along the joint motion."""
 SETTLE = 0.5
 """Seconds to hold the home posture before control ends."""
+JOINTS = "the joints' positions were"
 TICK = 0.005
 """Seconds between references."""
 
@@ -113,14 +115,14 @@ def move_joints(robot: franky.Robot, goal: Array, speed_cap: float, pause: Pause
     Raises:
         RobotStopped: control ended, a joint does not follow, or ``pause`` raised it.
     """
-    start, begun = np.array(robot.state.q), robot_seconds(robot)
+    start, begun = finite(JOINTS, robot.state.q), robot_seconds(robot)
     duration = max(PEAK * float(np.abs(goal - start).max()) * REACH / speed_cap, TICK)
     tracker = franky.JointImpedanceTracker(robot, stiffness=STIFFNESS, damping=DAMPING)
     while (elapsed := robot_seconds(robot) - begun) < duration + SETTLE:
         check_control(robot, tracker)
         share = min(elapsed / duration, 1.0)
         reference = start + share * share * (3.0 - 2.0 * share) * (goal - start)
-        error = np.array(robot.state.q) - reference
+        error = finite(JOINTS, robot.state.q) - reference
         worst = int(np.abs(error).argmax())
         if abs(error[worst]) > ERROR_LIMIT:
             where = f"joint {worst + 1} is {abs(error[worst]):.2f} rad from where it should be"

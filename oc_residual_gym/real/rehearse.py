@@ -14,10 +14,11 @@ import numpy as np
 from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.evaluation.provenance import machine, versions
 from oc_residual_gym.evaluation.report import save_figure
-from oc_residual_gym.files import Record, write_json
+from oc_residual_gym.files import Record, json_bytes
 from oc_residual_gym.hdf5 import opened, read
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.judge import SceneJudge
+from oc_residual_gym.real.keeping import keep
 from oc_residual_gym.real.operator import ScriptedOperator
 from oc_residual_gym.real.rig import Rig
 from oc_residual_gym.real.run import TRIALS, run_trials
@@ -82,7 +83,7 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
         "machine": machine(),
         "versions": versions(),
     }
-    write_json(out / FILE, summary)
+    keep(out / FILE, json_bytes(summary))
     _plot(summary, paths, out / FIGURE)
     return summary
 

@@ -33,7 +33,8 @@ COMMAND_PORT, GRIPPER_PORT = 1337, 1338
 _START_SECONDS = 60.0
 _CONTROL_SECONDS = 5.0
 
-PoseFault = Literal["normal", "silent", "jump", "freeze"]
+PoseFault = Literal["normal", "silent", "jump", "freeze", "stays", "swapped", "contradict", "sunk"]
+HandFault = Literal["", "block", "idle", "nan"]
 
 
 class Rig:
@@ -173,16 +174,23 @@ class Rig:
         self._process = self._folder = None
 
     def poses(self, fault: PoseFault) -> None:
-        """Set how object poses are published: not at all, 30 cm off in random directions, frozen, or normally."""
+        """Set how object poses are published.
+
+        Args:
+            fault: "normal"; "silent": not at all; "jump": 30 cm off, each time in another direction; "stays": 20 cm to
+                the side from now on; "swapped": under the next object's name; "contradict": alternately right and 20 cm
+                to the side, like two publishers; "sunk": 10 cm lower; "freeze": always the same numbers.
+        """
         self._ask({"poses": fault})
 
     def delay_link(self, seconds: float) -> None:
         """Delay every state of the arm by ``seconds``, and so the client's answer; 0 ends the delay."""
         self._ask({"delay_link": seconds})
 
-    def block_gripper(self, blocked: bool) -> None:
-        """Block the hand, so that it neither moves nor answers, or release it."""
-        self._ask({"block_gripper": blocked})
+    def hand(self, fault: HandFault) -> None:
+        """Make the hand neither move nor answer ("block"), answer "done" without moving ("idle"), or report no number as
+        its width ("nan"); "" ends the fault."""
+        self._ask({"hand": fault})
 
     def place(self, start: InitialState) -> None:
         """Move the objects to another start, as an operator does between two trials; the arm does not move."""

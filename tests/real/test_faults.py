@@ -158,7 +158,7 @@ def test_gripper_blocked(cell: tuple[Rig, Cell], tmp_path: Path) -> None:
     """The hand is told to close, and never does."""
 
     def spoil(core: Any) -> None:
-        cell[0].block_gripper(True)
+        cell[0].hand("block")
         core.base_policy.predict = lambda view: np.repeat(
             np.concatenate([view.tcp_pose, np.zeros((1, 1))], axis=1)[:, None], 16, axis=1
         )

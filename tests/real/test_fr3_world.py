@@ -328,10 +328,10 @@ def test_stops_on_request_and_keeps_the_first_reason(world: FR3World) -> None:
 
 
 def test_stops_when_the_hand_is_blocked(world: FR3World, rig: Rig) -> None:
-    rig.block_gripper(True)
+    rig.hand("block")
     drive(world, 80, opening=0.0)
     assert world.stop_reason(0) == StopReason.GRIPPER_BLOCKED
-    rig.block_gripper(False)
+    rig.hand("")
     time.sleep(1.5)
     check_stopped(world, StopReason.GRIPPER_BLOCKED)
 

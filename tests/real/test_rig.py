@@ -198,14 +198,14 @@ def test_the_hand_closes_and_opens_at_its_speed(rig: Rig, client: Client) -> Non
 
 def test_a_blocked_hand_can_be_stopped_and_works_again(rig: Rig, client: Client) -> None:
     hand = franky.Gripper(rig.host)
-    rig.block_gripper(True)
+    rig.hand("block")
     closing = hand.grasp_async(0.0, FINGER_SPEED, GRASP_FORCE, 0.0, MAX_OPENING)
     assert not closing.wait(0.5)
     assert hand.width == pytest.approx(MAX_OPENING, abs=0.001)
     assert hand.stop()
     with pytest.raises(franky.CommandException):
         closing.get()
-    rig.block_gripper(False)
+    rig.hand("")
     assert hand.grasp(0.0, FINGER_SPEED, GRASP_FORCE, 0.0, MAX_OPENING) and hand.move(MAX_OPENING, FINGER_SPEED)
 
 

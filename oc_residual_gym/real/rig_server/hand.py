@@ -1,7 +1,9 @@
-"""The Franka Hand of franka-sim, extended by commanded speed and force, a stop command, and blocking."""
+"""The Franka Hand of franka-sim, extended by commanded speed and force, a stop command, and faults."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import socket
 import threading
 import time
@@ -31,12 +33,17 @@ class RigClock:
 
 
 class Hand(FrankaHandPhysics):
-    """A hand that keeps its grip when stopped, and neither moves nor answers while blocked."""
+    """A hand that keeps its grip when stopped.
+
+    Attributes:
+        fault: "" for none; "block": it neither moves nor answers; "idle": it answers "done" and does not move; "nan": it
+            reports no number as its width.
+    """
 
     def __init__(self, sim: SceneSim, object_width: float | None) -> None:
         super().__init__(sim, object_width=object_width)
         franka_sim.gripper.physics.time = RigClock(sim)
-        self.blocked = False
+        self.fault = ""
         self.interrupted = threading.Event()
 
     def move(self, width: float, speed: float) -> bool:
@@ -57,10 +64,16 @@ class Hand(FrankaHandPhysics):
 
     def _drive_and_settle(self, width: float) -> tuple[float, bool]:
         self.interrupted.clear()
-        while self.blocked:
+        if self.fault == "idle":
+            return width, True
+        while self.fault == "block":
             if self.interrupted.wait(0.01):
                 raise RuntimeError("stopped before it was done")
         return super()._drive_and_settle(width)
+
+    def get_state(self) -> Any:
+        state = super().get_state()
+        return dataclasses.replace(state, width=math.nan) if self.fault == "nan" else state
 
 
 class HandServer(FrankaGripperServer):
