@@ -1,7 +1,8 @@
-"""Exceptions and stop reasons of this package, and :func:`one_of`, which validates a name."""
+"""Exceptions and stop reasons of this package, and the functions that validate a name and clean a text for them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,6 +10,10 @@ from enum import StrEnum
 
 class SettingsError(ValueError):
     """A requested name or setting does not exist or does not fit; the message lists valid ones."""
+
+
+class FileError(SettingsError):
+    """A file does not exist, or does not hold what it should; the message names the file and the problem."""
 
 
 class EngineError(SettingsError):
@@ -121,3 +126,19 @@ def one_of(kind: str, name: str, valid: Iterable[str], error: type[Exception] = 
     if name not in names:
         raise error(f"unknown {kind} {name!r}: choose one of {', '.join(names)}")
     return name
+
+
+_ESCAPE_CODES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
+
+
+def outside_text(text: object, most: int = 500) -> str:
+    r"""A text from outside (a server, a log, an entry) as one printable line of at most ``most`` characters.
+
+    Terminal escape codes are removed, line breaks and tabs become spaces, and other control characters "?".
+
+    >>> outside_text("\x1b[31mout of\nmemory\x07")
+    'out of memory?'
+    """
+    line = re.sub(r"\s", " ", _ESCAPE_CODES.sub("", str(text))).strip()
+    line = "".join(c if c.isprintable() else "?" for c in line[: most + 1])
+    return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from oc_residual_gym.files import write_bytes
+from oc_residual_gym.hdf5 import changed
 from oc_residual_gym.states import Array
 
 SCHEMA, VERSION = "oc-residual-teleop", 1
@@ -67,7 +67,7 @@ def packed(demos: Mapping[str, Recording], before: bytes = b"", **attributes: An
     It is built in memory, because the HDF5 library crashes the process when the disk is full.
     """
     content = io.BytesIO(before)
-    with h5py.File(content, "r+" if before else "w") as file:
+    with changed(content) as file:
         file.attrs.update(schema=SCHEMA, version=VERSION, **attributes)
         for name, demo in demos.items():
             group = file.create_group(f"demos/{name}")

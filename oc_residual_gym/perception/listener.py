@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from oc_residual_gym.errors import outside_text
 from oc_residual_gym.geometry import norm
 from oc_residual_gym.perception.messages import CONTRADICTED, PoseMessage, TrackedPose
 from oc_residual_gym.states import Array
@@ -127,4 +128,4 @@ class Listener:
 
     def _note_refusal(self, why: str) -> None:
         self._refused += 1
-        self._last_refusal = why if len(why) < 300 else f"{why[:300]}..."
+        self._last_refusal = outside_text(why, 300)

@@ -24,6 +24,8 @@ class ArmSettings:
     speed_cap: float
     control_period: float
     """Seconds over which a target is approached."""
+    state_limit: float
+    """Seconds without a new state of the robot after which the arm stops."""
     target_limit: float
     """Seconds without a new target after which the arm stops; until then it holds the last one."""
     pose_limit: float
@@ -95,3 +97,5 @@ class ArmState:
     success_rate: float
     """Share of the last 100 commands that reached the robot in time."""
     stop: Stop | None
+    stopping: bool = False
+    """Whether the arm may still be on its way to rest."""

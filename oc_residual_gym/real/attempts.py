@@ -259,7 +259,7 @@ class TrialRunner:
 
     def _why_it_stopped(self) -> tuple[str, str]:
         if self._core.base_policy_failed[0]:
-            return str(StopReason.BASE_POLICY_FAILED), self._core.base_policy_problem
+            return str(StopReason.BASE_POLICY_FAILED), self._core.base_policy_problem[0]
         return self._world.stop_reason(0), ""
 
     def _rest(self) -> None:

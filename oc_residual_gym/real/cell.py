@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
-
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import FileError, SettingsError
+from oc_residual_gym.parsing import read_yaml
 from oc_residual_gym.robots.constants import JOINT_TORQUE_LIMIT
 
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -110,11 +109,9 @@ def load_cell(path: str | Path) -> Cell:
         SettingsError: there is no such file, it is not YAML, or it has unknown, missing or invalid entries.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read the cell's file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not a YAML file: {error}") from error
+        content = read_yaml(Path(path))
+    except FileError as error:
+        raise SettingsError(f"cannot read the cell's file: {error}") from error
     return _build(Cell, content, str(path), {"path": str(path)})
 
 

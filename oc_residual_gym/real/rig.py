@@ -40,7 +40,7 @@ HandFault = Literal["", "block", "idle", "nan"]
 class Rig:
     """A simulated FR3 cell, served on the loopback interface. Use it as a context manager.
 
-    The arm starts at franka-sim's own pose, not at our home posture. Its flange frame is that of a real FR3: ``O_T_EE``
+    The arm starts near our home posture, not in it. Its flange frame is that of a real FR3: ``O_T_EE``
     is the flange until the client sets another end effector. ``O_F_ext_hat_K`` has a real robot's sign, the wrench that
     the robot exerts on its surroundings (libfranka issue 26); it is computed from the contacts of hand and fingers.
 
@@ -54,14 +54,15 @@ class Rig:
         seed: seed of those errors.
         motion_limits: whether a command beyond the FR3's limits stops the motion, as on the robot.
         comm_constraints: whether 20 lost commands in a row stop the motion, as on the robot. The rig's clock waits up
-            to 50 ms for each answer, so that a busy machine does not look like a bad link; :meth:`link` counts this.
+            to 1 s for each answer, so that a busy machine does not look like a bad link; :meth:`link` counts this.
 
     Attributes:
         host: address that a :class:`~oc_residual_gym.real.cell.Robot` connects to.
         poses_address: ZeroMQ address of the published object poses, 30 Hz (``docs/pose_messages.md``).
-        truth_address: ZeroMQ address of the true state, 200 Hz: ``stamp`` (``time.monotonic()``), ``q``, ``dq``,
-            ``fingers``, ``wrench`` (acting on the tool, about the TCP), ``qpos`` and ``qvel`` by body (position and
-            quaternion xyzw; linear and angular velocity), and ``slides`` by drawer.
+        truth_address: ZeroMQ address of the true state, 200 Hz: ``stamp`` (``time.monotonic()``), ``time`` (the rig's
+            own seconds: on a busy machine they pass more slowly), ``q``, ``dq``, ``fingers``, ``wrench`` (acting on the
+            tool, about the TCP), ``qpos`` and ``qvel`` by body (position and quaternion xyzw; linear and angular
+            velocity), and ``slides`` by drawer.
         log_path: the server's log.
 
     Raises:

@@ -99,7 +99,7 @@ class ArmReadings:
         """Restart the average."""
         self._wrenches.clear()
 
-    def report(self, reference: Array, stop: Stop | None) -> ArmState:
+    def report(self, reference: Array, stop: Stop | None, stopping: bool) -> ArmState:
         """The last state read, with the averaged wrench; restarts the average."""
         state = self._last
         assert state is not None
@@ -118,6 +118,7 @@ class ArmReadings:
             mass=state.m_total,
             success_rate=state.control_command_success_rate,
             stop=stop,
+            stopping=stopping,
         )
 
 

@@ -22,7 +22,8 @@ import gymnasium as gym
 import numpy as np
 
 from oc_residual_gym.errors import SettingsError
-from oc_residual_gym.files import Record, claim, read_json, write_json
+from oc_residual_gym.files import Record, claim, write_json
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.real.attempts import TrialRunner
 from oc_residual_gym.real.keeping import read_folder, restore
 from oc_residual_gym.real.operator import Operator

@@ -41,13 +41,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.errors import KeptElsewhere, SettingsError
+from oc_residual_gym.errors import FileError, KeptElsewhere, SettingsError
 from oc_residual_gym.files import Record, write_bytes, write_text
+from oc_residual_gym.hdf5 import opened
 from oc_residual_gym.log_schema import Recording, packed
 from oc_residual_gym.perception.filter import NEVER
 from oc_residual_gym.real.keeping import keep
@@ -201,11 +201,11 @@ def read_trials(folder: Path) -> list[Record]:
     trials = []
     for path in folder.glob(f"*{SUFFIX}"):
         try:
-            with h5py.File(path, "r", locking=False) as file:
+            with opened(path) as file:
                 attributes = dict(file["demos"][path.stem].attrs)
             trials.append({k: getattr(v, "tolist", lambda v=v: v)() for k, v in attributes.items()} | {"path": path})
             trials[-1]["trial"], trials[-1]["attempt"], trials[-1]["verdict"]
-        except (OSError, KeyError) as error:
+        except (FileError, OSError, KeyError) as error:
             raise SettingsError(f"{path} is not a trial, or is damaged ({error}); move it elsewhere") from error
     return sorted(trials, key=lambda trial: (trial["trial"], trial["attempt"]))
 

@@ -392,7 +392,7 @@ def test_a_wrong_message_is_refused(text, message):
         read_message(text, 0.0)
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come"

@@ -31,7 +31,7 @@ def publish(sim: SceneSim, poses: PosePublisher, poses_socket: zmq.Socket, truth
         view = sim.view
         if view and view is not sent:
             sent = view
-            truth_socket.send_json({k: v if k in ("stamp", "slides") else _plain(v) for k, v in view.items()})
+            truth_socket.send_json({k: v if k in ("stamp", "time", "slides") else _plain(v) for k, v in view.items()})
         if time.monotonic() >= due:
             due += 1.0 / POSES_RATE
             message = poses.message()

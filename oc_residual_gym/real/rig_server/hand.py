@@ -6,13 +6,30 @@ import dataclasses
 import math
 import socket
 import threading
+import time
 from typing import Any
 
+import franka_sim.gripper.physics
 from franka_sim.gripper.physics import FrankaHandPhysics
 from franka_sim.gripper.protocol import GripperCommand
 from franka_sim.gripper.server import FrankaGripperServer
 
 from .physics import SceneSim
+
+
+class RigClock:
+    """The module ``time`` in the rig's own time: fingers that wait for a busy machine have not arrived."""
+
+    def __init__(self, sim: SceneSim) -> None:
+        self._sim = sim
+
+    def monotonic(self) -> float:
+        return float(self._sim.data.time)
+
+    def sleep(self, seconds: float) -> None:
+        until = self.monotonic() + seconds
+        while self.monotonic() < until:
+            time.sleep(0.002)
 
 
 class Hand(FrankaHandPhysics):
@@ -25,6 +42,7 @@ class Hand(FrankaHandPhysics):
 
     def __init__(self, sim: SceneSim, object_width: float | None) -> None:
         super().__init__(sim, object_width=object_width)
+        franka_sim.gripper.physics.time = RigClock(sim)
         self.fault = ""
         self.interrupted = threading.Event()
 
