@@ -105,6 +105,7 @@ class Gate:
         self.state = "missing"
         self._stamp = self._judged = -np.inf  # stamps of the last used and the last judged reading
         self._near_hand = -np.inf  # stamp of the last used reading in the hand's reach
+        self._unknown_for = 0.0  # seconds since the last used reading in which none was rejected either
         # Readings that were not believed, each agreeing with the one before: pose, stamp, why it is impossible.
         self._doubted: list[tuple[Array, float, str]] = []
         self._only_impossible = True  # whether all readings since the last used one were impossible
@@ -129,6 +130,8 @@ class Gate:
         elif now - reading.stamp > self._settings.max_age:
             self.state = "old"
         elif reading.stamp != self._judged:
+            if self.state not in DOUBTS and np.isfinite(self._judged):
+                self._unknown_for += reading.stamp - self._judged
             self._judged, self._exchanged_with = reading.stamp, exchanged_with
             self._note_sameness(reading)
             self._judged_state = self.state = self._judge_pose(pose, reading.stamp, motion)
@@ -164,10 +167,16 @@ class Gate:
     def _judge_pose(self, pose: Array, stamp: float, motion: ToolMotion) -> str:
         impossible_because = self._impossible(pose)
         doubtful = bool(impossible_because or self._exchanged_with)
-        if not doubtful and self.pose is not None and self._agree(self.pose, self._stamp, pose, stamp, motion):
+        if (
+            not doubtful
+            and self.pose is not None
+            and self._agree(self.pose, self._stamp, pose, self._unknown_for, motion)
+        ):
             return self._use(pose, stamp, motion)
-        if self._doubted and not self._agree(*self._doubted[-1][:2], pose, stamp, motion):
-            self._doubted.clear()
+        if self._doubted:
+            last, last_stamp, _ = self._doubted[-1]
+            if not self._agree(last, last_stamp, pose, stamp - last_stamp, motion):
+                self._doubted.clear()
         self._doubted.append((pose, stamp, impossible_because))
         self._only_impossible = self._only_impossible and bool(impossible_because)
         if impossible_because:
@@ -177,7 +186,7 @@ class Gate:
         return "jumped"
 
     def _use(self, pose: Array, stamp: float, motion: ToolMotion) -> str:
-        self.pose, self._stamp = pose, stamp
+        self.pose, self._stamp, self._unknown_for = pose, stamp, 0.0
         if motion.distance_to(pose[:3], stamp) < HAND_REACH:
             self._near_hand = stamp
         self._first = pose if self._first is None else self._first
@@ -194,15 +203,15 @@ class Gate:
                 return f"{self._difference(self._first, pose)} from its first place, although it is fixed"
         return impossible(pose, self._spec, starting)
 
-    def _agree(self, earlier: Array, earlier_stamp: float, pose: Array, stamp: float, motion: ToolMotion) -> bool:
-        """Whether the object can have moved from ``earlier`` to ``pose`` between the two stamps."""
+    def _agree(self, earlier: Array, earlier_stamp: float, pose: Array, seconds: float, motion: ToolMotion) -> bool:
+        """Whether the object can have moved from ``earlier`` to ``pose``, if it moved unseen for ``seconds``."""
         settings = self._settings
         step, position, rotation = pose[:3] - earlier[:3], settings.jump_position, settings.jump_rotation
         let_go = earlier_stamp - self._near_hand < MOTION_LASTS
         if let_go or motion.distance_to(earlier[:3], earlier_stamp) < HAND_REACH:
             moved, turned = motion.since(earlier_stamp)
-            position += moved + ROLLING * (stamp - earlier_stamp)
-            rotation += turned + TUMBLING * (stamp - earlier_stamp)
+            position += moved + ROLLING * seconds
+            rotation += turned + TUMBLING * seconds
             step[2] = max(step[2], 0.0)  # it may have fallen
         return float(norm(step)) <= position and self._apart(earlier, pose)[1] <= rotation
 

@@ -77,7 +77,7 @@ def cell(opened: tuple[Rig, Cell]) -> Iterator[tuple[Rig, Cell]]:
     rig, _ = opened
     rig.poses("normal")
     rig.delay_link(0.0)
-    rig.block_gripper(False)
+    rig.hand("")
 
 
 def run(rig: Rig, cell: Cell, out: Path, sabotage: Callable[[Any], None]) -> Trial:

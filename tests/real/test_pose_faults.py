@@ -75,6 +75,26 @@ def test_a_jump_that_stays_stops_the_arm(name: str) -> None:
     assert f"{name!r} is 20 cm and 0 degrees" in fault[1] and seconds <= 0.3
 
 
+def test_next_to_the_hand_a_jump_does_not_become_likelier_with_time() -> None:
+    """Neither one that stays, nor readings here and there, between which the object is lost."""
+    scene = Scene("Lift").begin()
+    scene.carry("block", [np.zeros(3)] * 5)
+    scene.see("block", scene.poses["block"] + OFF)
+    seen, fault, seconds = scene.run(40)
+    assert not seen.any() and fault is not None and fault[0] is StopReason.POSES_JUMPED and seconds <= 0.3
+    scene.see("block", scene.poses["block"])
+    scene.begin()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        away = rng.normal(size=3) * [1.0, 1.0, 0.0]
+        scene.see("block", scene.poses["block"] + np.r_[0.3 * away / np.linalg.norm(away), np.zeros(4)])
+        seen, fault, _ = scene.run(1)
+        assert not seen.any()
+        if fault is not None:
+            break
+    assert fault is not None and fault[0] is StopReason.POSES_JUMPED
+
+
 def test_a_turn_that_stays_stops_the_arm_unless_it_looks_the_same() -> None:
     scene = Scene("PickPlace").begin()
     scene.see("block", turned(scene.poses["block"], "z", 180))

@@ -80,7 +80,8 @@ def test_a_hand_that_lies_stops_the_arm(tmp_path: Path, fault: Any, reason: str,
         core.base_policy.predict = lambda view: np.repeat(
             np.concatenate([view.tcp_pose, np.zeros((1, 1))], axis=1)[:, None], 16, axis=1
         )
-        core._runner.hold(np.zeros(1, int), np.concatenate([core.world.robot.tcp_pose, [[0.0]]], axis=1))
+        target = np.concatenate([core.world.robot.tcp_pose, [[0.0]]], axis=1)
+        core._runner.start(np.zeros(1, int), target, [0], [np.random.default_rng(0)])
 
     stopped = trial(tmp_path, "Lift", spoil)
     assert stopped["stop_reason"] == reason and words in stopped["stop_detail"]
