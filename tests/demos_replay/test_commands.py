@@ -230,7 +230,7 @@ LOG, OUT, BELOW = "lift.hdf5", "new/demos.hdf5", "notes.txt/demos.hdf5"
         ([LOG, "--out", BELOW], "cannot read or write a file: [Errno 20] Not a directory"),
         ([LOG, "--out", "notes.txt/folder"], "Not a directory"),
         ([LOG, "--out", "lift.hdf5"], "exists already"),
-        ([LOG, "--out", OUT, "--objects", "missing.json"], "cannot read start poses from missing.json"),
+        ([LOG, "--out", OUT, "--objects", "missing.json"], "cannot read start poses: missing.json does not exist"),
         ([LOG, "--out", OUT, "--objects", "notes.txt"], "cannot read start poses from notes.txt"),
         ([LOG, "--out", OUT, "--objects", "poses.json"], "poses.json: 'demo_7' is not a demonstration"),
         ([LOG, "--out", OUT, "--demo", "demo_0000"], "--mode states"),
