@@ -9,6 +9,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from oc_residual_gym.errors import outside_text
 from oc_residual_gym.geometry import norm
@@ -45,7 +46,7 @@ class Places:
         self._last.append((place, position))
         places = [place for place, _ in self._last]
         often = Counter(places).most_common(2)
-        changes = sum(a != b for a, b in zip(places, places[1:], strict=False))
+        changes = sum(a != b for a, b in pairwise(places))
         self.contradict = len(often) == 2 and often[1][1] >= MINORITY and changes >= CHANGES
 
 

@@ -83,8 +83,8 @@ class Poses:
     jump_rotation: float = 0.6
     """Allowed change of a pose between readings, in metres and radians, if the hand is far from the object."""
     reacquire: int = 5
-    """Readings in a row that must agree with each other: at the start the pose is then accepted, later, at a place where
-    the object cannot be, they stop the arm."""
+    """Readings in a row that must agree with each other. At the start their pose is then accepted; later, at a place
+    where the object cannot be, they stop the arm."""
 
     def __post_init__(self) -> None:
         _check_bounds(self)

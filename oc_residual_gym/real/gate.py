@@ -67,7 +67,7 @@ class ToolMotion:
         return moved[-1] - np.interp(stamp, times, moved), turned[-1] - np.interp(stamp, times, turned)
 
     def distance_to(self, point: Array, stamp: float) -> float:
-        """Smallest distance in metres of the TCP from ``point`` (3,) since ``stamp``; infinite if nothing is recorded."""
+        """Smallest distance in metres of the TCP from ``point`` (3,) since ``stamp``; infinite without a record."""
         if not self._steps:
             return np.inf
         steps = np.array(self._steps)
@@ -163,9 +163,9 @@ class Gate:
 
     def _judge_pose(self, pose: Array, stamp: float, motion: ToolMotion) -> str:
         impossible_because = self._impossible(pose)
-        if not impossible_because and not self._exchanged_with and self.pose is not None:
-            if self._agree(self.pose, self._stamp, pose, stamp, motion):
-                return self._use(pose, stamp, motion)
+        doubtful = bool(impossible_because or self._exchanged_with)
+        if not doubtful and self.pose is not None and self._agree(self.pose, self._stamp, pose, stamp, motion):
+            return self._use(pose, stamp, motion)
         if self._doubted and not self._agree(*self._doubted[-1][:2], pose, stamp, motion):
             self._doubted.clear()
         self._doubted.append((pose, stamp, impossible_because))

@@ -1,4 +1,4 @@
-"""Keeps results that cannot be measured again: if their folder is gone or full, they go somewhere else, and say where."""
+"""Keeps results that cannot be measured again: if their folder is gone or full, they go to another place."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
 from oc_residual_gym.files import Record, json_bytes
 from oc_residual_gym.hdf5 import opened, read
 from oc_residual_gym.parsing import read_json
-from oc_residual_gym.real.attempts import PLACEMENT_LIMIT
 from oc_residual_gym.real.keeping import keep
+from oc_residual_gym.real.placement import POSITION_LIMIT, ROTATION_LIMIT
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
 from oc_residual_gym.real.trials import CONDITIONS, read_trials
 
@@ -231,7 +231,7 @@ def _sentences(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"Objects stood {placement['median']:.1f} mm from their planned starts in the median, "
             f"{placement['max']:.1f} mm at most; {placement['accepted']} trials began with one more than "
-            f"{1000 * PLACEMENT_LIMIT:.0f} mm off, on the operator's word."
+            f"{1000 * POSITION_LIMIT:.0f} mm or {np.degrees(ROTATION_LIMIT):.0f} degrees off, on the operator's word."
         )
     if summary["open"]:
         lines.append(f"{summary['open']} trials are open: whoever has read this must not judge them.")

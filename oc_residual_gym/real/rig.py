@@ -188,7 +188,7 @@ class Rig:
         self._ask({"delay_link": seconds})
 
     def hand(self, fault: HandFault) -> None:
-        """Make the hand neither move nor answer ("block"), answer "done" without moving ("idle"), or report no number as
+        """Make the hand neither move nor answer ("block"), say "done" without moving ("idle"), or report no number as
         its width ("nan"); "" ends the fault."""
         self._ask({"hand": fault})
 

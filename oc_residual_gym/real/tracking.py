@@ -205,9 +205,9 @@ class TrackedObjects:
         exchanges: dict[str, str] = {}
         for (i, a), (j, b) in combinations(enumerate(self._gates), 2):
             if a.pose is not None and b.pose is not None:
-                limit = min(norm(a.pose[:3] - b.pose[:3]) / 3.0, self._settings.jump_position)
-                swapped = norm(poses[[i, j], :3] - [b.pose[:3], a.pose[:3]])
-                if limit > EXCHANGE_DISTANCE / 3.0 and (swapped < limit).all():
+                apart = float(norm(a.pose[:3] - b.pose[:3]))
+                off = max(float(norm(poses[i, :3] - b.pose[:3])), float(norm(poses[j, :3] - a.pose[:3])))
+                if apart > EXCHANGE_DISTANCE and off < min(apart / 3.0, self._settings.jump_position):
                     exchanges |= {a.name: b.name, b.name: a.name}
         return exchanges
 

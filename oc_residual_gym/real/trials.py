@@ -24,10 +24,11 @@ and these attributes: ``trial`` (number), ``attempt``, ``condition`` ("base" or 
 "fail" or "invalid"), ``reason`` (the operator's words), ``stop_reason`` (if the trial was stopped), ``base``,
 ``residual`` and the SHA-256 of their files, ``cell``, ``calibration`` (id), ``supervisor``, ``versions`` (JSON),
 ``commit``, ``placement_error`` and ``placement_turn`` (metres and radians of each object from its planned start, up to
-what looks the same), ``placement_accepted`` (the operator started with a misplaced object), ``wrench_bias`` (N and Nm; the robot's estimate in free space at the start,
-which was subtracted), ``started`` and ``judged`` (UTC), and in monotonic seconds ``started_monotonic``,
-``ended_monotonic`` and, if the arm was stopped, ``stop_seen_monotonic`` (when the fault was noticed) and
-``stopped_monotonic`` (when the arm stood still; NaN if never observed), with ``stop_detail``.
+what looks the same), ``placement_accepted`` (the operator started with a misplaced object), ``wrench_bias`` (N and Nm;
+the robot's estimate in free space at the start, which was subtracted), ``started`` and ``judged`` (UTC), and in
+monotonic seconds ``started_monotonic``, ``ended_monotonic`` and, if the arm was stopped, ``stop_seen_monotonic`` (when
+the fault was noticed) and ``stopped_monotonic`` (when the arm stood still; NaN if never observed), with
+``stop_detail``.
 """
 
 from __future__ import annotations

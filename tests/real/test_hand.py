@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-franky = pytest.importorskip("franky", reason="a robot needs franky-control")
+pytest.importorskip("franky", reason="a robot needs franky-control")
+
+import franky
 
 from oc_residual_gym.errors import RobotStopped, StopReason
 from oc_residual_gym.real.hand import FrankaHand

@@ -45,7 +45,7 @@ def test_a_turn_is_noticed_beyond_fifteen_degrees_whatever_looks_the_same(symmet
 
 
 def test_the_advice_names_object_millimetres_degrees_and_what_to_do() -> None:
-    pose = turned(PLAN + [0.03, -0.01, 0.0, 0, 0, 0, 0], Rotation.from_euler("z", 50, degrees=True))
+    pose = turned(PLAN + 0.03 * np.eye(7)[0] - 0.01 * np.eye(7)[1], Rotation.from_euler("z", 50, degrees=True))
     (line,) = check("yaw_180", pose).advice
     assert line == (
         "block is 32 mm and 50 degrees from its place: move it by x -30, y +10 mm; it should be turned by 35 degrees"

@@ -89,7 +89,7 @@ def test_names_swapped_in_mid_trial_stop_the_arm(stacked: bool) -> None:
     """Also when one cube stands on the other: no pose then moves farther than a jump."""
     scene = Scene("Stack").begin()
     if stacked:  # the hand carries the white cube onto the green one
-        way = scene.poses["green"][:3] + [0.0, 0.0, 0.04] - scene.poses["white"][:3]
+        way = np.array([0.0, 0.0, 0.04]) + scene.poses["green"][:3] - scene.poses["white"][:3]
         scene.carry("white", [way * share for share in np.linspace(0.0, 1.0, 30)])
         scene.poses["white"] = scene.poses["white"] + np.r_[way, np.zeros(4)]
     scene.see("white", scene.poses["green"])
@@ -157,7 +157,7 @@ def test_every_start_of_every_task_is_possible(task: str) -> None:
     for seed in range(20):
         for name, pose in start_of(TASKS[task], "test", seed).poses.items():
             assert impossible(pose, specs[name], starting=True) == ""
-            assert impossible(pose + [0.0, 0.0, 0.04, 0, 0, 0, 0], specs[name], starting=True) != ""
+            assert impossible(pose + 0.04 * np.eye(7)[2], specs[name], starting=True) != ""
 
 
 # ---------------------------------------------------------------- motions that are none of these
@@ -234,7 +234,7 @@ class TwoPublishers(Listener):
     def hear(self, place: int, latency: float = 0.03) -> None:
         self.now += 1 / 60
         self.count += 1
-        position = [0.5, 0.2 * place, 0.02] + self._move(self.count) + self._rng.normal(0.0, 0.002, 3)
+        position = np.array([0.5, 0.2 * place, 0.02]) + self._move(self.count) + self._rng.normal(0.0, 0.002, 3)
         pose = np.r_[position, 0.0, 0.0, 0.0, 1.0]
         self.take(PoseMessage("base", "", {"block": TrackedPose(pose, self.now - latency, "tracking")}))
 
@@ -277,7 +277,7 @@ def test_other_troubles_are_not_taken_for_two_publishers(places: list[int]) -> N
         assert source.status == "tracking"
 
 
-def test_two_publishers_that_agree_are_one(task: str = "Lift") -> None:
+def test_two_publishers_that_agree_are_one() -> None:
     source = TwoPublishers(lambda count: np.array([0.2 / 60 * count, 0.0, 0.0]))  # as fast as the hand
     for _ in range(60):
         source.hear(0)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-franky = pytest.importorskip("franky", reason="a robot needs franky-control")
+pytest.importorskip("franky", reason="a robot needs franky-control")
+
+import franky
 
 from oc_residual_gym.errors import RobotStopped, StopReason
 from oc_residual_gym.real.homing import move_joints
@@ -19,13 +21,8 @@ from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 def state(**changes: Any) -> Any:
     pose = SimpleNamespace(translation=np.array([0.42, 0.0, 0.28]), quaternion=np.array([1.0, 0.0, 0.0, 0.0]))
     frame = SimpleNamespace(translation=np.zeros(3), quaternion=np.array([0.0, 0.0, 0.0, 1.0]))
-    values = {
-        "O_T_EE": pose,
-        "EE_T_K": frame,
-        "q": HOME_JOINT_POSITIONS,
-        "dq": np.zeros(7),
-        "K_F_ext_hat_K": np.ones(6),
-    }
+    joints = {"q": HOME_JOINT_POSITIONS, "dq": np.zeros(7)}
+    values = {"O_T_EE": pose, "EE_T_K": frame, "K_F_ext_hat_K": np.ones(6)} | joints
     time = SimpleNamespace(to_msec=lambda: 7)
     return SimpleNamespace(**values | changes, time=time, m_total=0.73, control_command_success_rate=1.0)
 

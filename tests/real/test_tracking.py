@@ -163,7 +163,7 @@ def test_an_object_may_move_with_the_tool():
     # Hidden while the tool carries it 15 cm; then it is where the tool has brought it.
     hidden = {"block": lambda count: "lost"}
     source.scripts, tcp = hidden, HOME.copy()
-    tcp[0, :3] = PLACE[:3] + [0.0, 0.0, 0.02]
+    tcp[0, :3] = PLACE[:3]
     for _ in range(15):
         tcp[0, 1] += 0.01
         run(tracker, source, 1, tcp)

@@ -36,7 +36,7 @@ class Hand(FrankaHandPhysics):
     """A hand that keeps its grip when stopped.
 
     Attributes:
-        fault: "" for none; "block": it neither moves nor answers; "idle": it answers "done" and does not move; "nan": it
+        fault: "" for none; "block": it neither moves nor answers; "idle": it says "done" and does not move; "nan": it
             reports no number as its width.
     """
 
