@@ -28,6 +28,7 @@ POLICY_IMAGE_SIZE = (128, 128)
 CAMERAS = {"shoulder": "shoulder", "wrist": "robot0_wrist", "person": "person"}
 """Camera names to those of the model."""
 
+
 class Posed(Protocol):
     """MuJoCo worlds that can be drawn, such as :class:`oc_residual_gym.worlds.sim.SimWorld`."""
 
