@@ -132,11 +132,12 @@ def test_sb3_makes_environments_of_a_split_with_500_seeds(processes: bool) -> No
 
     kind = SubprocVecEnv if processes else DummyVecEnv
     options = {"split": "val", "base_policy": "hold"}
-    env = make_vec_env("OCResidual-Lift-v0", 2, env_kwargs=options, vec_env_cls=kind)
+    registered = "oc_residual_gym:OCResidual-Lift-v0"  # a process of its own must import the package
+    env = make_vec_env(registered, 2, env_kwargs=options, vec_env_cls=kind)
     env.reset()
     assert all(0 <= info["seed"] < 500 for info in env.reset_infos)
     env.close()
-    seeded = make_vec_env("OCResidual-Lift-v0", 2, seed=7, env_kwargs=options)
+    seeded = make_vec_env(registered, 2, seed=7, env_kwargs=options)
     seeded.reset()
     assert [info["seed"] for info in seeded.reset_infos] == [7, 8]
 
