@@ -75,9 +75,7 @@ class EnvOptions:
         if len(self.render_size) != 2 or min(self.render_size) < 1:
             raise SettingsError(f"render_size is {self.render_size!r}: give height and width in pixels")
         steps = self.max_episode_steps
-        if steps is not None and (
-            isinstance(steps, bool) or not isinstance(steps, Integral) or not (steps > 0 or steps == -1)
-        ):
+        if steps is not None and not _is_limit(steps):
             raise SettingsError(
                 f"max_episode_steps is {steps!r}: give at least 1, None for the task's limit, or -1 for no limit"
             )
@@ -114,3 +112,8 @@ class EnvOptions:
     def scales(self) -> ResidualScales:
         """Corrections for a residual action of 1."""
         return ResidualScales(self.position_scale, self.rotation_scale, self.gripper_scale)
+
+
+def _is_limit(steps: Any) -> bool:
+    """Whether ``steps`` is a number of control steps, or -1."""
+    return isinstance(steps, Integral) and not isinstance(steps, bool) and (steps > 0 or steps == -1)
