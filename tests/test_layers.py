@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("command_line", "errors", "states", "syntax"),
-    ("compiled", "identity"),
-    ("files", "geometry"),
+    ("caches", "command_line", "errors", "states", "syntax"),
+    ("commands", "compiled", "identity", "parsing"),
+    ("files", "geometry", "hdf5"),
     ("log_schema",),
     ("robots",),
     ("tasks",),
