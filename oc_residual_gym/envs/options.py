@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from numbers import Integral
 from typing import Any, Self
 
 from oc_residual_gym.envs.actions import ResidualScales
@@ -116,4 +116,10 @@ class EnvOptions:
 
 def _is_limit(steps: Any) -> bool:
     """Whether ``steps`` is a number of control steps, or -1."""
-    return isinstance(steps, Integral) and not isinstance(steps, bool) and (steps > 0 or steps == -1)
+    if isinstance(steps, bool):
+        return False
+    try:
+        number = operator.index(steps)
+    except TypeError:
+        return False
+    return number > 0 or number == -1
