@@ -15,7 +15,7 @@ from baselines import BaselineError
 from baselines.residual.algorithms import ALGORITHMS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import TASK, add_engine_options, engine_of, positive
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.commands import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,15 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
     options.command_line = shlex.join(["python", "-m", "baselines", *given])
-    try:
-        code: int | None = options.run(options)
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to resume", file=sys.stderr)
-        return 130
-    except (BaselineError, LogError, SettingsError, OSError) as error:
-        print(f"baselines {options.command}: {error}", file=sys.stderr)
-        return 2
-    return code or 0
+    return run_command(
+        f"baselines {options.command}",
+        lambda: options.run(options),
+        mistakes=(BaselineError, LogError),
+        out=getattr(options, "out", None),
+        resumes=options.command in ("train-base", "train-residual", "sweep", "compare"),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

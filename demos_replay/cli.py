@@ -11,6 +11,7 @@ from pathlib import Path
 from demos_replay import LOGS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import positive
+from oc_residual_gym.commands import run_command
 from oc_residual_gym.registration import look_in_current_folder
 
 DESCRIPTION = "Inspect teleoperation logs, replay them in simulation, record new ones, and convert the result."
@@ -21,25 +22,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     look_in_current_folder()
     options = _parser().parse_args(arguments)
     options.command_line = shlex.join(["demos-replay", *(sys.argv[1:] if arguments is None else arguments)])
-    try:
-        return options.run(options)
-    except KeyboardInterrupt:
-        again = "; run the same command again to resume" if options.command in ("replay", "record") else ""
-        print(f"\ndemos-replay {options.command}: interrupted{again}", file=sys.stderr)
-        return 130
-    except tuple(_mistakes()) as error:
-        where = "cannot read or write a file: " if isinstance(error, OSError) else ""
-        print(f"demos-replay {options.command}: {where}{error}", file=sys.stderr)
-        return 2
+    return run_command(
+        f"demos-replay {options.command}",
+        lambda: options.run(options),
+        mistakes=_mistakes(),
+        out=getattr(options, "out", None),
+        resumes=options.command in ("replay", "record"),
+    )
 
 
-def _mistakes() -> list[type[Exception]]:
+def _mistakes() -> tuple[type[Exception], ...]:
     """Errors that a user can cause; any other exception is a bug and shows its traceback."""
     from demos_replay.devices import DeviceError
     from demos_replay.writers import WriterError
-    from oc_residual_gym.errors import RenderError, SettingsError
+    from oc_residual_gym.errors import RenderError
 
-    return [LogError, DeviceError, WriterError, RenderError, SettingsError, OSError]
+    return LogError, DeviceError, WriterError, RenderError
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from demos_replay.log import Log, LogObject
 from demos_replay.readers import Skipped, demo_names, open_log, read_demo_or_skip
+from oc_residual_gym.errors import outside_text
 from oc_residual_gym.tasks import TASKS
 
 
@@ -66,7 +68,21 @@ def remarks(log: Log) -> list[str]:
 
 def _read(path: str | Path) -> tuple[list[Log | Skipped], str]:
     with open_log(path) as (file, reader):
-        return [read_demo_or_skip(file, reader, name) for name in demo_names(file, reader)], reader.NAME
+        return [_printable(read_demo_or_skip(file, reader, name)) for name in demo_names(file, reader)], reader.NAME
+
+
+def _printable(demo: Log | Skipped) -> Log | Skipped:
+    """``demo`` with all its texts cleaned for printing: they come from the file."""
+    if isinstance(demo, Skipped):
+        return Skipped(outside_text(demo.name), demo.reason)
+    return replace(
+        demo,
+        name=outside_text(demo.name),
+        objects={outside_text(name): item for name, item in demo.objects.items()},
+        instruction=outside_text(demo.instruction),
+        facts=tuple(map(outside_text, demo.facts)),
+        assumptions=tuple(map(outside_text, demo.assumptions)),
+    )
 
 
 def _block(demo: Log | Skipped) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from oc_residual_gym.errors import outside_text
 from oc_residual_gym.states import Array, BoolArray
 
 MAX_SECONDS = 3600.0
@@ -18,7 +19,13 @@ MAX_SECONDS = 3600.0
 
 
 class LogError(Exception):
-    """A file, or one demonstration in it, cannot be used; the message says what is wrong, where, and what to do."""
+    """A file, or one demonstration in it, cannot be used; the message says what is wrong, where, and what to do.
+
+    The message may hold texts of the file, so it is one printable line.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(outside_text(message, 2000))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oc_residual_gym.errors import outside_text
 from oc_residual_gym.tasks import TASKS
 
 
@@ -20,7 +21,7 @@ def table(report: Mapping[str, Any]) -> str:
             line += "".join(
                 f"; {name} {d['end']:.1f} mm at the end" for name, d in entry["object_drift_mm"].items() if d
             )
-        lines.append(line + (f"   {entry['reason']}" if "reason" in entry else ""))
+        lines.append(outside_text(line + (f"   {entry['reason']}" if "reason" in entry else ""), 2000))
     count = {status: sum(entry["status"] == status for entry in demos) for status in ("success", "failed", "skipped")}
     total = f"{report['task']}: {count['success']} of {len(demos)} succeed"
     late = sum(entry["status"] == "success" and not entry["within_time_limit"] for entry in demos)
@@ -32,4 +33,4 @@ def table(report: Mapping[str, Any]) -> str:
 
 def assumptions(report: Mapping[str, Any]) -> Sequence[str]:
     """Every assumption made for any demonstration, without duplicates."""
-    return list(dict.fromkeys(text for entry in report["demos"] for text in entry.get("assumptions", ())))
+    return list(dict.fromkeys(outside_text(text) for entry in report["demos"] for text in entry.get("assumptions", ())))

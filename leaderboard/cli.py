@@ -13,7 +13,8 @@ from leaderboard.about import EXAMPLE
 from leaderboard.entry import ENTRIES, ENTRY_FILE, Entry, load_entries
 from leaderboard.limits import MEMORY_GIB, WORLDS
 from oc_residual_gym.cli import positive
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.commands import run_command
+from oc_residual_gym.errors import outside_text
 
 SITE = Path("results/site")
 WORK = Path("results/verify")
@@ -22,19 +23,16 @@ WORK = Path("results/verify")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 a failed check, 2 a user error, 130 interrupted."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def work() -> int:
         for needed in ("jinja2", "jsonschema", "markdown_it"):
             if importlib.util.find_spec(needed) is None:
                 raise LeaderboardError(f"this needs {needed}: pip install -c constraints.txt -e '.[leaderboard]'")
-        return options.run(options)
-    except (LeaderboardError, SettingsError, OSError) as error:
-        print(f"leaderboard {options.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nleaderboard {options.command}: interrupted; what was written stays valid", file=sys.stderr)
-        if options.command == "verify":
-            print("run the same command again to resume", file=sys.stderr)
-        return 130
+        return int(options.run(options))
+
+    out = getattr(options, "out", None) or getattr(options, "work", None)
+    resumes = options.command == "verify"
+    return run_command(f"leaderboard {options.command}", work, mistakes=(LeaderboardError,), out=out, resumes=resumes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -153,9 +151,9 @@ def _show_problems(entries: Sequence[Entry]) -> int:
         except LeaderboardError as error:
             problems, said = [str(error)], "not checked to the end"
         wrong += bool(problems)
-        tqdm.write(f"{entry.id}: {said}")
+        tqdm.write(outside_text(f"{entry.id}: {said}"))
         for problem in problems:
-            tqdm.write(f"  {problem}")
+            tqdm.write(f"  {outside_text(problem)}")
     return 1 if wrong else 0
 
 
@@ -169,7 +167,7 @@ def _verify(options: argparse.Namespace) -> int:
     request = VerifyRequest(options.work, options.rows, options.worlds, options.memory)
     code = 0
     for outcome in verify(_entries(options), request):
-        tqdm.write(f"{outcome.id}: {outcome.verdict}: {outcome.reason}")
+        tqdm.write(outside_text(f"{outcome.id}: {outcome.verdict}: {outcome.reason}"))
         code = code if outcome.is_fine else 1
     if options.rows is not None:
         risks = risk(tracks.EPISODES, options.rows).items()
@@ -186,7 +184,7 @@ def _build(options: argparse.Namespace) -> int:
     for entry in load_entries():
         problems = check_files(entry)
         for problem in problems:
-            print(f"{entry.id} is left out: {problem}", file=sys.stderr)
+            print(outside_text(f"{entry.id} is left out: {problem}"), file=sys.stderr)
         right += [] if problems else [entry]
     build(right, options.out)
     print(options.out / "index.html")

@@ -1,7 +1,7 @@
 """Run untrusted policies: in a child process with limited memory and time, in an empty folder.
 
-An ONNX file is a computation graph, not a program: it is never unpickled, and it can name no files but its external
-data, which the empty folder does not have. It can still use up memory and time, or crash the process.
+An ONNX file is a computation graph, not a program: it is never unpickled, and one that names other files is refused. It
+can still use up memory and time, or crash the process.
 
 A child is a module that is run with ``python -m`` and calls :func:`serve`. It reads one request and answers with
 messages, one JSON object per line.
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from leaderboard import LeaderboardError
+from oc_residual_gym.errors import outside_text
 from oc_residual_gym.files import Record
 
 MEMORY_GIB = 4.0
@@ -81,7 +82,7 @@ def run_limited(module: str, request: Mapping[str, Any], limits: Limits) -> Gene
                 process.stdin.flush()
             for message in _messages(process, limits):
                 if "failure" in message:
-                    raise PolicyFailure(message["failure"].strip())
+                    raise PolicyFailure(outside_text(message["failure"]))
                 yield message
             if process.wait() != 0:
                 raise _death(process.returncode, limits, errors)

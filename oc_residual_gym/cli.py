@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oc_residual_gym.commands import run_command
 from oc_residual_gym.engines import Engine
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.real import cli as real_commands
@@ -27,21 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"oc-residual {options.command}: cannot write {options.json}; give another --json FILE", file=sys.stderr)
         return 2
     options.command_line = shlex.join(["oc-residual", *(sys.argv[1:] if arguments is None else arguments)])
-    try:
-        code, result = options.run(options)
-    except KeyboardInterrupt:
-        print(f"\noc-residual {options.command}: interrupted; what was written stays valid", file=sys.stderr)
-        if options.command == "evaluate":
-            print("run the same command again to resume", file=sys.stderr)
-        return 130
-    except SettingsError as error:
-        print(f"oc-residual {options.command}: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        from oc_residual_gym.files import write_json
 
-        write_json(options.json, result)
-    return code
+    def work() -> int:
+        code, result = options.run(options)
+        if options.json:
+            from oc_residual_gym.files import write_json
+
+            write_json(options.json, result)
+        return int(code)
+
+    out = getattr(options, "out", None) or options.json
+    return run_command(f"oc-residual {options.command}", work, out=out, resumes=options.command == "evaluate")
 
 
 def _parser() -> argparse.ArgumentParser:

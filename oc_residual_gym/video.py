@@ -13,6 +13,7 @@ from PIL import Image
 
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.errors import SettingsError, one_of
+from oc_residual_gym.evaluation.rollout import stopped_by_base
 from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.files import write_bytes
 from oc_residual_gym.identity import own_copy
@@ -83,7 +84,8 @@ def episode(settings: EvaluationSettings, seed: int) -> Iterator[ResidualWorlds]
     The same object is yielded each time.
 
     Raises:
-        SettingsError: the split has no such seed, or the residual was made for another task.
+        SettingsError: the split has no such seed, the residual was made for another task, or the base policy has raised
+            an exception.
         RenderError: the base policy needs images, and this machine cannot render.
     """
     task = settings.tasks[0]
@@ -100,13 +102,15 @@ def episode(settings: EvaluationSettings, seed: int) -> Iterator[ResidualWorlds]
     world = np.zeros(1, dtype=np.int64)
     try:
         try:
-            core.reset(world, [seed])
+            with stopped_by_base(core):
+                core.reset(world, [seed])
             residual.reset(core, world)
         except ValueError as error:  # no such seed, or a residual made for another task
             raise SettingsError(str(error)) from error
         yield core
         while not (core.terminated[0] or core.truncated[0]):
-            core.step(residual.act(core))
+            with stopped_by_base(core):
+                core.step(residual.act(core))
             yield core
     finally:
         core.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,15 @@ def write_onnx(
     nodes: Sequence[Any],
     metadata: Mapping[str, str] | None = None,
     weights: Sequence[Any] = (),
+    types: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
-    """Write the graph of ``nodes`` with its output ``out``; return the path."""
+    """Write the graph of ``nodes`` with its output ``out``; return the path. Inputs and output are float32 unless
+    ``types`` says otherwise."""
     graph = helper.make_graph(
         nodes,
         "policy",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, output)],
+        [helper.make_tensor_value_info(n, types.get(n, TensorProto.FLOAT), s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info("out", types.get("out", TensorProto.FLOAT), output)],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -36,6 +39,21 @@ def write_onnx(
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
     return str(path)
+
+
+def write_base(path: Path, input_type: int = TensorProto.FLOAT, steps: int = 16) -> str:
+    """A base policy that repeats the last target."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["previous_target", "axis"], ["one"]),
+        helper.make_node("Tile", ["one", "repeats"], ["many"]),
+        helper.make_node("Cast", ["many"], ["out"], to=TensorProto.FLOAT),
+    ]
+    weights = [
+        helper.make_tensor("repeats", TensorProto.INT64, [3], [1, steps, 1]),
+        helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+    ]
+    inputs, types = {"previous_target": ["n", 8]}, {"previous_target": input_type}
+    return write_onnx(path, inputs, ["n", steps, 8], nodes, weights=weights, types=types)
 
 
 def write_residual(path: Path, size: int, scale: float, metadata: Mapping[str, str] | None = None) -> str:

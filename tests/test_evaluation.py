@@ -394,3 +394,51 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(SettingsError, match="out is a file; give a folder as --out"):
         evaluate(EvaluationSettings(("Lift",), "hold", episodes=1), tmp_path / "out")
+
+
+class FailsIn:
+    """A base policy that holds still, and fails in the episodes of some seeds; seeds are told by order of resets."""
+
+    name, horizon, needs = "fails", 16, frozenset()
+
+    def __init__(self, error: Exception | None, episodes: Callable[[int], bool]):
+        self.error, self.episodes, self.hash = error, episodes, "the same"
+        self.started, self.failing = 0, False
+
+    def reset(self, worlds: np.ndarray, generators: object) -> None:
+        self.failing = self.episodes(self.started)
+        self.started += 1
+
+    def predict(self, view: PolicyView) -> np.ndarray:
+        if self.failing and self.error is not None:
+            raise self.error
+        return wait(view) * (1000.0 if self.failing else 1.0)
+
+
+@pytest.mark.parametrize("error", [OSError("all is lost"), ValueError("no such axis")])
+def test_a_base_policy_that_raises_stops_the_evaluation_and_finished_episodes_stay(
+    error: Exception, tmp_path: Path
+) -> None:
+    def settings(failing: Callable[[int], bool]) -> EvaluationSettings:
+        return EvaluationSettings(("CloseDrawer",), FailsIn(error, failing), episodes=4)
+
+    with pytest.raises(SettingsError, match=f"'fails' failed: .*{error}: in CloseDrawer, seed 2; mend that, and run"):
+        evaluate(settings(lambda episode: episode == 2), tmp_path, worlds=1)
+    assert [episode["seed"] for episode in episodes_of(tmp_path)] == [0, 1]
+    assert not (tmp_path / "summary.json").exists()
+    summary = evaluate(settings(lambda episode: False), tmp_path, worlds=1)
+    assert summary["cells"][0]["episodes"] == 4
+    assert "base_policy_failed" not in summary["cells"][0]["failures"]
+
+
+def test_targets_of_another_convention_are_failures_and_no_result_if_they_are_all(tmp_path: Path) -> None:
+    def settings(failing: Callable[[int], bool]) -> EvaluationSettings:
+        return EvaluationSettings(("CloseDrawer", "Lift"), FailsIn(None, failing), episodes=2)
+
+    summary = evaluate(settings(lambda episode: episode % 2 == 0), tmp_path / "some", worlds=1)
+    assert [cell["failures"]["base_policy_failed"] for cell in summary["cells"]] == [1, 1]
+    assert "problem" not in episodes_of(tmp_path / "some")[0]
+    out = tmp_path / "all"
+    with pytest.raises(SettingsError, match=r"every episode of CloseDrawer, which is not a result.*millimetres\?"):
+        evaluate(EvaluationSettings(("CloseDrawer",), FailsIn(None, lambda episode: True), episodes=2), out)
+    assert episodes_of(out) == [] and not (out / "summary.json").exists()

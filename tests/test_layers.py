@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("errors", "states", "syntax"),
-    ("compiled", "identity"),
-    ("files", "geometry"),
+    ("caches", "errors", "states", "syntax"),
+    ("commands", "compiled", "identity", "parsing"),
+    ("files", "geometry", "hdf5"),
     ("log_schema",),
     ("robots",),
     ("tasks",),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -192,11 +194,14 @@ BAD_ANSWERS = {
     "error": "the server reports: RuntimeError: out of GPU memory",
     "garbage": "cannot be read",
     "objects": "cannot be read",  # arrays of Python objects, which would have to be unpickled
-    "hang": "no answer in 1 s",
-    "nan": "not poses",
+    "hang": "no answer in 2 s",
+    "nan": "not finite",
     "narrow": "; expected",
     "velocities": "far from unit length",
     "short": "4 targets where 16 are executed",
+    "millimetres": "millimetres? Divide positions by 1000",
+    "signed": "Give (1 + x) / 2 if 1 opens it",
+    "loud": "the server reports: ",
 }
 
 
@@ -205,10 +210,12 @@ BAD_ANSWERS = {
 def test_bad_answer_truncates_the_episode_and_says_why_and_the_next_one_works(serve, protocol, answer):
     # Answers: for making the environment, for the first chunk, and for the second one.
     server = serve(protocol, f"good,good,{answer},good")
-    core = worlds_with(f"{server.address}?timeout=1")
+    core = worlds_with(f"{server.address}?timeout={2 if answer == 'hang' else 30}")
     assert run_to_failure(core) == 16
     assert core.failure[0] == "base_policy_failed"
-    assert BAD_ANSWERS[answer] in core.base_policy_problem and server.address in core.base_policy_problem
+    (problem,) = core.base_policy_problem
+    assert BAD_ANSWERS[answer] in problem and server.address in problem
+    assert problem.isprintable() and len(problem) < 700
     if answer == "hang":  # this server does one thing at a time
         server.kill()
         serve(protocol, "good", port=server.port)
@@ -219,10 +226,40 @@ def test_bad_answer_truncates_the_episode_and_says_why_and_the_next_one_works(se
     assert not core.truncated[0]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "answer", "cause"),
+    [
+        ("openpi", "wxyz", "wxyz? Reorder to xyzw"),
+        ("openpi", "joints", "the arm's joint positions in radians"),
+        ("gr00t", "signed", "a gripper from -1 to 1?"),
+    ],
+)
+def test_server_with_other_conventions_never_moves_the_arm(serve, protocol, answer, cause):
+    core = ResidualWorlds("Lift", 1, base_policy=serve(protocol, f"good,{answer}").address)
+    core.reset(np.array([0]), [0])
+    before = core.executed_target.copy()
+    core.step(np.zeros((1, 7)))
+    assert core.failure[0] == "base_policy_failed" and cause in core.base_policy_problem[0]
+    np.testing.assert_allclose(core.executed_target, before, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"), [("inverted", "give 1 - opening"), ("width", r"widths in metres, divide by 0\.08")]
+)
+def test_server_with_suspicious_gripper_is_warned_of_once(serve, answer, cause):
+    core = ResidualWorlds("Lift", 1, base_policy=serve("openpi", f"good,{answer}").address)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        core.reset(np.array([0]), [0])
+        core.reset(np.array([0]), [1])
+    (warning,) = [w for w in warned if "base policy" in str(w.message)]
+    assert re.search(cause, str(warning.message)) and not core.base_policy_failed[0]
+
+
 @pytest.mark.parametrize("protocol", ["openpi", "gr00t"])
 def test_lost_server_truncates_the_episode_and_a_restarted_one_works_again(serve, protocol):
     server = serve(protocol, "good")
-    env = gym.make("OCResidual-Lift-v0", base_policy=f"{server.address}?timeout=1")
+    env = gym.make("OCResidual-Lift-v0", base_policy=f"{server.address}?timeout=2")
     env.reset(seed=0)
     for _ in range(5):
         env.step(np.zeros(7))
@@ -263,6 +300,9 @@ def test_unreachable_server_is_an_error_when_the_environment_is_made(scheme):
         ("openpi", "wide", r"32 columns \(shape \(16, 32\)\)"),
         ("openpi", "velocities", "far from unit length"),
         ("openpi", "nan", "not finite"),
+        ("openpi", "signed", r"Give \(1 \+ x\) / 2"),
+        ("openpi", "long", r"chunks of 300 targets: add \?horizon=N.*256 at most"),
+        ("gr00t", "claims", "cannot be read"),
         ("gr00t", "hang", "no answer in 1.2 s"),
         ("gr00t", "wide", r"eef_9d of shape \(1, 16, 21\)"),
         ("gr00t-n1.5", "error", "out of GPU memory"),
@@ -272,7 +312,7 @@ def test_unreachable_server_is_an_error_when_the_environment_is_made(scheme):
     ],
 )
 def test_unusable_server_is_an_error_when_the_environment_is_made(serve, protocol, answer, message):
-    address = f"{serve(protocol, answer).address}?timeout=0.2"
+    address = f"{serve(protocol, answer).address}?timeout={0.2 if answer == 'hang' else 30}"
     with pytest.raises(ValueError, match=message):
         ResidualWorlds("Lift", 1, base_policy=address)
 
@@ -289,7 +329,7 @@ def test_gr00t_token_comes_from_the_environment(serve, monkeypatch):
     with pytest.raises(ValueError, match="Unauthorized"):
         ResidualWorlds("Lift", 1, base_policy=address)
     monkeypatch.setenv("GR00T_API_TOKEN", "secret")
-    assert worlds_with(address).base_policy_problem == ""
+    assert worlds_with(address).base_policy_problem == [""]
 
 
 @pytest.mark.parametrize("protocol", ["openpi", "gr00t"])
@@ -312,6 +352,8 @@ def test_policy_is_made_without_a_server_and_survives_pickling(serve, protocol):
         ("openpi://host?horizen=8", "unknown option 'horizen'; there are: horizon"),
         ("openpi://host?horizon=0", "whole number"),
         ("openpi://host?horizon=1.5", "whole number"),
+        ("openpi://host?horizon=257", "from 1 to 256"),
+        (f"openpi://host?horizon={'9' * 5000}", "from 1 to 256"),
         ("openpi://host?timeout=nan", "seconds, from 0.01"),
         ("openpi://host?timeout=-1", "seconds, from 0.01"),
         ("http://host:8000", "unknown base policy"),

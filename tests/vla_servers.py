@@ -26,9 +26,19 @@ STATE = {
 }
 
 
+LOUD = "\x1b[2J\x1b[31mall is lost\x1b]0;owned\x07\x00\x08 " + "very " * 10_000
+
+
+def claiming(count):
+    """The bytes of an array that has ``count`` numbers, if one believes its header."""
+    data = io.BytesIO()
+    np.lib.format.write_array_header_1_0(data, {"descr": "<f8", "fortran_order": False, "shape": (count,)})
+    return data.getvalue() + bytes(64)
+
+
 def targets(state, answer):
     """(H, 21): 1 mm further up with each step, tool as it is, gripper open; or what ``answer`` says is wrong."""
-    steps = 4 if answer == "short" else HORIZON
+    steps = {"short": 4, "long": 300}.get(answer, HORIZON)
     rows = np.repeat(state[None].astype(np.float64), steps, axis=0)
     rows[:, 2] += 0.001 * np.arange(1, steps + 1)
     rows[:, 20] = 1.0
@@ -36,6 +46,18 @@ def targets(state, answer):
         rows[3, 1] = np.nan
     if answer == "velocities":
         rows[:, 3:13] *= 0.1
+    if answer == "wxyz":
+        rows[:, 9:13] = rows[:, [12, 9, 10, 11]]
+    if answer == "millimetres":
+        rows[:, :3] *= 1000.0
+    if answer == "joints":
+        rows[:, :3], rows[:, 9:13] = rows[:, 13:16], rows[:, 16:20]
+    if answer == "signed":
+        rows[:, 20] = -1.0
+    if answer == "inverted":
+        rows[:, 20] = 0.0
+    if answer == "width":
+        rows[:, 20] = 0.08
     return rows.astype(np.float32)
 
 
@@ -66,7 +88,9 @@ def serve_openpi(port, answer_of, record):
                 websocket.send("Traceback (most recent call last):\n  ...\nRuntimeError: out of GPU memory")
                 websocket.close(1011)
                 return
-            if answer == "garbage":
+            if answer == "loud":
+                websocket.send(LOUD)
+            elif answer == "garbage":
                 websocket.send(b"\xc1\xff\x00garbage")
             elif answer == "objects":
                 array = {b"__ndarray__": True, b"data": bytes(128), b"dtype": "|O", b"shape": (2, 8)}
@@ -160,6 +184,11 @@ def serve_gr00t(port, answer_of, record, old):
             socket.send(pack({"error": "Unauthorized: Invalid API token"}))
         elif answer == "error":
             socket.send(pack({"error": "RuntimeError: out of GPU memory"}))
+        elif answer == "loud":
+            socket.send(pack({"error": LOUD}))
+        elif answer == "claims":
+            array = {"__ndarray_class__": True, "as_npy": claiming(2**40)}
+            socket.send(msgpack.packb([{"eef_9d": array, "gripper_position": array}, {}]))
         elif answer == "garbage":
             socket.send(b"\xc1\xff\x00garbage")
         elif answer == "objects":

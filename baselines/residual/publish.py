@@ -15,8 +15,10 @@ from oc_residual_gym.evaluation.comparison import TABLE_FILE
 from oc_residual_gym.evaluation.episodes import finished_summary
 from oc_residual_gym.evaluation.report import markdown_table, percent, save_figure
 from oc_residual_gym.evaluation.statistics import wilson
-from oc_residual_gym.files import Record, read_json, sha256
+from oc_residual_gym.files import Record, sha256
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.policies.versions import NEWEST
+from oc_residual_gym.residuals.onnx import OnnxResidual
 from oc_residual_gym.tasks import TASKS
 
 CURVES_FILE = "learning_curves.png"
@@ -103,6 +105,10 @@ def _finished(folder: Path) -> Training:
     report["base"] = NEWEST.get(report["base"], report["base"])
     if not (folder / POLICY_FILE).exists() or sha256(folder / POLICY_FILE) != report["sha256"]:
         raise BaselineError(f"{folder / POLICY_FILE} is not the file that {REPORT_FILE} describes: train again")
+    try:
+        OnnxResidual(folder / POLICY_FILE)
+    except ValueError as error:
+        raise BaselineError(str(error)) from error
     return Training(folder, report)
 
 

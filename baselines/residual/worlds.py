@@ -13,8 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from baselines.residual.privileged import privileged, privileged_size
 from oc_residual_gym.envs.observation import BOUND
 from oc_residual_gym.envs.sb3 import ResidualVecEnv
-from oc_residual_gym.errors import SettingsError
-from oc_residual_gym.policies.server import ServerPolicy
+from oc_residual_gym.evaluation.rollout import stopped_by_base
 
 
 class TrainingWorlds(VecEnv):
@@ -83,10 +82,8 @@ class TrainingWorlds(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         steps = []
         for part in self.parts:
-            observations, rewards, dones, infos = part.step_wait()
-            core = part.envs.core
-            if isinstance(core.base_policy, ServerPolicy) and core.base_policy_problem:
-                raise SettingsError(f"{core.base_policy_problem}; run this again once it is back, to go on")
+            with stopped_by_base(part.envs.core):
+                observations, rewards, dones, infos = part.step_wait()
             for world in np.flatnonzero(dones):
                 infos[world]["terminal_observation"] = self._terminal(infos[world])
             steps.append((self._with_privileged(np.asarray(observations), part), rewards, dones, infos))

@@ -12,12 +12,12 @@ from oc_residual_gym.envs.actions import LATCH_STEPS, Latch, checked, compose, l
 from oc_residual_gym.envs.episodes import check_seed, episode_generators
 from oc_residual_gym.envs.observation import BASE_TARGET_STEPS, Field, ObservationBuilder, Seen
 from oc_residual_gym.envs.options import EnvOptions
-from oc_residual_gym.envs.parts import observers_of, world_of
+from oc_residual_gym.envs.parts import observers_of, runner_of, world_of
 from oc_residual_gym.envs.views import policy_view, simulated
-from oc_residual_gym.errors import BasePolicyError, SettingsError
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.perception.filter import PoseFilter
 from oc_residual_gym.policies import load_base_policy
-from oc_residual_gym.policies.base import ChunkRunner, PolicyView
+from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.states import Array, BoolArray, IntArray
 from oc_residual_gym.tasks import resolve_task
 from oc_residual_gym.tasks.base import InitialState
@@ -53,7 +53,7 @@ class ResidualWorlds:
         self.world = world_of(self.task, num_worlds, options, self.base_policy)
         self.tracker, self._judge = observers_of(self.world, options)
         self.observation_builder = ObservationBuilder(tuple(o.name for o in self.task.objects), num_worlds)
-        self._runner = ChunkRunner(self.base_policy, num_worlds, self.domain.inference_pause[1])
+        self._runner = runner_of(self.base_policy, self.task, num_worlds, options)
         self._ahead = np.array([*BASE_TARGET_STEPS, 1_000_000])
         self._allocate()
 
@@ -69,11 +69,6 @@ class ResidualWorlds:
         self.executed_target, self.base_target = np.zeros((n, 8)), np.zeros((n, 8))
         """(N, 8) target executed in the last step, and the base policy's target for the next step."""
         self.latch = Latch(np.zeros(n, bool), np.zeros(n, np.int64))
-        self.base_policy_failed = np.zeros(n, bool)
-        """(N,) whether the base policy failed to give a target for the next step."""
-        self.base_policy_problem = ""
-        """Message of the base policy's last failure."""
-        self._pauses = np.zeros(n, np.int64)
         self._all = np.arange(n)
 
     @property
@@ -100,6 +95,21 @@ class ResidualWorlds:
     def reward_terms(self) -> dict[str, Array]:
         """Milestone name to its weighted value (N,) in the last step."""
         return self._judge.reward_terms
+
+    @property
+    def base_policy_failed(self) -> BoolArray:
+        """(N,) whether the base policy has failed to give targets in the current episode."""
+        return self._runner.failed
+
+    @property
+    def base_policy_problem(self) -> list[str]:
+        """Per world: how the base policy has failed in the current episode, or ""."""
+        return self._runner.problems
+
+    @property
+    def base_policy_error(self) -> Exception | None:
+        """Last exception of the base policy; ``None`` if it has raised none."""
+        return self._runner.error
 
     @cached_property
     def simulation(self) -> Simulation:
@@ -139,21 +149,19 @@ class ResidualWorlds:
         self.world.reset(worlds, starts, physics)
         self.seeds[worlds] = seeds
         self.steps[worlds] = 0
-        self.base_policy_failed[worlds] = False
         closed = np.array([start.gripper_closed for start in starts])
         self.latch.closed[worlds] = closed
         self.latch.steps[worlds] = LATCH_STEPS
         self.executed_target[worlds, :7] = self.world.robot.tcp_pose[worlds]
         self.executed_target[worlds, 7] = ~closed
-        self._pauses[worlds] = [p.inference_pause for p in physics]
         self.tracker.reset(worlds, [perception for _, _, perception, _ in streams], physics)
         self.filter.reset(worlds)
-        self.base_policy.reset(worlds, [policy for *_, policy in streams])
         for world in worlds:
             self.failure[world] = None
         self._perceive(worlds)
         # If the base policy fails at once, the arm must hold still, not continue the last episode's chunk.
-        self._runner.hold(worlds, self.executed_target[worlds])
+        pauses, policy_generators = [p.inference_pause for p in physics], [policy for *_, policy in streams]
+        self._runner.start(worlds, self.executed_target[worlds], pauses, policy_generators)
         self._plan(worlds)
         self._judge.start(worlds, self.base_policy_failed, self.steps)
         self._end(worlds[self.base_policy_failed[worlds]])
@@ -198,15 +206,7 @@ class ResidualWorlds:
         If the base policy fails, the world keeps its last target and is truncated when the step is judged.
         """
         if len(worlds):
-            problem = "it returned targets that are not poses"
-            try:
-                chunks = self.base_policy.predict(self.view(worlds, self.base_policy.needs))
-                failed = self._runner.load(worlds, self.executed_target[worlds], self._pauses[worlds], chunks)
-            except (BasePolicyError, OSError) as error:
-                failed, problem = np.ones(len(worlds), bool), str(error)
-            self.base_policy_failed[worlds] = failed
-            if failed.any():
-                self.base_policy_problem = f"base policy {self.base_policy.name!r} failed: {problem}"
+            self._runner.request(worlds, self.view, self.executed_target[worlds], self.world.robot)
         self.base_target = self._runner.current
 
     def _end(self, worlds: IntArray) -> None:

@@ -1,4 +1,4 @@
-"""The parts of an environment that depend on its world: the world itself, its tracker and its judge."""
+"""The parts of an environment that depend on its world or task: world, tracker, judge, runner of the base policy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from oc_residual_gym.envs.judges import Judge, OperatorJudge, SimulationJudge
 from oc_residual_gym.envs.options import EnvOptions
 from oc_residual_gym.envs.views import simulated
 from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.policies import OWN_BASES
 from oc_residual_gym.policies.base import BasePolicy
+from oc_residual_gym.policies.chunks import ChunkRunner
+from oc_residual_gym.policies.conventions import GripperWatch
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.base import RealCell, Simulation, Tracker, World
 from oc_residual_gym.worlds.domains import domain_of
@@ -50,3 +53,16 @@ def observers_of(world: World, options: EnvOptions) -> tuple[Tracker, Judge]:
     simulation = simulated(world)
     tracker = SimulatedTracker(world.task, simulation.true, options.errors, domain_of(options.domain).is_calibrated)
     return tracker, SimulationJudge(simulation, options.reward == "sparse", max_steps)
+
+
+def runner_of(policy: BasePolicy, task: Task, num_worlds: int, options: EnvOptions) -> ChunkRunner:
+    """What requests, checks and executes the chunks of the base policy, which was loaded from ``options``.
+
+    Raises:
+        SettingsError: the policy's horizon is out of range.
+    """
+    given = options.base_policy
+    is_ours = given is None or (isinstance(given, str) and given in OWN_BASES)
+    watched = task.grasped is not None and not is_ours
+    watch = GripperWatch(policy.name, num_worlds, task.max_episode_steps // 2) if watched else None
+    return ChunkRunner(policy, num_worlds, domain_of(options.domain).inference_pause[1], watch)

@@ -57,6 +57,7 @@ class ResidualEnv(gym.Env, EzPickle):
     | `seed` | seed of the episode |
     | `critic_state` | (C,) privileged true state, in simulation only |
     | `failure` | from `step` only: why the episode failed if it ends here, `None` after success |
+    | `base_policy_problem` | only if the base policy failed: how, and what to do |
 
     A target is position (m, base frame), quaternion xyzw and gripper opening. `failure` is a fault ("diverged",
     "base_policy_failed", ...), the first milestone missed ("no_grasp", ...), or "not_held".
@@ -117,7 +118,7 @@ class ResidualEnv(gym.Env, EzPickle):
         episode = draw_seed(self.core.split, self.np_random) if seed is None else seed
         self.core.reset(self._world, [episode])
         if self.core.base_policy_failed[0]:
-            raise BasePolicyError(self.core.base_policy_problem)
+            raise BasePolicyError(self.core.base_policy_problem[0])
         self._show()
         return self._observation(), self._info()
 
@@ -136,6 +137,8 @@ class ResidualEnv(gym.Env, EzPickle):
         info = self._info()
         # Only Gymnasium's TimeLimit wrapper knows which step is the last, so every step names a failure.
         info["failure"] = None if core.success[0] else core.name_failure(0)
+        if core.base_policy_failed[0]:
+            info["base_policy_problem"] = core.base_policy_problem[0]
         return self._observation(), float(core.reward[0]), bool(core.terminated[0]), bool(core.truncated[0]), info
 
     def render(self) -> np.ndarray | None:

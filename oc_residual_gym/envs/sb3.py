@@ -78,4 +78,6 @@ def _world_info(infos: dict[str, Any], world: int) -> dict[str, Any]:
     info["seed"] = int(infos["seed"][world])
     if infos.get("failure") is not None and infos["failure"][world] is not None:
         info["failure"] = infos["failure"][world]
+    if infos.get("base_policy_problem") is not None and infos["base_policy_problem"][world] is not None:
+        info["base_policy_problem"] = infos["base_policy_problem"][world]
     return info

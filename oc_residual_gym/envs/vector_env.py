@@ -172,6 +172,9 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
             infos[key], infos[f"_{key}"] = value, every.copy()
         infos["reward_terms"] = {**core.reward_terms, **{f"_{name}": every.copy() for name in core.reward_terms}}
         infos["_reward_terms"] = every
+        if core.base_policy_failed.any():
+            infos["base_policy_problem"] = np.array([problem or None for problem in core.base_policy_problem], object)
+            infos["_base_policy_problem"] = core.base_policy_failed.copy()
         if done is not None and done.any():
             infos["failure"] = np.array(core.failure, object)
             infos["_failure"] = done.copy()

@@ -14,13 +14,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from oc_residual_gym.engines import Engine
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import SettingsError, StopReason
 from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SUMMARY_FILE, cells, json_line, resume
 from oc_residual_gym.evaluation.rollout import run_rows
 from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
 from oc_residual_gym.evaluation.shards import run_on
-from oc_residual_gym.files import Record, read_json, write_json, write_text
+from oc_residual_gym.files import Record, write_json, write_text
+from oc_residual_gym.parsing import read_json
 
 
 def evaluate(
@@ -47,7 +48,8 @@ def evaluate(
 
     Raises:
         SettingsError: ``out`` holds another evaluation, ``rows`` has rows that are not in the settings, a policy was
-            made for another task or returns invalid actions, or a worker has other versions or files.
+            made for another task or returns invalid actions, the base policy raises an exception or fails in every
+            episode of a task, or a worker has other versions or files. Episodes that were finished stay in ``out``.
     """
     wanted = _wanted_rows(settings, rows)
     identity = settings.identity
@@ -60,7 +62,7 @@ def evaluate(
         return read_json(out / SUMMARY_FILE)
     (out / SUMMARY_FILE).unlink(missing_ok=True)  # it covers fewer rows
 
-    successes = sum(episode["success"] for episode in episodes)
+    successes, problems = sum(episode["success"] for episode in episodes), dict[str, str]()
     with (
         open(out / EPISODES_FILE, "a", encoding="utf-8") as file,
         nullcontext(bar) if bar is not None else tqdm(total=len(wanted), unit="episode", disable=None) as shown,
@@ -70,6 +72,8 @@ def evaluate(
     ):
         shown.update(len(wanted) - len(left))
         for episode in run:
+            if "problem" in episode:
+                problems[episode["task"]] = episode.pop("problem")
             file.write(json_line(episode))
             file.flush()
             episodes.append(episode)
@@ -78,7 +82,16 @@ def evaluate(
             shown.update()
 
     episodes.sort(key=lambda episode: (episode["task"], episode["seed"]))
-    write_text(out / EPISODES_FILE, "".join(map(json_line, episodes)))
+    worked = {episode["task"] for episode in episodes if episode["failure"] != StopReason.BASE_POLICY_FAILED}
+    useful = [episode for episode in episodes if episode["task"] in worked]
+    write_text(out / EPISODES_FILE, "".join(map(json_line, useful)))
+    if len(useful) < len(episodes):
+        lost = sorted({episode["task"] for episode in episodes} - worked)
+        reason = next((problems[task] for task in lost if task in problems), "run it again to see why")
+        raise SettingsError(
+            f"the base policy failed in every episode of {', '.join(lost)}, which is not a result and was not kept: "
+            f"{reason}"
+        )
     summary = {
         "cells": cells(episodes),
         "versions": identity["versions"],

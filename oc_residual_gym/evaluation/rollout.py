@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 
 import numpy as np
@@ -14,7 +15,6 @@ from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
 from oc_residual_gym.evaluation.tally import Tally
 from oc_residual_gym.files import Record
 from oc_residual_gym.identity import name_of, own_copy
-from oc_residual_gym.policies.server import ServerPolicy
 from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
@@ -56,8 +56,11 @@ def _run_task(
         if taken:
             tally.reset(started)
             try:
-                core.reset(started, [seed for _, seed in taken])
+                with stopped_by_base(core):
+                    core.reset(started, [seed for _, seed in taken])
                 residual.reset(core, started)
+            except SettingsError:
+                raise
             except (ValueError, RenderError) as error:  # a file made for another task, or no OpenGL for images
                 raise SettingsError(str(error)) from error
         return started
@@ -66,10 +69,8 @@ def _run_task(
         running = start(np.arange(core.num_worlds))
         while len(running):
             actions = _actions(residual, core, running)
-            core.step(actions, running)
-            if isinstance(core.base_policy, ServerPolicy) and core.base_policy_failed[running].any():
-                # A lost server is not a failure of its model: unfinished episodes do not count.
-                raise SettingsError(f"{core.base_policy_problem}; run this again once it is back, to go on")
+            with stopped_by_base(core):
+                core.step(actions, running)
             tally.add(core, actions, running)
             over = (core.terminated | core.truncated)[running]
             if over.any():
@@ -78,6 +79,27 @@ def _run_task(
                 running = np.sort(np.concatenate([running[~over], start(ended)]))
     finally:
         core.close()
+
+
+@contextmanager
+def stopped_by_base(core: ResidualWorlds) -> Iterator[None]:
+    """Stop at an exception of the base policy: a lost server or a programming error is not a result of the policy.
+
+    Raises:
+        SettingsError: the base policy has raised an exception; the message says which one, and in which episode.
+    """
+    try:
+        yield
+    except Exception as error:
+        if error is not core.base_policy_error:
+            raise
+    cause = core.base_policy_error
+    if cause is not None:
+        world = int(np.argmax(core.base_policy_failed))
+        raise SettingsError(
+            f"{core.base_policy_problem[world]}: in {core.task.name}, seed {core.seeds[world]}; mend that, and run "
+            "the same command again to go on"
+        ) from cause
 
 
 def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) -> Array:
@@ -107,7 +129,10 @@ def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) 
 
 
 def _record(names: Mapping[str, str], core: ResidualWorlds, tally: Tally, world: int) -> Record:
-    """Record of the episode that has just ended in ``world``; ``names`` holds the names of policies and settings."""
+    """Record of the episode that has just ended in ``world``; ``names`` holds the names of policies and settings.
+
+    Where the base policy failed, the record has the key "problem", which is not stored.
+    """
     steps = int(core.steps[world])
     success = bool(core.terminated[world])
     correction = tally.correction[world] / steps
@@ -125,7 +150,7 @@ def _record(names: Mapping[str, str], core: ResidualWorlds, tally: Tally, world:
         "correction_rad": _rounded(correction[1]),
         "correction_change_mm": _rounded(1000.0 * change[0]),
         "correction_change_rad": _rounded(change[1]),
-    }
+    } | ({"problem": core.base_policy_problem[world]} if core.base_policy_failed[world] else {})
 
 
 def _rounded(value: NDArray[np.float64]) -> float:

@@ -19,13 +19,10 @@ from oc_residual_gym.tasks.base import Task
 
 DEFAULT_BASE = "bc"
 """Default base policy of the tasks that ship with this package."""
+OWN_BASES = (*NEWEST, *NEWEST.values(), "hold", "expert", "expert-offset")
+"""Names of the base policies of this package."""
 BASE_POLICIES = (
-    "bc",
-    "vla",
-    *NEWEST.values(),
-    "hold",
-    "expert",
-    "expert-offset",
+    *OWN_BASES,
     "FILE.onnx",
     "openpi://HOST:PORT",
     "gr00t://HOST:PORT",

@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.errors import BasePolicyError, outside_text
+from oc_residual_gym.parsing import refuse_pointer
 from oc_residual_gym.policies.base import PolicyView
+from oc_residual_gym.policies.onnx_content import tensors_outside
 from oc_residual_gym.states import Array, IntArray
+from oc_residual_gym.worlds.render import POLICY_CAMERAS
 
 PLAIN_INPUTS = {
     "tcp_pose": 7,
@@ -22,10 +26,13 @@ PLAIN_INPUTS = {
     "previous_target": 8,
 }
 """Inputs of a base policy that exist in every task, and their widths."""
-INSTRUCTION_TYPES: dict[str, type[np.integer]] = {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+IMAGE_INPUTS = tuple(f"image/{camera}" for camera in POLICY_CAMERAS)
 MAX_INSTRUCTION = 128
 """Maximum length of an instruction in bytes, for files with a dynamic instruction length."""
-
+FLOAT = "tensor(float)"
+"""ONNX Runtime's name of float32."""
+_TYPES: dict[str, type[np.generic]] = {FLOAT: np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+_NEEDS = {"object": "objects", "image": "images"}
 
 SESSIONS = 16
 """Number of loaded files to cache: enough for the base and residual policies of six tasks."""
@@ -35,43 +42,92 @@ def load_onnx(path: str | Path) -> OnnxFile:
     """Load an ONNX model from a file; cached in this process until the file changes.
 
     Raises:
-        ValueError: the file is missing or not an ONNX model.
+        ValueError: the file is missing, not an ONNX model, or has weights in other files.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no policy file {path}: give the path of an .onnx file")
     status = path.stat()
-    return _loaded(path, Path.cwd(), status.st_ino, status.st_mtime_ns, status.st_size)
+    return _loaded(path.absolute(), status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=SESSIONS)
-def _loaded(path: Path, folder: Path, inode: int, mtime: int, size: int) -> OnnxFile:
+def _loaded(path: Path, inode: int, mtime: int, size: int) -> OnnxFile:
     return OnnxFile(path)
 
 
 class OnnxFile:
-    """An ONNX model with one batched float32 output. It has no state, so any number of policies can share it."""
+    """An ONNX model whose first output is a policy's answer. It has no state, so policies can share it."""
 
     def __init__(self, path: Path):
         import onnxruntime
 
         data = path.read_bytes()
+        refuse_pointer(data, path)
         self.hash: str | None = hashlib.sha256(data).hexdigest()
         self.path = path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            outside = tensors_outside(data)
+            session = None if outside else onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
         except Exception as error:
-            raise ValueError(f"{path} is not an ONNX model that ONNX Runtime can load: {error}") from error
-        self.inputs = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
-        self.input_types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
-        self.output_shape = tuple(self._session.get_outputs()[0].shape)
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+            reason = outside_text(error)
+            raise ValueError(f"{path} is not an ONNX model that ONNX Runtime can load: {reason}") from error
+        if session is None:
+            raise ValueError(
+                f"{path} keeps {len(outside)} of its tensors, such as {outside_text(repr(outside[0]), 80)}, in another "
+                "file, which its hash would not cover: write it as one file, with torch.onnx.export(..., "
+                "external_data=False) or onnx.save(onnx.load(FILE), FILE, save_as_external_data=False)"
+            )
+        self._session = session
+        self.inputs = {i.name: tuple(i.shape) for i in session.get_inputs()}
+        self.input_types: dict[str, str] = {i.name: i.type for i in session.get_inputs()}
+        first = session.get_outputs()[0]
+        self.output_shape, self.output_type = tuple(first.shape), str(first.type)
+        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """First output for a batch of inputs."""
         return self._session.run(None, inputs)[0]
+
+    def check(self, what: str, inputs: Mapping[str, tuple[str, Sequence[int]]], output: Sequence[int | None]) -> None:
+        """Check the declared inputs and output of the file, and run it once for two rows of zeros.
+
+        Args:
+            what: the policy, for messages.
+            inputs: name of each input to its type and its shape without the batch axis.
+            output: the output's shape without the batch axis; ``None`` for a size that the file sets.
+
+        Raises:
+            ValueError: they differ, or it fails; the message names what was found and what is needed.
+        """
+        for name, (kind, tail) in inputs.items():
+            self._check_one(f"{what} has input {name!r}", self.input_types[name], self.inputs[name], kind, tail)
+        self._check_one(f"{what} has an output", self.output_type, self.output_shape, FLOAT, output)
+        rows = {name: np.zeros((2, *tail), _TYPES[kind]) for name, (kind, tail) in inputs.items()}
+        try:
+            shape = np.shape(self.run(rows))
+        except MemoryError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise ValueError(f"{what} fails on two rows of zeros: {outside_text(error)}") from error
+        expected = (2, *(size or found for size, found in zip(output, self.output_shape[1:], strict=True)))
+        if shape != expected:
+            raise ValueError(f"{what} returned shape {shape} for two rows; expected {expected}")
+
+    @staticmethod
+    def _check_one(found: str, kind: str, shape: tuple[Any, ...], wanted: str, tail: Sequence[int | None]) -> None:
+        # A size is a number, or a name or None where it is not fixed.
+        fits = len(shape) == 1 + len(tail) and not isinstance(shape[0], int)
+        for size, needed in zip(shape[1:], tail, strict=False):
+            fits = fits and (size == needed or not isinstance(size, int) if needed else isinstance(size, int))
+        if kind != wanted or not fits:
+            sizes = ", ".join("a fixed number" if size is None else str(size) for size in tail)
+            raise ValueError(
+                f"{found} of type {kind} and shape {shape}; expected type {wanted} and shape (batch of variable size, "
+                f"{sizes})"
+            )
 
 
 class OnnxBasePolicy:
@@ -87,59 +143,45 @@ class OnnxBasePolicy:
         name: name used in results; by default the path.
 
     Raises:
-        ValueError: the file is missing, or has unknown inputs or other shapes.
+        ValueError: the file is missing, has weights in other files, has unknown inputs, other types or shapes, or
+            cannot run.
     """
 
     def __init__(self, path: str | Path, name: str | None = None):
         self._file = load_onnx(path)
         self.name = name or str(path)
         self.hash: str | None = self._file.hash
-        shape = self._file.output_shape
-        if len(shape) != 3 or not isinstance(shape[1], int) or shape[2] != 8:
-            raise ValueError(f"base policy {path} has output shape {shape}; expected (batch, horizon, 8)")
-        self.horizon = shape[1]
-        prefixes = {name.split("/")[0] for name in self._file.inputs}
-        unknown = prefixes - set(PLAIN_INPUTS) - {"object", "image", "instruction"}
-        if unknown:
-            raise ValueError(
-                f"base policy {path} has unknown inputs {sorted(unknown)}; "
-                f"known are {sorted(PLAIN_INPUTS)}, instruction, object/<name> and image/<camera>"
-            )
-        self._instruction_type, self._instruction_width = self._instruction_input()
-        for name, (batch, *rest) in self._file.inputs.items():
-            width = PLAIN_INPUTS.get(name, self._instruction_width if name == "instruction" else 7)
-            expected = [128, 128, 3] if name.startswith("image/") else [width]
-            if isinstance(batch, int) or any(
-                isinstance(n, int) and n != m for n, m in zip(rest, expected, strict=False)
-            ):
-                raise ValueError(
-                    f"base policy {path} has input {name!r} of shape {(batch, *rest)}; expected a variable batch size, "
-                    f"then {expected}"
-                )
-        self.needs = frozenset({"object": "objects", "image": "images"}[p] for p in prefixes & {"object", "image"})
+        self._inputs = {name: self._input(name) for name in self._file.inputs}
+        self._file.check(f"base policy {path}", self._inputs, (None, 8))
+        self.horizon: int = self._file.output_shape[1]
+        groups = {name.split("/")[0] for name in self._inputs}
+        self.needs = frozenset(need for group, need in _NEEDS.items() if group in groups)
 
-    def _instruction_input(self) -> tuple[type[np.integer], int]:
-        """Type and width L of the input ``instruction``; width 0 if the file has none."""
-        if "instruction" not in self._file.inputs:
-            return np.uint8, 0
-        shape, kind = self._file.inputs["instruction"], self._file.input_types["instruction"]
-        if kind not in INSTRUCTION_TYPES or len(shape) != 2:
-            raise ValueError(
-                f"base policy {self.name} has input 'instruction' of type {kind} and shape {shape}; expected "
-                f"(batch, bytes) of one of {', '.join(INSTRUCTION_TYPES)}"
-            )
-        return INSTRUCTION_TYPES[kind], shape[1] if isinstance(shape[1], int) else MAX_INSTRUCTION
+    def _input(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """Type and shape, without the batch axis, of the input ``name``."""
+        if name in PLAIN_INPUTS:
+            return FLOAT, (PLAIN_INPUTS[name],)
+        if name.startswith("object/"):
+            return FLOAT, (7,)
+        if name in IMAGE_INPUTS:
+            return "tensor(uint8)", (128, 128, 3)
+        if name == "instruction":
+            kind, shape = self._file.input_types[name], self._file.inputs[name]
+            width = shape[1] if len(shape) == 2 and isinstance(shape[1], int) else MAX_INSTRUCTION
+            return "tensor(int64)" if kind == "tensor(int64)" else "tensor(uint8)", (width,)
+        raise ValueError(
+            f"base policy {self.name} has the unknown input {outside_text(repr(name), 80)}; known are "
+            f"{', '.join((*PLAIN_INPUTS, 'instruction', 'object/<name>', *IMAGE_INPUTS))}"
+        )
 
     def _instruction(self, text: str, rows: int) -> np.ndarray:
         """(rows, L) zero-padded UTF-8 bytes of ``text``, the same in every row."""
+        kind, (width,) = self._inputs["instruction"]
         data = text.encode()
-        if len(data) > self._instruction_width:
-            raise BasePolicyError(
-                f"base policy {self.name} reads instructions of {self._instruction_width} bytes; "
-                f"{text!r} has {len(data)}"
-            )
-        padded = np.frombuffer(data.ljust(self._instruction_width, b"\0"), np.uint8)
-        return np.repeat(padded[None], rows, axis=0).astype(self._instruction_type)
+        if len(data) > width:
+            raise BasePolicyError(f"it reads instructions of {width} bytes, and {text!r} has {len(data)}")
+        padded = np.frombuffer(data.ljust(width, b"\0"), np.uint8)
+        return np.repeat(padded[None], rows, axis=0).astype(_TYPES[kind])
 
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator]) -> None:
         """Do nothing: it has no state."""
@@ -159,7 +201,9 @@ class OnnxBasePolicy:
         try:
             chunk = self._file.run(inputs)
         except Exception as error:
-            raise BasePolicyError(f"base policy {self.name} failed: {error}") from error
+            raise BasePolicyError(outside_text(error)) from error
+        if chunk.shape != (len(view.worlds), self.horizon, 8):
+            raise BasePolicyError(f"it returned shape {chunk.shape} for {len(view.worlds)} rows")
         return chunk.astype(np.float64)
 
 

@@ -17,9 +17,10 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from oc_residual_gym.errors import BasePolicyError
+from oc_residual_gym.errors import BasePolicyError, outside_text
 from oc_residual_gym.geometry import matrix_from_quat
-from oc_residual_gym.policies.base import PolicyView
+from oc_residual_gym.policies.base import MAX_HORIZON, PolicyView
+from oc_residual_gym.policies.conventions import malformed
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, MAX_OPENING
 from oc_residual_gym.states import Array, IntArray
 
@@ -84,8 +85,8 @@ def parse_address(text: str, default_port: int) -> Address:
         known = "; ".join(f"{key}, {meaning}" for key, meaning in _OPTIONS.items())
         raise ValueError(f"the address {text!r} has the unknown option {name!r}; there are: {known}")
     horizon, timeout = options.get("horizon"), options.get("timeout", str(TIMEOUT))
-    if horizon is not None and not (horizon.isdecimal() and int(horizon) > 0):
-        raise ValueError(f"the address {text!r} has horizon {horizon!r}: give a whole number from 1 on")
+    if horizon is not None and not (horizon.isdecimal() and len(horizon) < 10 and 1 <= int(horizon) <= MAX_HORIZON):
+        raise ValueError(f"the address {text!r} has horizon {horizon!r}: give a whole number from 1 to {MAX_HORIZON}")
     try:
         seconds = float(timeout)
     except ValueError:
@@ -144,10 +145,16 @@ class ServerPolicy:
         try:
             chunk = self._ask(_first_view(self._instruction), WARM_UP * self._address.timeout)[0]
         except BasePolicyError as error:
-            raise ValueError(f"base policy {self.name!r} cannot be used: {error}") from error
-        if not np.isfinite(chunk).all():
-            raise ValueError(f"base policy {self.name!r} cannot be used: it returns targets that are not finite")
+            raise ValueError(f"base policy {self.name!r} cannot be used: {outside_text(error)}") from error
+        # What a model makes of black images need not be near the tool.
+        if problem := malformed(chunk, HOME_JOINT_POSITIONS):
+            raise ValueError(f"base policy {self.name!r} cannot be used: {problem}")
         horizon = self._address.horizon or len(chunk)
+        if horizon > MAX_HORIZON:
+            raise ValueError(
+                f"base policy {self.name!r} returns chunks of {len(chunk)} targets: add ?horizon=N to its address to "
+                f"execute the first N, {MAX_HORIZON} at most"
+            )
         if horizon > len(chunk):
             raise ValueError(
                 f"base policy {self.name!r} returns chunks of {len(chunk)} targets: ask for a horizon of at most that"
@@ -210,16 +217,17 @@ def targets_from_actions(actions: Array) -> Array:
             f"targets with 8 (position, quaternion xyzw, opening), 10 (position, 6-D rotation, opening) or {WIDTH} "
             "(all columns of the exported dataset)"
         )
-    rotation = actions[..., COLUMNS["eef_rotation_6d"]] if width == WIDTH else actions[..., 3:-1]
-    lengths = np.linalg.norm(rotation.reshape(*actions.shape[:2], -1, 4 if width == 8 else 3), axis=-1)
-    # Rotations from a model have lengths near 1; joint positions or velocities, which also have 8 columns, do not.
+    if width == 8:
+        return actions
+    rows = actions[..., 3:9].reshape(*actions.shape[:2], 2, 3)
+    # The guard sees the quaternions only, and these are of unit length whatever the rows are.
+    lengths = np.linalg.norm(rows, axis=-1)
     if (np.isfinite(lengths) & ((lengths < 0.5) | (lengths > 2.0))).any():
         raise BasePolicyError(
-            "the server returned rotations that are far from unit length: its actions must be absolute TCP poses in "
-            "the base frame, not joint positions, velocities or differences"
+            "the server returned rotation matrix rows that are far from unit length: its actions must be absolute TCP "
+            "poses in the base frame, not joint positions, velocities or differences"
         )
-    quaternion = rotation if width == 8 else _quat_from_rot6d(rotation)
-    return np.concatenate([actions[..., :3], quaternion, actions[..., -1:]], axis=-1)
+    return np.concatenate([actions[..., :3], _quat_from_rot6d(actions[..., 3:9]), actions[..., -1:]], axis=-1)
 
 
 def _quat_from_rot6d(rot6d: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from oc_residual_gym.envs.actions import residual_between
 from oc_residual_gym.errors import one_of
 from oc_residual_gym.policies import DEFAULT_BASE, default_base
-from oc_residual_gym.policies.base import ChunkRunner
+from oc_residual_gym.policies.chunks import ChunkRunner
 from oc_residual_gym.policies.expert import ExpertPolicy
 from oc_residual_gym.policies.versions import NEWEST_RESIDUALS, residual_file, residual_folder
 from oc_residual_gym.residuals.onnx import OnnxResidual
@@ -78,9 +78,7 @@ class OracleResidual:
     def _plan(self, core: ResidualWorlds, worlds: IntArray) -> None:
         assert self._runner is not None
         if len(worlds):
-            view = core.view(worlds, frozenset({"truth"}))
-            chunks = self._runner.policy.predict(view)
-            self._runner.load(worlds, view.previous_target, np.zeros(len(worlds), np.int64), chunks)
+            self._runner.request(worlds, core.view, core.executed_target[worlds], core.world.robot)
             self._steps[worlds] = core.steps[worlds]
 
 

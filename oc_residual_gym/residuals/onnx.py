@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oc_residual_gym.policies.onnx_policy import load_onnx
+from oc_residual_gym.policies.onnx_policy import FLOAT, load_onnx
 
 
 class OnnxResidual:
@@ -23,21 +23,21 @@ class OnnxResidual:
         name: name used in messages; by default the path.
 
     Raises:
-        ValueError: the file is missing, or its inputs or outputs have other shapes.
+        ValueError: the file is missing, has weights in other files, has other inputs or outputs, or cannot run.
     """
 
     def __init__(self, path: str | Path, name: str | None = None):
         self._file = load_onnx(path)
         self.name = name or str(path)
         self.hash: str | None = self._file.hash
-        self._input, shape = next(iter(self._file.inputs.items()))
-        one_input = len(self._file.inputs) == 1 and len(shape) == 2 and not isinstance(shape[0], int)
-        if not one_input or len(self._file.output_shape) != 2 or self._file.output_shape[1] != 7:
+        shapes = list(self._file.inputs.values())
+        if len(shapes) != 1 or len(shapes[0]) != 2 or not isinstance(shapes[0][1], int):
             raise ValueError(
-                f"residual policy {path} maps {self._file.inputs} to {self._file.output_shape}; "
-                "expected one input (batch, observation) and one output (batch, 7), the batch of variable size"
+                f"residual policy {path} has the inputs {self._file.inputs}; expected one of shape "
+                "(batch of variable size, observation)"
             )
-        self._size = shape[1]
+        self._input, self._size = next(iter(self._file.inputs)), shapes[0][1]
+        self._file.check(f"residual policy {path}", {self._input: (FLOAT, (self._size,))}, (7,))
 
     def check(self, layout_names: Sequence[str], size: int) -> None:
         """Raise ``ValueError`` if the file was made for another observation.

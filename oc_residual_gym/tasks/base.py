@@ -13,6 +13,7 @@ from oc_residual_gym.compiled import njit
 from oc_residual_gym.geometry import matrix_from_quat
 from oc_residual_gym.states import Array, BoolArray, TrueState
 from oc_residual_gym.tasks.objects import ObjectSpec
+from oc_residual_gym.tasks.symmetry import Symmetry
 
 STILL_SPEED = 0.05
 """Linear speed in m/s below which an object is still (the paper's threshold for PickPlace, used for every task)."""
@@ -33,8 +34,9 @@ class ObservedObject:
     """An object whose pose the policy sees."""
 
     name: str
-    symmetry: str = "none"
-    """Rotations about its own z axis that look the same: "none", "axis_z" (all), "yaw_90" or "yaw_180" (multiples)."""
+    symmetry: str | Symmetry = "none"
+    """Rotations after which it looks the same: a name in ``oc_residual_gym.tasks.symmetry.SYMMETRIES`` or a group of
+    rotations. A pose tracker may report any of the poses that look alike."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ class PickPlace(Task):
 
     ## Description
     Pick up a red block of 8 x 4 x 4 cm and 0.08 kg and place it on a plate: a flat disc, 19 cm wide and 1 cm high, that
-    is fixed to the table. The block looks the same after half a turn, and the plate after any turn.
+    is fixed to the table. The block looks the same on each of its four long sides and after half a turn, and the plate
+    after any turn and upside down.
 
     ## Starting State
     The gripper is open. The block lies flat on the table at x = 0.33 to 0.60 m, y = -0.175 to 0.275 m, with a yaw of
@@ -98,7 +99,7 @@ class PickPlace(Task):
             fixed=True,
         ),
     )
-    objects = (ObservedObject("block", "yaw_180"), ObservedObject("plate", "axis_z"))
+    objects = (ObservedObject("block", "bar"), ObservedObject("plate", "cylinder"))
     contacts = {
         "left": ("block", "left_finger"),
         "right": ("block", "right_finger"),

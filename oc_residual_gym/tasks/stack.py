@@ -60,7 +60,8 @@ class Stack(Task):
     """Stack: put the white cube on the green one.
 
     ## Description
-    Stack a white cube (0.1 kg) on a green cube (0.2 kg). Both are 4 cm wide and look the same after a quarter turn.
+    Stack a white cube (0.1 kg) on a green cube (0.2 kg). Both are 4 cm wide and look the same on
+    each of their faces and after a quarter turn.
 
     ## Starting State
     The gripper is open, and both cubes lie flat on the table. The white cube is at x = 0.394 to 0.599 m, y = -0.212 to
@@ -104,7 +105,7 @@ class Stack(Task):
         solid_box("white", (HALF, HALF, HALF), WHITE_MASS, WHITE),
         solid_box("green", (HALF, HALF, HALF), GREEN_MASS, GREEN),
     )
-    objects = (ObservedObject("white", "yaw_90"), ObservedObject("green", "yaw_90"))
+    objects = (ObservedObject("white", "cube"), ObservedObject("green", "cube"))
     contacts = {
         "left": ("white", "left_finger"),
         "right": ("white", "right_finger"),

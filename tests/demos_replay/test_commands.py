@@ -112,6 +112,22 @@ def test_inspect_tells_what_was_understood_and_assumed(capsys, tmp_path):
     assert "Assumed:" in output and "There are 50 rows per second (ALOHA's rate)" in output
 
 
+def test_texts_of_a_log_are_printed_without_control_characters(capsys, tmp_path):
+    file, loud = tmp_path / "log.hdf5", "\x1b[2J\x1b[31mloud\x07\x1b]0;title\x07 \u202e"
+    write_teleop(file, task=f"Lift{loud}", instruction=f"lift it\n{loud}")
+    with h5py.File(file, "r+") as log:
+        log.move("demos/demo_0", f"demos/{loud}")
+        log.move(f"demos/{loud}/objects/cube", f"demos/{loud}/objects/{loud}")
+        del log["demos/demo_1/target"]
+        log.move("demos/demo_1", f"demos/{loud}{'1' * 900}")
+    for command in ("inspect", "validate"):
+        _, output, _ = run(capsys, command, file)
+        assert "loud?" in output
+        assert all(line.isprintable() and len(line) < 2500 for line in output.split("\n"))
+    _, _, error = run(capsys, "replay", file, "--task", "Lift", "--mode", "states", "--demo", "none", "--out", "x.mp4")
+    assert "loud?" in error and error.strip().isprintable()
+
+
 def test_a_commanded_opening_is_not_taken_for_a_measured_one(capsys, tmp_path):
     write_act_end_effector(tmp_path / "both.hdf5")
     write_act_end_effector(tmp_path / "commands.hdf5", **{"observations/qpos": None, "observations/qvel": None})

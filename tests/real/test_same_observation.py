@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("franky", reason="a robot needs franky-control")
 
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.real.arm import DryArm
 from oc_residual_gym.real.arm_state import ArmState
 from oc_residual_gym.real.cell import Cell, Poses, Robot
@@ -100,3 +101,16 @@ def test_every_field_of_the_observation(task: str, monkeypatch: pytest.MonkeyPat
     for entry in simulated.observation_layout:
         there, here = (np.concatenate(rows)[:, entry.slice] for rows in (expected, got))
         np.testing.assert_allclose(here, there, atol=2e-4, err_msg=entry.name)
+
+
+def test_the_guard_of_conventions_stops_the_robot_before_it_moves() -> None:
+    def wxyz(view: PolicyView) -> np.ndarray:
+        return np.repeat(view.previous_target[:, None], 16, axis=1)[..., [0, 1, 2, 6, 3, 4, 5, 7]]
+
+    pose = np.array([[[0.5, 0.0, 0.02, 1.0, 0.0, 0.0, 0.0]]])
+    tracker = RecordedTracker(Recorded(seen=[(pose, np.ones((1, 1), bool))]))
+    with FR3World(CELL, "Lift", tracker, dry_run=True) as world:  # type: ignore[arg-type]
+        core = ResidualWorlds("Lift", 1, base_policy=wxyz, split="val", world=world)
+        core.reset(ONE, [0])
+        assert "wxyz? Reorder to xyzw" in core.base_policy_problem[0]
+        assert world.stopped[0] and world.stop_reason(0) == core.failure[0] == "base_policy_failed"

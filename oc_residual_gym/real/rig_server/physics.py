@@ -10,6 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 from franka_sim.mujoco_franka_sim import (
+    ARM_INITIAL_Q,
     ARM_POSITION_KD,
     ARM_VELOCITY_KV,
     SELF_COLLISION_MIN_LINK_SEPARATION,
@@ -34,6 +35,7 @@ class SceneSim(MujocoFrankaSim):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(enable_hand=True)
         ARM_POSITION_KD[:] = ARM_VELOCITY_KV[:] = JOINT_DAMPING
+        ARM_INITIAL_Q[:] = settings["joints"]
         self.settings = settings
         hand = settings["hand"]
         self.finger_speed, self.finger_force = hand["speed"], hand["force"]
@@ -171,6 +173,7 @@ class SceneSim(MujocoFrankaSim):
                 slides[name] = [float(joint.qpos[0]), float(joint.qvel[0])]
         self.view = {
             "stamp": stamp,
+            "time": float(data.time),
             "q": snapshot["q"],
             "dq": snapshot["dq"],
             "tcp": tcp,
