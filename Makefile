@@ -2,26 +2,30 @@
 PYTHON ?= python3
 EPISODES ?= 50
 BASE ?= bc
-PYTEST_ARGS ?= -n auto
+# Workers steal tests from each other's ends, so that those that share worlds and rigs stay together.
+PYTEST_ARGS ?= -n auto --dist worksteal
 BIN := .venv/bin
 NEWEST := .venv-newest/bin
 PIP := -m pip install --disable-pip-version-check --quiet
 INSTALL := $(BIN)/python $(PIP) -c constraints.txt
 EXTRAS := train,datasets,servers,real,step,cluster,leaderboard,dev
 
-.PHONY: setup test test-newest lint bench compare check
+.PHONY: setup test fast test-newest lint bench compare check
 
 setup: .venv/developer.stamp
 
-test: lint
-	$(BIN)/oc-residual check
+# Beside each other: the tests have moments in which they leave a core idle.
+test: setup
+	$(MAKE) -j2 lint fast
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m rig tests/real
+
+fast: setup check
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not rig"
-	$(BIN)/python -m pytest -m rig
 
 # The same tests on the newest versions (numpy 2, MuJoCo 4), without robosuite, in an environment of their own.
 test-newest: .venv-newest/stamp
 	$(NEWEST)/python -m pytest $(PYTEST_ARGS) -m "not rig"
-	$(NEWEST)/python -m pytest -m rig
+	$(NEWEST)/python -m pytest $(PYTEST_ARGS) -m rig tests/real
 
 lint: .venv/developer.stamp
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from baselines.chunk_head import ChunkHead, chunk_loss, targets
@@ -19,6 +20,7 @@ from oc_residual_gym.perception.errors import PoseErrors
 from oc_residual_gym.perception.filter import PoseFilter
 from oc_residual_gym.policies.base import HORIZON
 from oc_residual_gym.tasks.base import ObservedObject, Task
+from oc_residual_gym.tasks.symmetry import Symmetry, symmetry_of
 from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 
 SCHEDULE = Schedule(steps=4_000, batch=512, learning_rate=1e-3)
@@ -49,7 +51,7 @@ class BcPolicy(nn.Module):
 
     def __init__(self, objects: Sequence[ObservedObject]):
         super().__init__()
-        self.symmetries = [o.symmetry for o in objects]
+        self.symmetries = [symmetry_of(o.symmetry) for o in objects]
         inputs = [torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 8), *[torch.ones(1, 7) for _ in objects]]
         width = self.features(*inputs).shape[1]
         self.body = nn.Sequential(
@@ -92,18 +94,25 @@ def _near(vector: Tensor) -> Tensor:
     return torch.cat([vector * 8.0, vector / (NEAR + size), vector / (NEARER + size)], dim=1)
 
 
-def _visible_axes(quat: Tensor, symmetry: str, tool: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-    """The object's z axis and, unless it is round, the one of its equivalent x axes that is nearest to the tool's."""
-    x, y, z = axes_of(quat)
-    if symmetry == "axis_z":
-        return [z]
-    if symmetry == "none":
-        return [x, z]
-    along, across = dot(x, tool[0]), dot(y, tool[0])
-    nearest = x * torch.where(along < 0.0, -1.0, 1.0)
-    if symmetry == "yaw_90":
-        nearest = torch.where(along.abs() < across.abs(), y * torch.where(across < 0.0, -1.0, 1.0), nearest)
-    return [nearest, z]
+def _visible_axes(quat: Tensor, symmetry: Symmetry, tool: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    """Axes (n, 3) that are the same for all orientations ``quat`` (n, 4) that look alike.
+
+    These are the x and z axes of the equivalent whose x axis points most along the tool's and whose z axis points most
+    upwards; of a round object, the axis that points most upwards.
+    """
+    axes = axes_of(quat)
+    members = torch.from_numpy(Rotation.from_quat(symmetry.turns).as_matrix()).to(quat.dtype)
+    fixed = [(1.0, 0.0, 0.0), (0.0, 0.0, 1.0)] if symmetry.axis is None else [symmetry.axis]
+    # (n, G, 3) for each visible axis, by elementwise operations only: matrix products depend on the batch size.
+    alike = []
+    for axis in fixed:
+        own = members @ torch.tensor(axis, dtype=quat.dtype)
+        alike.append(axes[0][:, None] * own[:, :1] + axes[1][:, None] * own[:, 1:2] + axes[2][:, None] * own[:, 2:])
+    likeness = alike[-1][..., 2:]
+    if symmetry.axis is None:
+        likeness = likeness + dot(alike[0], tool[0][:, None])
+    best = likeness.argmax(dim=1, keepdim=True).expand(-1, -1, 3)
+    return [axis.gather(1, best)[:, 0] for axis in alike]
 
 
 class BcBatches:

@@ -11,7 +11,8 @@ import numpy as np
 from baselines import BaselineError
 from oc_residual_gym.evaluation.episodes import finished_summary
 from oc_residual_gym.evaluation.statistics import Estimate, stratified_bootstrap
-from oc_residual_gym.files import Record, read_json, write_text
+from oc_residual_gym.files import Record, write_text
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.tasks import PAPER_TASKS, in_order
 
 CARD_FILE, NOTES_FILE = "card.md", "notes.md"

@@ -14,7 +14,8 @@ from baselines import BaselineError, chunks
 from baselines.chunks import FloatArray, Samples, samples_of
 from demos_replay.demo import Demo
 from demos_replay.writers.robomimic import read_demos
-from oc_residual_gym.files import read_json, sha256, write_json
+from oc_residual_gym.files import sha256, write_json
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.states import IntArray
 from oc_residual_gym.syntax import file_hash
 from oc_residual_gym.tasks import TASKS

@@ -17,7 +17,8 @@ from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.errors import RenderError
 from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SETTINGS_FILE, read_episodes
 from oc_residual_gym.evaluation.settings import EvaluationSettings
-from oc_residual_gym.files import Record, read_json
+from oc_residual_gym.files import Record
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.video import VIDEO_RATES, Colour, Picture, check_suffix, episode, write_video

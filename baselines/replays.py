@@ -9,7 +9,8 @@ from pathlib import Path
 from baselines import BaselineError
 from baselines.data import file_hashes
 from demos_replay.writers.robomimic import demo_names
-from oc_residual_gym.files import Record, read_json, write_json
+from oc_residual_gym.files import Record, write_json
+from oc_residual_gym.parsing import read_json
 
 
 def replays_of(files: Sequence[Path], tasks: Sequence[str]) -> dict[str, Record]:

@@ -23,7 +23,8 @@ from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.evaluation.report import markdown_table
 from oc_residual_gym.evaluation.settings import EvaluationSettings, resolve_tasks
 from oc_residual_gym.evaluation.shards import check_identity
-from oc_residual_gym.files import Record, read_json, write_json, write_text
+from oc_residual_gym.files import Record, write_json, write_text
+from oc_residual_gym.parsing import read_json
 
 TABLE_FILE, SUMMARY_FILE = "sweep.md", "sweep.json"
 LOG_FILE = "training.log"

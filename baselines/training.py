@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from baselines import BaselineError
+from oc_residual_gym.files import differences, write_bytes
 
 CHECKPOINT_SECONDS = 60.0
 LOG_STEPS = 100
@@ -144,12 +145,9 @@ class _Progress:
             return 0
         stored = torch.load(self._path, weights_only=True)
         if stored["identity"] != self._identity:
-            ours, theirs = json.loads(self._identity), json.loads(stored["identity"])
-            differing = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
-            lines = [f"  {key}: {theirs.get(key)} there, {ours.get(key)} now" for key in sorted(differing)]
-            raise BaselineError(
-                f"{self._path} is from another training; choose another --out or remove it\n" + "\n".join(lines)
-            )
+            lines = differences(json.loads(stored["identity"]), json.loads(self._identity))
+            text = f"{self._path} is from another training; choose another --out or remove it"
+            raise BaselineError("\n  ".join([text, *lines]))
         for name, part in self._parts.items():
             part.load_state_dict(stored[name])
         self.seconds, self.log = stored["seconds"], stored["log"]
@@ -158,9 +156,9 @@ class _Progress:
     def save(self, step: int) -> None:
         content = {name: part.state_dict() for name, part in self._parts.items()}
         content |= {"identity": self._identity, "seconds": self.seconds, "log": self.log, "step": step}
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        torch.save(content, temporary)
-        temporary.replace(self._path)
+        buffer = io.BytesIO()  # PyTorch does not say why it could not write a file
+        torch.save(content, buffer)
+        write_bytes(self._path, buffer.getvalue())
 
 
 def write_curve(folder: Path, log: list[tuple[int, float, float | None]]) -> None:

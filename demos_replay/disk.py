@@ -1,4 +1,4 @@
-"""A check for free disk space before writing, because the HDF5 library crashes on a full disk."""
+"""A check for free disk space before the work begins that would fill it."""
 
 from __future__ import annotations
 

@@ -21,8 +21,10 @@ from demos_replay.replay import Replayer
 from demos_replay.sources import Poses, Source, by_task, find_sources, read_start_poses
 from demos_replay.writers import WriterError
 from demos_replay.writers.robomimic import assemble, write_demos
+from oc_residual_gym.errors import FileError
 from oc_residual_gym.evaluation.provenance import simulation_hash, versions
-from oc_residual_gym.files import sha256, write_json
+from oc_residual_gym.files import differences, sha256, write_json
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.tasks import TASKS
 
 WORLDS, LONGEST = 32, 600.0
@@ -123,7 +125,8 @@ def _claim(parts: Path, settings: ReplaySettings, outputs: Mapping[str, _Outputs
     """Create the folder of finished demonstrations, or reuse the one that an interrupted run of this job left."""
     identity = {
         # In order, because parts are numbered by it.
-        "files": [[str(file.resolve()), hashes.get(str(file))] for file in settings.files],
+        "files": [str(file.resolve()) for file in settings.files],
+        "contents": {str(file.resolve()): hashes.get(str(file)) for file in settings.files},
         "task": settings.task,
         "images": settings.images,
         "domain": settings.domain,
@@ -133,12 +136,10 @@ def _claim(parts: Path, settings: ReplaySettings, outputs: Mapping[str, _Outputs
     }
     job = parts / JOB
     if job.exists():
-        try:
-            known = json.loads(job.read_text(encoding="utf-8")) == identity
-        except ValueError:
-            known = False
-        if not known:
-            raise LogError(f"{parts} holds the unfinished work of another replay: remove it, or give another --out")
+        lines = differences(_job(job), identity)
+        if lines:
+            text = f"{parts} holds the unfinished work of another replay: remove it, or give another --out"
+            raise LogError("\n  ".join([text, *lines]))
         return
     for output in outputs.values():
         for file in (output.successful, output.failed, output.report):
@@ -148,6 +149,15 @@ def _claim(parts: Path, settings: ReplaySettings, outputs: Mapping[str, _Outputs
     if any(parts.iterdir()):
         raise LogError(f"{parts} holds something else: remove it, or give another --out")
     write_json(job, identity)
+
+
+def _job(file: Path) -> dict[str, Any]:
+    """The identity that an interrupted job left; empty if it is damaged."""
+    try:
+        content = read_json(file)
+    except FileError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _replay_task(
@@ -162,7 +172,7 @@ def _replay_task(
         if source.reason:
             entries[source.name] = {"status": "skipped", "reason": source.reason}
         elif done.exists():
-            entries[source.name] = json.loads(done.read_text(encoding="utf-8"))
+            entries[source.name] = read_json(done)
     left = [source for source in sources if source.name not in entries]
     with tqdm(total=len(sources), initial=len(entries), unit="demo", desc=task, disable=None) as bar:
         for name, demo in _replay(task, left, settings, poses) if left else ():

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
 from demos_replay.log import LogError
 from demos_replay.operator import OperatorPolicy
 from oc_residual_gym.envs.core import ResidualWorlds
+from oc_residual_gym.errors import FileError
+from oc_residual_gym.hdf5 import opened
 from oc_residual_gym.log_schema import SCHEMA, Recording, add
 from oc_residual_gym.policies.base import BasePolicy
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array
@@ -122,13 +123,13 @@ def _progress(out: Path, task: str, label: str, domain: str) -> tuple[int, int]:
         return 0, 0
     problem = f"{out} exists, and is not a log of {task} by operator {label!r} in {domain!r}: give another --out"
     try:
-        with h5py.File(out, "r") as file:
+        with opened(out) as file:
             demos = file.get("demos", {})
             made = {(g.attrs["task"], g.attrs["operator"], g.attrs["domain"]) for g in demos.values()}
             if file.attrs["schema"] != SCHEMA or made - {(task, label, domain)}:
                 raise LogError(problem)
             return len(demos), int(file.attrs["seeds_tried"])
-    except (OSError, KeyError, AttributeError) as error:
+    except (FileError, KeyError, AttributeError) as error:
         raise LogError(problem) from error
 
 

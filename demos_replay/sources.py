@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from tqdm import tqdm
 
 from demos_replay.log import LogError
 from demos_replay.readers import Skipped, demo_names, open_log, read_demo_or_skip
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import FileError, SettingsError
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.registration import task_name
 from oc_residual_gym.states import Array
 from oc_residual_gym.tasks import TASKS
@@ -132,9 +132,9 @@ def read_start_poses(file: Path, sources: Sequence[Source]) -> dict[str, Poses]:
         LogError: the file is malformed, or names an unknown demonstration or object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LogError(f"cannot read start poses from {file}: {error}") from error
+        content = read_json(file)
+    except FileError as error:
+        raise LogError(f"cannot read start poses: {error}") from error
     if not isinstance(content, dict):
         raise LogError(f"{file} holds no start poses: give {{demonstration: {{object: [x, y, z, qx, qy, qz, qw]}}}}")
     found: dict[str, Poses] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard import LeaderboardError
+from oc_residual_gym.parsing import read_text
 
 EXAMPLE = '''\
 # Description of an entry on the board. `python -m leaderboard submit --about about.toml ...` reads it.
@@ -65,8 +66,8 @@ def read_about(path: Path) -> About:
         LeaderboardError: the file cannot be read, or has unknown or missing keys.
     """
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise LeaderboardError(f"cannot read {path}: {error}; `submit --example` prints an example") from error
     known = [f.name for f in fields(About)]
     if unknown := [key for key in content if key not in known]:

@@ -13,34 +13,35 @@ from leaderboard.about import EXAMPLE
 from leaderboard.entry import ENTRIES, ENTRY_FILE, Entry, load_entries
 from leaderboard.limits import MEMORY_GIB, WORLDS
 from oc_residual_gym.cli import positive
-from oc_residual_gym.errors import SettingsError, outside_text
+from oc_residual_gym.command_line import HelpFormatter, add_version, ends_with_its_reader
+from oc_residual_gym.commands import run_command
+from oc_residual_gym.errors import outside_text
 
 SITE = Path("results/site")
 WORK = Path("results/verify")
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 a failed check, 2 a user error, 130 interrupted."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def work() -> int:
         for needed in ("jinja2", "jsonschema", "markdown_it"):
             if importlib.util.find_spec(needed) is None:
                 raise LeaderboardError(f"this needs {needed}: pip install -c constraints.txt -e '.[leaderboard]'")
-        return options.run(options)
-    except (LeaderboardError, SettingsError, OSError) as error:
-        print(f"leaderboard {options.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nleaderboard {options.command}: interrupted; what was written stays valid", file=sys.stderr)
-        if options.command == "verify":
-            print("run the same command again to resume", file=sys.stderr)
-        return 130
+        return int(options.run(options))
+
+    out = getattr(options, "out", None) or getattr(options, "work", None)
+    resumes = options.command == "verify"
+    return run_command(f"leaderboard {options.command}", work, mistakes=(LeaderboardError,), out=out, resumes=resumes)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leaderboard", description="The leaderboard, from a clone.")
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    formatter = argparse.ArgumentDefaultsHelpFormatter
+    formatter = HelpFormatter
 
     text = "make an entry from evaluations on the split test"
     submit = commands.add_parser("submit", help=text, description=text, formatter_class=formatter)

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +21,9 @@ from typing import Any
 
 from leaderboard import LeaderboardError
 from leaderboard.tracks import ERRORS, REAL, SPLIT, TRACKS, BoardCell
-from oc_residual_gym.files import Record, read_json
+from oc_residual_gym import parsing
+from oc_residual_gym.files import Record
+from oc_residual_gym.parsing import read_json
 
 ENTRIES = Path(__file__).parent / "entries"
 VERIFICATIONS = Path(__file__).parent / "verifications"
@@ -42,25 +42,12 @@ def parse_json(text: str) -> Any:
         ValueError: it is not, for example because of NaN, infinity, integers beyond 2**53, lone surrogates, or
             duplicate keys in an object.
     """
+    content = parsing.parse_json(text, _exact)
     try:
-        content = json.loads(
-            text, parse_constant=_refuse, parse_float=_finite, parse_int=_exact, object_pairs_hook=_object
-        )
         json.dumps(content, ensure_ascii=False).encode("utf-8")  # fails for lone surrogates
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     return content
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not finite")
-    return value
 
 
 def _exact(text: str) -> int:
@@ -68,14 +55,6 @@ def _exact(text: str) -> int:
     if abs(value) > 2**53:
         raise ValueError("it has an integer beyond 2**53")
     return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"an object has the key {twice!r} twice")
-    return content
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from leaderboard import LeaderboardError, tracks
 from leaderboard.platforms import differences
 from leaderboard.tracks import ERRORS, SPLIT, BoardCell
 from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SETTINGS_FILE, finished_summary, read_episodes
-from oc_residual_gym.files import Record, read_json
+from oc_residual_gym.files import Record
+from oc_residual_gym.parsing import read_json
 
 RUNS = "runs"
 """Subfolder of a comparison that holds its evaluations."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from baselines.residual import REPORT_FILE
 from leaderboard import LeaderboardError
 from leaderboard.about import About
-from oc_residual_gym.files import Record, read_json
+from oc_residual_gym.files import Record
+from oc_residual_gym.parsing import read_json
 
 
 def training_content(trainings: Sequence[Path], about: About, residual: Record, base: Record) -> Record:

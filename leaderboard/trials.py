@@ -10,6 +10,7 @@ from leaderboard import LeaderboardError, tracks
 from leaderboard.entry import parse_json
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.files import Record
+from oc_residual_gym.parsing import read_text
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
 from oc_residual_gym.real.trials import CONDITIONS, SUFFIX, read_trials
 
@@ -20,11 +21,11 @@ def read_settings(folder: Path) -> Record:
     """Settings of the comparison in ``folder``. Raises ``LeaderboardError`` if it cannot be listed."""
     path = folder / SETTINGS_FILE
     try:
-        settings = parse_json(path.read_text("utf-8"))
+        settings = parse_json(read_text(path))
         task, split, starts = settings["task"], settings["split"], settings["starts"]
         hashes, rehearsal = settings["hashes"], settings["rehearsal"]
         known = isinstance(starts, int) and isinstance(task, str) and {*POLICIES} <= hashes.keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LeaderboardError(f"{path} is not that of `oc-residual real run` ({error!r})") from error
     if not known:
         raise LeaderboardError(f"{path} is not that of `oc-residual real run`")

@@ -26,7 +26,8 @@ from leaderboard.validate import check_files, validate
 from leaderboard.verdict import REJECTED, Rerun, compare_rows, judge, risk
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.episodes import EPISODES_FILE, read_episodes
-from oc_residual_gym.files import Record, alone, read_json, write_json
+from oc_residual_gym.files import Record, alone, write_json
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.tasks.index import INDEX
 
 STEP_SECONDS = 0.05

@@ -10,6 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oc_residual_gym.command_line import (
+    HelpFormatter,
+    Outcome,
+    add_completion,
+    add_json_option,
+    add_version,
+    ends_with_its_reader,
+)
+from oc_residual_gym.commands import run_command
 from oc_residual_gym.engines import Engine
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.real import cli as real_commands
@@ -19,6 +28,7 @@ TASK = 'name of a task, or "mypackage.module:MyTask"'
 DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipulation policy."
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 for success, 1 for a failed check, 2 for invalid input."""
     look_in_current_folder()
@@ -27,25 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"oc-residual {options.command}: cannot write {options.json}; give another --json FILE", file=sys.stderr)
         return 2
     options.command_line = shlex.join(["oc-residual", *(sys.argv[1:] if arguments is None else arguments)])
-    try:
-        code, result = options.run(options)
-    except KeyboardInterrupt:
-        print(f"\noc-residual {options.command}: interrupted; what was written stays valid", file=sys.stderr)
-        if options.command == "evaluate":
-            print("run the same command again to resume", file=sys.stderr)
-        return 130
-    except SettingsError as error:
-        print(f"oc-residual {options.command}: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        from oc_residual_gym.files import write_json
 
-        write_json(options.json, result)
-    return code
+    def work() -> int:
+        code, result = options.run(options)
+        if options.json:
+            from oc_residual_gym.files import write_json
+
+            write_json(options.json, result)
+        return int(code)
+
+    out = getattr(options, "out", None) or options.json
+    return run_command(f"oc-residual {options.command}", work, out=out, resumes=options.command == "evaluate")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="oc-residual", description=DESCRIPTION)
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -80,15 +87,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command("check", _check, "check whether this machine is ready, and what to install if it is not")
     real_commands.add_commands(commands, _add_command)
+    add_completion(parser)
     return parser
 
 
 def _add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    sub.set_defaults(run=run)
-    sub.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
+    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter)
+    add_json_option(sub, run)
     return sub
 
 
@@ -148,10 +153,6 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is not like 640x480")
     return int(height), int(width)
-
-
-Outcome = tuple[int, Any]
-"""Exit code, and the content of the --json file."""
 
 
 def _tasks(options: argparse.Namespace) -> Outcome:

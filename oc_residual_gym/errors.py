@@ -12,6 +12,10 @@ class SettingsError(ValueError):
     """A requested name or setting does not exist or does not fit; the message lists valid ones."""
 
 
+class FileError(SettingsError):
+    """A file does not exist, or does not hold what it should; the message names the file and the problem."""
+
+
 class EngineError(SettingsError):
     """The engine is unavailable, or a job keeps losing its worker; the message says what to do."""
 
@@ -32,6 +36,10 @@ class RenderError(RuntimeError):
     """This machine cannot render images; the message says what to install."""
 
 
+class KeptElsewhere(SettingsError):
+    """A result could not be written where it belongs; the message is one line that says where it is, and what to do."""
+
+
 class RigError(RuntimeError):
     """The rig cannot be installed, started or reached."""
 
@@ -46,7 +54,11 @@ class StopReason(StrEnum):
     POSES_SILENT = "poses_silent"
     """The pose source has sent no usable pose for longer than its limit."""
     POSES_JUMPED = "poses_jumped"
-    """A pose jumped farther than the object can have moved, and did not settle."""
+    """A pose jumped farther than the object can have moved, and stayed there or did not settle."""
+    POSES_CONTRADICT = "poses_contradict"
+    """Two sources give different poses for one object."""
+    POSES_OUTSIDE = "poses_outside"
+    """A pose lies where its object cannot be: outside the workspace, under the table, or moved although it is fixed."""
     POSES_FROZEN = "poses_frozen"
     """The pose source repeats exactly the same numbers, which a live camera never does."""
     TARGETS_STALE = "targets_stale"
@@ -57,12 +69,14 @@ class StopReason(StrEnum):
     """The robot's controller no longer answers."""
     LINK_LATE = "link_late"
     """The robot still answers, but its state arrives too late."""
+    READING_INVALID = "reading_invalid"
+    """The arm or the hand reported a value that is not a finite number."""
     ROBOT_REFLEX = "robot_reflex"
     """The robot's own safety functions stopped it (collision, limits, communication)."""
     ROBOT_SETTINGS = "robot_settings"
     """The robot's end effector or stiffness frame differs from ours, so poses and forces would be wrong."""
     GRIPPER_BLOCKED = "gripper_blocked"
-    """The hand did not finish a command in time."""
+    """The hand did not finish a command in time, or its fingers did not move."""
     BASE_POLICY_FAILED = "base_policy_failed"
     """The base policy returned no target, or one that is not a pose."""
     PROGRAM_ERROR = "program_error"

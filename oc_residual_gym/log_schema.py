@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from oc_residual_gym.files import write_bytes
+from oc_residual_gym.hdf5 import changed
 from oc_residual_gym.states import Array
 
 SCHEMA, VERSION = "oc-residual-teleop", 1
@@ -58,9 +58,16 @@ def add(path: Path, demos: Mapping[str, Recording], **attributes: Any) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    # Built in memory first: the HDF5 library crashes the process when the disk is full.
-    content = io.BytesIO(path.read_bytes() if path.exists() else b"")
-    with h5py.File(content, "r+" if path.exists() else "w") as file:
+    write_bytes(path, packed(demos, before=path.read_bytes() if path.exists() else b"", **attributes))
+
+
+def packed(demos: Mapping[str, Recording], before: bytes = b"", **attributes: Any) -> bytes:
+    """Content of a log file with ``demos`` and ``attributes``, added to the log ``before`` if there is one.
+
+    It is built in memory, because the HDF5 library crashes the process when the disk is full.
+    """
+    content = io.BytesIO(before)
+    with changed(content) as file:
         file.attrs.update(schema=SCHEMA, version=VERSION, **attributes)
         for name, demo in demos.items():
             group = file.create_group(f"demos/{name}")
@@ -68,4 +75,4 @@ def add(path: Path, demos: Mapping[str, Recording], **attributes: Any) -> None:
             for dataset, values in demo.rows.items():
                 rounded = np.round(values, DECIMALS.get(dataset, 5)).astype(np.float32)
                 group.create_dataset(dataset, data=rounded, compression="gzip", compression_opts=9, shuffle=True)
-    write_bytes(path, content.getvalue())
+    return content.getvalue()

@@ -68,4 +68,5 @@ class Readings:
     accepted: BoolArray
     """(K,) whether the reading was used."""
     states: tuple[str, ...]
-    """Status of each reading: "used", "jumped", "old", "lost", or "missing" if the source never sent one."""
+    """Status of each reading: "used"; "jumped", "outside" (where the object cannot be) or "contradicted" (by another
+    source) if it is not believed; "old", "lost", or "missing" if the source never sent one."""

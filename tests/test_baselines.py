@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from demos_replay.demo import Demo
 from demos_replay.writers.robomimic import write_demos
@@ -17,6 +18,8 @@ from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.files import write_json
 from oc_residual_gym.policies.onnx_policy import load_onnx
 from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks.base import ObservedObject
+from oc_residual_gym.tasks.symmetry import SYMMETRIES
 
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
 pytest.importorskip("onnx", reason="needs the extra [train]")
@@ -112,6 +115,24 @@ def test_pauses_are_left_out_but_waiting_for_the_fingers_is_not() -> None:
     kept = moving_rows(demo("Lift", 1, images=False))
     assert not set(range(23, 28)) & set(kept.tolist())
     assert set(range(10, 18)) | set(range(30, 39)) | set(range(45, ROWS)) <= set(kept.tolist())
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_features_are_the_same_for_poses_that_look_alike(symmetry: str) -> None:
+    policy = bc.BcPolicy([ObservedObject("object", symmetry)])
+    body = Rotation.from_euler("zyx", [0.4, 0.1, -0.2])
+    alike = (body * Rotation.from_quat(SYMMETRIES[symmetry].members())).as_quat()
+    rows = len(alike)
+    tool = torch.tensor([0.4, 0.0, 0.2, *DOWN, 1.0]).tile(rows, 1)
+    poses = torch.from_numpy(np.concatenate([np.tile([0.5, 0.1, 0.02], (rows, 1)), alike], axis=1)).float()
+    features = policy.features(torch.full((rows, 1), 0.08), torch.zeros(rows, 1), tool, poses)
+    np.testing.assert_allclose(features, features[:1].expand(rows, -1), atol=1e-5)
+    # And they differ once the object is turned.
+    other = poses.clone()
+    other[:, 3:] = torch.from_numpy((Rotation.from_euler("y", 0.3) * Rotation.from_quat(alike)).as_quat())
+    assert (
+        policy.features(torch.full((rows, 1), 0.08), torch.zeros(rows, 1), tool, other) - features
+    ).abs().max() > 0.1
 
 
 def test_chunks_are_the_targets_that_followed() -> None:

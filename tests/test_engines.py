@@ -157,7 +157,13 @@ def test_a_worker_that_would_run_something_else_is_refused(tmp_path: Path) -> No
     other["hashes"]["residual"]["Lift"] = "0" * 64
     with pytest.raises(WorkerError) as told:
         shards._run_shard(shards._Shard(SETTINGS, (("Lift", 0),), 1, 1, other))
-    for part in (socket.gethostname(), "would not run Lift", "version of mujoco", "0.1 here", "residual policy: None"):
+    for part in (
+        socket.gethostname(),
+        "would not run Lift",
+        "version of mujoco",
+        "0.1 here",
+        "residual policy: none there",
+    ):
         assert part in str(told.value)
 
     lost = replace(SETTINGS)

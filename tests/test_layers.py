@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("errors", "states", "syntax"),
-    ("compiled", "identity"),
-    ("files", "geometry"),
+    ("caches", "command_line", "errors", "states", "syntax"),
+    ("commands", "compiled", "identity", "parsing"),
+    ("files", "geometry", "hdf5"),
     ("log_schema",),
     ("robots",),
     ("tasks",),
@@ -29,6 +29,7 @@ LAYERS = (
     ("video", "bench", "check"),
     ("real",),
     ("cli",),
+    ("__main__",),
 )
 """Rooms of oc_residual_gym from the ground up; those of one layer do not import each other."""
 OPTIONAL = ("testing",)

@@ -125,7 +125,7 @@ def test_every_file_of_the_simulation_counts(copied: Path) -> None:
     ("name", "old", "new"),
     [
         ("worlds/scene.py", "PHYSICS_TIMESTEP = 0.002", "PHYSICS_TIMESTEP = 0.0021"),
-        ("compiled.py", "cache=True", "cache=True, fastmath=True"),
+        ("compiled.py", "numba.njit(function)", "numba.njit(function, fastmath=True)"),
         ("robots/fr3.json", "0.", "1."),
     ],
 )

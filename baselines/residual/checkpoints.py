@@ -13,7 +13,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from baselines import BaselineError
 from baselines.residual.algorithms.base import Algorithm
-from oc_residual_gym.files import Record, read_json, write_json
+from oc_residual_gym.files import Record, write_json
+from oc_residual_gym.parsing import read_json
 
 MODEL_FILE, BUFFER_FILE, PROGRESS_FILE = "model.zip", "replay_buffer.pkl", "progress.json"
 

@@ -15,7 +15,8 @@ from oc_residual_gym.evaluation.comparison import TABLE_FILE
 from oc_residual_gym.evaluation.episodes import finished_summary
 from oc_residual_gym.evaluation.report import markdown_table, percent, save_figure
 from oc_residual_gym.evaluation.statistics import wilson
-from oc_residual_gym.files import Record, read_json, sha256
+from oc_residual_gym.files import Record, sha256
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.policies.versions import NEWEST
 from oc_residual_gym.residuals.onnx import OnnxResidual
 from oc_residual_gym.tasks import TASKS

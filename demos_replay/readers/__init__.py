@@ -15,8 +15,10 @@ import h5py
 
 from demos_replay.log import Log, LogError, check_log
 from demos_replay.readers import act, droid, libero, robomimic, robosuite, teleop
-from demos_replay.readers.content import DAMAGE
 from demos_replay.readers.probe import try_first
+from oc_residual_gym.errors import FileError
+from oc_residual_gym.hdf5 import DAMAGE, opened
+from oc_residual_gym.parsing import check_file
 
 
 class Reader(Protocol):
@@ -62,23 +64,17 @@ def open_log(path: str | Path) -> Iterator[tuple[h5py.File, Reader]]:
     """Open the file at ``path`` for reading; yield it and the reader for its format.
 
     Raises:
-        LogError: the file does not exist, is not HDF5, is damaged, refers to other files, or is not a log.
+        LogError: the file does not exist, is not HDF5, is damaged, refers to other files, claims more content than it
+            can hold, or is not a log.
     """
     path = Path(path)
-    if path.is_dir():
-        raise LogError(f"{path} is a folder; give one HDF5 file")
-    if not path.is_file():
-        raise LogError(f"{path} does not exist")
-    if path.stat().st_size == 0:
-        raise LogError(f"{path} is empty")
-    try_first(path)
     try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise LogError(f"{path} is not HDF5, or cut off or damaged ({error})") from error
-    with file:
-        _refuse_references(file, path)
-        yield file, _detect(file, path)
+        check_file(path)
+        try_first(path)
+        with opened(path) as file:
+            yield file, _detect(file, path)
+    except FileError as error:
+        raise LogError(str(error)) from error
 
 
 def read_demo(file: h5py.File, reader: Reader, name: str) -> Log:
@@ -125,36 +121,3 @@ def _detect(file: h5py.File, path: Path) -> Reader:
             continue
     looked_for = "; ".join(f"{reader.NAME}: {reader.LOOKED_FOR}" for reader in READERS)
     raise LogError(f"{path} is HDF5 but not a log of a known format. Looked for {looked_for}")
-
-
-def _refuse_references(file: h5py.File, path: Path) -> None:
-    """Reject external and dangling links."""
-    # Use h5py's low-level functions, because a file may have tens of thousands of links. Collect all links before
-    # following any: h5py cannot handle exceptions during a visit.
-    links: list[tuple[bytes, int]] = []
-    try:
-        file.id.links.visit(lambda name, info: links.append((name, info.type)), info=True)
-        problem = next(filter(None, (_problem(file, name, kind) for name, kind in links)), None)
-    except DAMAGE as error:
-        raise LogError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-    if problem is not None:
-        raise LogError(f"{path}: {problem}; only self-contained logs can be read")
-
-
-def _problem(file: h5py.File, name: bytes, kind: int) -> str | None:
-    link = f"/{name.decode('utf-8', 'replace')}"
-    if kind not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
-        return f"{link} is an external link"
-    try:
-        item = h5py.h5o.open(file.id, name)
-    except DAMAGE:
-        if kind == h5py.h5l.TYPE_SOFT:
-            return f"{link} is a dangling or circular soft link"
-        raise
-    if isinstance(item, h5py.h5d.DatasetID):
-        storage = item.get_create_plist()
-        if storage.get_external_count() > 0:
-            return f"{link} has its data in another file"
-        if storage.get_layout() == h5py.h5d.VIRTUAL:
-            return f"{link} is a virtual dataset, which may refer to other files"
-    return None

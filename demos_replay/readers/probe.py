@@ -14,6 +14,7 @@ from threading import Lock
 
 from demos_replay.log import LogError
 from demos_replay.readers import probe_worker
+from oc_residual_gym.hdf5 import MOST_BYTES
 
 PATIENCE = 30.0
 """Seconds allowed for any file. A gigabyte of numbers takes a few."""
@@ -57,7 +58,7 @@ def _worker() -> subprocess.Popen[str]:
     worker = _workers.get(os.getpid())
     if worker is None or worker.poll() is not None:
         # -P keeps this folder off the path: readers have the names of the packages whose files they read.
-        command = [sys.executable, "-P", probe_worker.__file__]
+        command = [sys.executable, "-P", probe_worker.__file__, str(MOST_BYTES)]
         worker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

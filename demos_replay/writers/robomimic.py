@@ -35,10 +35,12 @@ import numpy as np
 
 from demos_replay.demo import Demo
 from demos_replay.log import LogError
-from demos_replay.readers.content import DAMAGE, natural_order, number, numbers, settings, subgroup, text
+from demos_replay.readers.content import natural_order, number, numbers, settings, subgroup, text
 from demos_replay.writers import WriterError, written_whole
 from demos_replay.writers.columns import Columns, check_demo, object_columns, robot_columns, target_columns, targets
+from oc_residual_gym.errors import FileError
 from oc_residual_gym.evaluation.provenance import versions
+from oc_residual_gym.hdf5 import DAMAGE, opened, read, written
 from oc_residual_gym.registration import env_id
 from oc_residual_gym.robots.constants import MAX_OPENING
 from oc_residual_gym.states import Array
@@ -63,7 +65,7 @@ def write_demos(path: Path, demos: Iterable[Demo], attrs: Mapping[str, Any]) -> 
     Raises:
         WriterError: there are none, two have the same name, or one has no steps or entries that are not finite.
     """
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with written_whole(path) as temporary, written(temporary) as file:
         data = file.create_group("data")
         for i, demo in enumerate(demos):
             _write(data.create_group(f"demo_{i}"), check_demo(demo))
@@ -80,7 +82,7 @@ def assemble(path: Path, parts: Iterable[Path], attrs: Mapping[str, Any]) -> int
         LogError: a part is not such a file.
         WriterError: there are no demonstrations, or two have the same name.
     """
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with written_whole(path) as temporary, written(temporary) as file:
         data = file.create_group("data")
         for part in parts:
             with _opened(part) as source:
@@ -219,29 +221,25 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
     Raises:
         LogError: there is no such file, or :func:`write_demos` did not write it.
     """
-    if not path.is_file():
-        raise LogError(f"{path} does not exist, or is not a file")
     try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise LogError(f"{path} is not HDF5, or cut off or damaged ({error})") from error
-    with file:
-        try:
-            away = file.visititems_links(lambda name, link: name if isinstance(link, h5py.ExternalLink) else None)
-            data = file.get("data")
-            known = isinstance(data, h5py.Group) and text(data, "schema") == SCHEMA
-            version = number(data, "version") if known else None
-        except DAMAGE as error:
-            raise LogError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-        if away is not None:
-            raise LogError(f"{path}: /{away} is a link to another file; only self-contained files can be read")
-        if not known:
-            raise LogError(f"{path} was not written by demos-replay: /data has no attribute schema = {SCHEMA!r}")
-        if version != VERSION:
-            raise LogError(
-                f"{path} has version {version} of {SCHEMA}, this package reads {VERSION}; install its release"
-            )
-        yield data
+        with opened(path) as file:
+            yield _data(file, path)
+    except FileError as error:
+        raise LogError(str(error)) from error
+
+
+def _data(file: h5py.File, path: Path) -> h5py.Group:
+    try:
+        data = file.get("data")
+        known = isinstance(data, h5py.Group) and text(data, "schema") == SCHEMA
+        version = number(data, "version") if known else None
+    except DAMAGE as error:
+        raise LogError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+    if not known:
+        raise LogError(f"{path} was not written by demos-replay: /data has no attribute schema = {SCHEMA!r}")
+    if version != VERSION:
+        raise LogError(f"{path} has version {version} of {SCHEMA}, this package reads {VERSION}; install its release")
+    return data
 
 
 def _read(group: h5py.Group, images: bool) -> Demo:
@@ -281,4 +279,4 @@ def _read(group: h5py.Group, images: bool) -> Demo:
 
 
 def _pictures(group: h5py.Group, name: str) -> np.ndarray:
-    return np.concatenate([group["obs"][name][()], group["next_obs"][name][-1:]])
+    return np.concatenate([read(group["obs"][name]), group["next_obs"][name][-1:]])

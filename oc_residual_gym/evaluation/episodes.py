@@ -13,7 +13,8 @@ import numpy as np
 
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.statistics import wilson
-from oc_residual_gym.files import Record, check_folder, claim, read_json
+from oc_residual_gym.files import Record, check_folder, claim
+from oc_residual_gym.parsing import parse_json, read_json
 
 EPISODES_FILE = "episodes.jsonl"
 SETTINGS_FILE = "settings.json"
@@ -39,11 +40,11 @@ def read_episodes(path: Path) -> list[Record]:
     if complete != content:
         os.truncate(path, len(complete))
     episodes = {}
-    for number, line in enumerate(complete.decode("utf-8").splitlines(), start=1):
+    for number, line in enumerate(complete.splitlines(), start=1):
         try:
-            episode = json.loads(line)
+            episode = parse_json(line.decode("utf-8"))
             episodes[episode["task"], episode["seed"]] = episode
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise SettingsError(
                 f"{path}, line {number}: not an episode ({error!r}); remove the line or the file"
             ) from error

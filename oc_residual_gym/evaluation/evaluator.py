@@ -20,7 +20,8 @@ from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SUMMARY_FILE, cel
 from oc_residual_gym.evaluation.rollout import run_rows
 from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
 from oc_residual_gym.evaluation.shards import run_on
-from oc_residual_gym.files import Record, read_json, write_json, write_text
+from oc_residual_gym.files import Record, write_json, write_text
+from oc_residual_gym.parsing import read_json
 
 
 def evaluate(

@@ -34,8 +34,10 @@ NOT_SIMULATION = (
     "oc_residual_gym.policies.server",
     "oc_residual_gym.evaluation.settings",
     "oc_residual_gym.evaluation.provenance",
+    "oc_residual_gym.caches",
     "oc_residual_gym.files",
     "oc_residual_gym.identity",
+    "oc_residual_gym.parsing",
     "oc_residual_gym.syntax",
 )
 

@@ -12,7 +12,7 @@ from oc_residual_gym.engines import Engine
 from oc_residual_gym.errors import SettingsError, WorkerError
 from oc_residual_gym.evaluation.rollout import run_rows
 from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
-from oc_residual_gym.files import Record, differing
+from oc_residual_gym.files import Record, differences
 from oc_residual_gym.registration import register_task
 
 SHARDS_PER_WORKER = 4
@@ -90,22 +90,19 @@ def check_identity(settings: EvaluationSettings, task: str, identity: Record) ->
         own = replace(settings, tasks=(task,)).identity
     except SettingsError as error:
         raise WorkerError(f"{host} lacks what the evaluation needs: {error}") from error
-    lines = [
-        f"  {name}: {there} there, {here} here"
-        for name, there, here in differing(_what_counts(own, task), _what_counts(identity, task))
-    ]
+    lines = differences(_what_counts(own, task), _what_counts(identity, task), ("there", "here"))
     if lines:
         text = f"{host} would not run {task} as it is here; install the same versions and put the same files there"
-        raise WorkerError("\n".join([text, *lines]))
+        raise WorkerError("\n  ".join([text, *lines]))
 
 
 def _what_counts(identity: Record, task: str) -> Record:
-    """The entries of ``identity`` that affect episodes of ``task``: a readable name to the value."""
+    """The entries of ``identity`` that affect episodes of ``task``."""
     hashes = identity["hashes"]
-    names = {f"version of {name}": version for name, version in identity["versions"].items()}
-    policies = {f"{kind} policy": hashes[kind][task] for kind in ("base", "residual")}
-    code = {"simulation": hashes["simulation"]}
-    if task in identity.get("outside", {}):
-        outside = identity["outside"][task]
-        code |= {f"{part} of the task": outside[part] for part in ("file", "content")}
-    return names | code | policies
+    policies = {kind: hashes[kind][task] for kind in ("base", "residual")}
+    outside = {part: identity.get("outside", {}).get(task, {}).get(part) for part in ("file", "content")}
+    return {
+        "versions": identity["versions"],
+        "hashes": {**policies, "simulation": hashes["simulation"]},
+        "outside": {task: outside},
+    }

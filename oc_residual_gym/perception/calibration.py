@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from oc_residual_gym.errors import MessageError, SettingsError
-from oc_residual_gym.geometry import pose_multiply
+from oc_residual_gym.errors import FileError, MessageError, SettingsError
+from oc_residual_gym.geometry import pose_multiply, pose_relative
+from oc_residual_gym.parsing import read_json, read_yaml
 from oc_residual_gym.perception.messages import checked_pose, is_finite_number
 from oc_residual_gym.perception.sources import missing_package
 from oc_residual_gym.states import Array
@@ -45,6 +45,10 @@ class Calibration:
         """Transform poses ``(..., 7)`` from the camera's frame to the base frame."""
         return pose_multiply(np.array(np.broadcast_to(self.base_from_camera, poses.shape)), poses)
 
+    def undo(self, poses: Array) -> Array:
+        """Transform poses ``(..., 7)`` from the base frame to the camera's frame."""
+        return pose_relative(np.array(np.broadcast_to(self.base_from_camera, poses.shape)), poses)
+
 
 def load_calibration(path: str | Path) -> Calibration:
     """Read a calibration from a YAML or JSON file.
@@ -53,10 +57,11 @@ def load_calibration(path: str | Path) -> Calibration:
         SettingsError: there is no such file, it cannot be read, or an entry is missing or invalid.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the calibration {path}: {error}") from error
-    content = _parse(text, path)
+        content = (read_json if Path(path).suffix == ".json" else read_yaml)(Path(path))
+    except ImportError as error:
+        raise missing_package(error) from error
+    except FileError as error:
+        raise SettingsError(f"cannot read the calibration: {error}") from error
     if not isinstance(content, Mapping):
         raise SettingsError(f"the calibration {path} is not a table; it needs {', '.join(REQUIRED)}")
     if missing := [key for key in REQUIRED if content.get(key) in (None, "")]:
@@ -76,22 +81,6 @@ def load_calibration(path: str | Path) -> Calibration:
         raise SettingsError(f"the calibration {path}: created is {content['created']!r}; give a date, year first")
     pose = _camera_pose(content["base_from_camera"], path)
     return Calibration(content["id"], str(content["created"]), content["method"], pose, float(error_mm))
-
-
-def _parse(text: str, path: str | Path) -> Any:
-    if Path(path).suffix == ".json":
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise SettingsError(f"the calibration {path} is not a JSON file: {error}") from error
-    try:
-        import yaml
-    except ImportError as error:
-        raise missing_package(error) from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the calibration {path} is not a YAML file: {error}") from error
 
 
 def _camera_pose(entry: Any, path: str | Path) -> Array:

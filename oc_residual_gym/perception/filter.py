@@ -4,8 +4,8 @@ At each control step, for every object that was seen:
 
 1. Symmetry: of all rotations that look the same, it takes the one nearest to the last filtered rotation, so that the
    rotation does not jump when the tracker switches between them. In the first step of an episode it takes the one
-   nearest to the identity, so that the same physical state gives the same first observation. (If two are equally near,
-   as for a cube at a yaw of 45 degrees, noise decides.)
+   nearest to the identity, so that what looks the same gives the same observation. (If two are equally near, as for a
+   cube at a yaw of 45 degrees, noise decides.)
 2. One-Euro smoothing (Casiez, Roussel and Vogel, CHI 2012) of position and rotation: a low-pass filter whose cutoff
    rises with the object's speed. All three axes share one cutoff, so that the result does not depend on the frame.
    Rotations are smoothed as rotation vectors relative to the last filtered rotation. The first pose passes unsmoothed.
@@ -27,13 +27,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from oc_residual_gym.compiled import njit
-from oc_residual_gym.errors import one_of
 from oc_residual_gym.geometry import IDENTITY_QUATERNION, multiply_one, quat_from_rotvec_one, rotvec_one
 from oc_residual_gym.states import Array, BoolArray, IntArray
-
-# Angle in rad between poses that look the same. Only rotations about the object's own z axis count: a cube tipped onto
-# another face has another pose.
-SYMMETRIES = {"none": 2 * np.pi, "yaw_180": np.pi, "yaw_90": np.pi / 2, "axis_z": 0.0}
+from oc_residual_gym.tasks.symmetry import Symmetry, nearest_turn_one, stacked
 
 # Smoothing parameters of (position, rotation); speeds in m/s and rad/s.
 MIN_CUTOFF = np.array([0.5, 0.5])  # Hz, at rest
@@ -47,8 +43,7 @@ class PoseFilter:
     """Filters the poses of K objects in N worlds.
 
     Args:
-        symmetries: for each of the K objects, which rotations about its own z axis look the same: "none", "yaw_180" or
-            "yaw_90" (multiples of that angle), or "axis_z" (any angle).
+        symmetries: symmetry of each of the K objects, by name or as a group.
         num_worlds: number of worlds N.
         control_frequency: update rate in Hz.
 
@@ -61,11 +56,9 @@ class PoseFilter:
         SettingsError: if a symmetry is unknown.
     """
 
-    def __init__(self, symmetries: Sequence[str], num_worlds: int, control_frequency: float = 20.0) -> None:
-        for symmetry in symmetries:
-            one_of("object symmetry", symmetry, SYMMETRIES)
+    def __init__(self, symmetries: Sequence[str | Symmetry], num_worlds: int, control_frequency: float = 20.0) -> None:
         self._period = 1.0 / control_frequency
-        self._half_steps = np.array([0.5 * SYMMETRIES[symmetry] for symmetry in symmetries])
+        self._turns, self._axes = stacked(symmetries)
         shape = (num_worlds, len(symmetries))
         self._last = np.zeros((*shape, 7))  # like `poses`, but the identity instead of NaN
         self._speed = np.zeros((*shape, 6))  # smoothed velocities of position and rotation, m/s and rad/s
@@ -93,7 +86,7 @@ class PoseFilter:
         """
         rows = self._everyone if worlds is None else worlds
         self.age, self.valid = self.age.copy(), self.valid.copy()
-        _update(rows, poses, valid, self._half_steps, self._period, self._last, self._speed, self.age)
+        _update(rows, poses, valid, self._turns, self._axes, self._period, self._last, self._speed, self.age)
         self.valid[rows] = valid[rows]
         self.poses = np.where((self.age < NEVER)[..., None], self._last, np.nan)
 
@@ -105,20 +98,24 @@ def _low_pass_weight(cutoff: float, elapsed: float) -> float:
     return ratio / (1.0 + ratio)
 
 
-@njit("void(int64[:],float64[:,:,:],boolean[:,:],float64[:],float64,float64[:,:,:],float64[:,:,:],int64[:,:])")
+@njit(
+    "void(int64[:],float64[:,:,:],boolean[:,:],float64[:,:,:],float64[:,:],float64,float64[:,:,:],float64[:,:,:],"
+    "int64[:,:])"
+)
 def _update(
     worlds: IntArray,
     poses: Array,
     valid: BoolArray,
-    half_steps: Array,
+    turns: Array,
+    axes: Array,
     period: float,
     last: Array,
     speed: Array,
     age: IntArray,
 ) -> None:
-    inverse, relative, increment = np.empty(4), np.empty(4), np.empty(6)
+    inverse, relative, turn, increment = np.empty(4), np.empty(4), np.empty(4), np.empty(6)
     for n in worlds:
-        for k in range(len(half_steps)):
+        for k in range(len(turns)):
             if not valid[n, k]:
                 age[n, k] += 1
                 continue
@@ -127,13 +124,8 @@ def _update(
             pose, filtered = poses[n, k], last[n, k]
             inverse[0], inverse[1], inverse[2], inverse[3] = -filtered[3], -filtered[4], -filtered[5], filtered[6]
             relative[0], relative[1], relative[2], relative[3] = multiply_one(inverse, pose[3:7])
-            # Undo the twist about the object's z axis by the nearest multiple of the symmetry's angle. With "none"
-            # that is a full turn, which picks the quaternion's sign with the shorter rotation.
-            half_twist = math.atan2(relative[2], relative[3])
-            if half_steps[k] > 0.0:
-                half_twist = half_steps[k] * np.rint(half_twist / half_steps[k])
-            inverse[0], inverse[1], inverse[2], inverse[3] = 0.0, 0.0, -math.sin(half_twist), math.cos(half_twist)
-            increment[3], increment[4], increment[5] = rotvec_one(multiply_one(relative, inverse))
+            turn[0], turn[1], turn[2], turn[3] = nearest_turn_one(relative, turns[k], axes[k])
+            increment[3], increment[4], increment[5] = rotvec_one(multiply_one(relative, turn))
             for i in range(3):
                 increment[i] = pose[i] - filtered[i]
             for part in range(2):

@@ -16,6 +16,8 @@ from oc_residual_gym.states import Array
 SCHEMA, VERSION = "oc-residual-poses", 1
 FRAMES = ("base", "camera")
 STATUSES = ("tracking", "fixed", "lost")
+CONTRADICTED = "contradicted"
+"""Status of a reading that a source gives instead, if two publishers send different poses of the object."""
 
 FARTHEST = 5.0
 """Maximum distance of an object in metres: the FR3's reach plus that of a camera that sees it."""
@@ -34,7 +36,7 @@ class TrackedPose:
     stamp: float
     """When the image was taken, in seconds of this machine's ``time.monotonic()``."""
     status: str
-    """"tracking"; "fixed" for an object that cannot move and was measured once; or "lost"."""
+    """"tracking"; "fixed" for an object that cannot move and was measured once; "lost"; or :data:`CONTRADICTED`."""
 
 
 @dataclass(frozen=True)

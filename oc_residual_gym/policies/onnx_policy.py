@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from oc_residual_gym.errors import BasePolicyError, outside_text
+from oc_residual_gym.parsing import refuse_pointer
 from oc_residual_gym.policies.base import PolicyView
 from oc_residual_gym.policies.onnx_content import tensors_outside
 from oc_residual_gym.states import Array, IntArray
@@ -62,6 +63,7 @@ class OnnxFile:
         import onnxruntime
 
         data = path.read_bytes()
+        refuse_pointer(data, path)
         self.hash: str | None = hashlib.sha256(data).hexdigest()
         self.path = path
         options = onnxruntime.SessionOptions()

@@ -19,6 +19,7 @@ from oc_residual_gym.real.arm_state import ArmSettings, ArmState
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.homing import homing_limit
 from oc_residual_gym.real.parent import ALIVE_PERIOD
+from oc_residual_gym.real.target_check import REHEARSED_STATE_LIMIT, STATE_LIMIT
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS, JOINT_LOWER, JOINT_UPPER
 from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array
@@ -95,6 +96,7 @@ def arm_settings(cell: Cell) -> ArmSettings:
         set_tcp=robot.set_tcp,
         speed_cap=robot.speed_cap,
         control_period=1.0 / CONTROL_FREQUENCY,
+        state_limit=STATE_LIMIT if robot.realtime else REHEARSED_STATE_LIMIT,
         target_limit=robot.target_limit,
         pose_limit=cell.poses.silence_limit,
         rate_position=fraction * RATE_POSITION,
@@ -111,8 +113,8 @@ def arm_settings(cell: Cell) -> ArmSettings:
         posture_damping=POSTURE_DAMPING,
         position_clip=POSITION_CLIP,
         rotation_clip=ROTATION_CLIP,
-        torque_thresholds=(robot.torque_threshold,) * 4 + (robot.wrist_torque_threshold,) * 3,
-        force_thresholds=(robot.force_threshold,) * 3 + (robot.wrist_torque_threshold,) * 3,
+        torque_thresholds=tuple(robot.reflex.torques.tolist()),
+        force_thresholds=tuple(robot.reflex.wrench.tolist()),
     )
 
 

@@ -271,7 +271,7 @@ class ArmProcess:
                 self._tcp = self._reference = self._read()[1]
             except Exception as error:  # franky's exceptions share no base class
                 self._fail(error)
-        return self._readings.report(self._reference, self._stop)
+        return self._readings.report(self._reference, self._stop, self._phase is Phase.STOPPING)
 
     # Handler of each message; any other message only asks for the state. Plain functions, not bound methods: a
     # reference cycle would keep the robot's only connection open too long.

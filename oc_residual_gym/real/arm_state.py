@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from oc_residual_gym.errors import Stop, StopReason
+import numpy as np
+from numpy.typing import ArrayLike
+
+from oc_residual_gym.errors import RobotStopped, Stop, StopReason
 from oc_residual_gym.states import Array
 
 HAND_MASS = 0.73
@@ -21,6 +24,8 @@ class ArmSettings:
     speed_cap: float
     control_period: float
     """Seconds over which a target is approached."""
+    state_limit: float
+    """Seconds without a new state of the robot after which the arm stops."""
     target_limit: float
     """Seconds without a new target after which the arm stops; until then it holds the last one."""
     pose_limit: float
@@ -45,6 +50,18 @@ class ArmSettings:
     """Largest error per axis that the impedance acts on, in metres and radians."""
     torque_thresholds: tuple[float, ...]
     force_thresholds: tuple[float, ...]
+
+
+def finite(what: str, values: ArrayLike) -> Array:
+    """``values`` as an array. Comparisons with NaN are false, so that no limit would notice it later.
+
+    Raises:
+        RobotStopped: a value is not finite.
+    """
+    array = np.array(values, np.float64)
+    if not np.isfinite(array).all():
+        raise RobotStopped(StopReason.READING_INVALID, f"{what} reported as {array.tolist()}: restart the robot")
+    return array
 
 
 def with_fault(before: Stop | None, fault: Stop) -> Stop:
@@ -80,3 +97,5 @@ class ArmState:
     success_rate: float
     """Share of the last 100 commands that reached the robot in time."""
     stop: Stop | None
+    stopping: bool = False
+    """Whether the arm may still be on its way to rest."""

@@ -12,10 +12,11 @@ import gymnasium as gym
 import numpy as np
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.errors import BasePolicyError, RobotStopped, SettingsError, StopReason
+from oc_residual_gym.errors import BasePolicyError, KeptElsewhere, RobotStopped, SettingsError, StopReason
 from oc_residual_gym.evaluation.provenance import commit, versions
 from oc_residual_gym.files import Record
 from oc_residual_gym.real.operator import Operator
+from oc_residual_gym.real.placement import Placement, compare
 from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.trials import (
     CONDITIONS,
@@ -29,14 +30,12 @@ from oc_residual_gym.real.trials import (
     trial_name,
 )
 from oc_residual_gym.residuals import ResidualPolicy, ZeroResidual
-from oc_residual_gym.states import CONTROL_FREQUENCY, Array
+from oc_residual_gym.states import CONTROL_FREQUENCY
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.base import RealCell
 
 ATTEMPTS = 3
 """Invalid attempts in a row after which a trial is left open; the next run tries it again."""
-PLACEMENT_LIMIT = 0.02
-"""Metres from an object's planned place beyond which the operator is asked whether to start."""
 QUIT = Verdict("invalid", "the operator quit")
 
 
@@ -176,21 +175,28 @@ class TrialRunner:
         try:
             verdict, quits = self._attempt(trial, residual, recorder, end)
         except BaseException as error:
-            if recorder.is_over:  # it only lacks a verdict
-                recorder.close()
-                raise
-            interrupted = isinstance(error, KeyboardInterrupt)
-            if not self._world.stopped[0]:
-                self._world.stop(0, StopReason.OPERATOR_STOP if interrupted else StopReason.PROGRAM_ERROR)
-            words = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
-            end |= self._end(self._world.stop_reason(0))
-            recorder.finish(Verdict("invalid", words), **end)
+            try:
+                self._store_broken_off(recorder, end, error)
+            except KeptElsewhere as kept:
+                self._operator.say(str(kept))
             raise
         if verdict is None:
             recorder.close()
         else:
             recorder.finish(verdict, **end)
         return verdict, quits
+
+    def _store_broken_off(self, recorder: TrialRecorder, end: Record, error: BaseException) -> None:
+        """Stop the arm and store a trial that ``error`` broke off."""
+        if recorder.is_over:  # it only lacks a verdict
+            recorder.close()
+            return
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if not self._world.stopped[0]:
+            self._world.stop(0, StopReason.OPERATOR_STOP if interrupted else StopReason.PROGRAM_ERROR)
+        words = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
+        end |= self._end(self._world.stop_reason(0))
+        recorder.finish(Verdict("invalid", words), **end)
 
     def _attempt(
         self, trial: Mapping[str, Any], residual: ResidualPolicy, recorder: TrialRecorder, end: Record
@@ -230,26 +236,26 @@ class TrialRunner:
                 residual.reset(self._core, np.zeros(1, np.int64))
             except ValueError as error:  # made for another task
                 raise SettingsError(str(error)) from error
-            names = [item.name for item in self._core.task.objects]
-            moves = np.array([trial["objects"][name][:3] for name in names]) - self._core.filter.poses[0, :, :3]
-            offsets = np.linalg.norm(moves, axis=1)
-            lines = [
-                f"{name} is {1000 * offset:.0f} mm from its place: move it by {_millimetres(move)}"
-                for name, offset, move in zip(names, offsets, moves, strict=True)
-                if offset > PLACEMENT_LIMIT
-            ]
-            end["placement_error"] = [round(float(offset), 4) for offset in offsets]
-            end["placement_accepted"] = bool(lines)
-            if accepted or not lines:
+            placement = self._placement(trial)
+            end["placement_error"] = placement.offsets.round(4).tolist()
+            end["placement_turn"] = placement.turns.round(4).tolist()
+            end["placement_accepted"] = bool(placement.advice)
+            if accepted or not placement.advice:
                 end["wrench_bias"] = self._world.wrench_bias.tolist()
                 end |= {"started": now(), "started_monotonic": time.monotonic()}
                 self._operator.trial_begins()
                 return True
-            lines.append("Leave the zone before you answer: then the arm moves")
+            lines = [*placement.advice, "Leave the zone before you answer: then the arm moves"]
             answer = self._operator.ask_placement("\n".join(lines))
             if answer == "quit":
                 return False
             accepted = answer == "start"
+
+    def _placement(self, trial: Mapping[str, Any]) -> Placement:
+        """Compare where the objects stand with the trial's plan."""
+        objects, tracker = self._core.task.objects, self._world.tracker
+        planned, seen = np.array([trial["objects"][item.name] for item in objects]), tracker.used_poses
+        return compare(objects, planned, seen, tracker.as_wxyz(seen))
 
     def _why_it_stopped(self) -> tuple[str, str]:
         if self._core.base_policy_failed[0]:
@@ -296,9 +302,3 @@ class TrialRunner:
         if world.stopped[0] or core.base_policy_failed[0]:
             return None, False
         return Verdict("success" if terminated else "fail"), False
-
-
-def _millimetres(move: Array) -> str:
-    """Format a displacement in metres as "x +12, y -31 mm", with z if it is above 5 mm."""
-    parts = [f"{axis} {1000 * part:+.0f}" for axis, part in zip("xyz", move, strict=True)]
-    return ", ".join(parts if abs(move[2]) > 0.005 else parts[:2]) + " mm"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
-
-from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.errors import FileError, SettingsError
+from oc_residual_gym.parsing import read_yaml
 from oc_residual_gym.robots.constants import JOINT_TORQUE_LIMIT
+from oc_residual_gym.robots.reflex import Reflex
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "payload_mass": (0.0, 2.2),  # the FR3 carries 3 kg, of which the hand is 0.73
@@ -54,15 +54,20 @@ class Robot:
     """Maximum speed of targets in m/s; the policy's own limit is 0.2. Keep 0.1 for first trials."""
     target_limit: float = 0.5
     """Seconds without a new target after which the arm stops; a base policy on a server must answer faster."""
-    force_threshold: float = 50.0
+    force_threshold: float = Reflex.force_threshold
     """Force per axis, in N, at which the robot's own collision reflex stops it."""
-    torque_threshold: float = 38.0
+    torque_threshold: float = Reflex.torque_threshold
     """Torque on joints 1 to 4, in Nm, at which the reflex stops it."""
-    wrist_torque_threshold: float = 16.0
+    wrist_torque_threshold: float = Reflex.wrist_torque_threshold
     """Torque on joints 5 to 7, in Nm, at which the reflex stops it."""
 
     def __post_init__(self) -> None:
         _check_bounds(self)
+
+    @property
+    def reflex(self) -> Reflex:
+        """The three thresholds; by default, the simulation's."""
+        return Reflex(self.force_threshold, self.torque_threshold, self.wrist_torque_threshold)
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,16 @@ class Poses:
     max_age: float = 0.2
     """Maximum age of a pose in seconds, from its image to its use; an older pose counts as not seen in that step."""
     silence_limit: float = 1.0
-    """Seconds without any reading of an object, or with jumps only, after which the arm stops."""
+    """Seconds without any reading of an object, or with readings only that are not believed, after which the arm
+    stops."""
     lost_limit: float = 3.0
     """Seconds without a usable pose of an object, lost or too old, after which the arm stops."""
     jump_position: float = 0.05
     jump_rotation: float = 0.6
-    """Allowed change of a pose between readings, in metres and radians, in addition to the TCP's own motion."""
+    """Allowed change of a pose between readings, in metres and radians, if the hand is far from the object."""
     reacquire: int = 5
-    """Readings in a row that must agree with each other before a pose that jumped is accepted."""
+    """Readings in a row that must agree with each other. At the start their pose is then accepted; later, at a place
+    where the object cannot be, they stop the arm."""
 
     def __post_init__(self) -> None:
         _check_bounds(self)
@@ -108,11 +115,9 @@ def load_cell(path: str | Path) -> Cell:
         SettingsError: there is no such file, it is not YAML, or it has unknown, missing or invalid entries.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read the cell's file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not a YAML file: {error}") from error
+        content = read_yaml(Path(path))
+    except FileError as error:
+        raise SettingsError(f"cannot read the cell's file: {error}") from error
     return _build(Cell, content, str(path), {"path": str(path)})
 
 

@@ -55,6 +55,15 @@ class NoPoses:
         """No object is seen: poses (1, K, 7) of NaN, and (1, K) false."""
         return np.full((1, self._count, 7), np.nan), np.zeros((1, self._count), bool)
 
+    @property
+    def used_poses(self) -> Array:
+        """(K, 7) NaN."""
+        return np.full((self._count, 7), np.nan)
+
+    def as_wxyz(self, poses: Array) -> Array:
+        """The poses themselves."""
+        return poses
+
     def fault(self) -> None:
         """Always ``None``."""
 

@@ -8,6 +8,7 @@ import time
 from typing import Protocol
 
 from oc_residual_gym.errors import RobotStopped, StopReason
+from oc_residual_gym.real.arm_state import finite
 from oc_residual_gym.robots.constants import FINGER_SPEED, GRASP_FORCE, MAX_OPENING
 
 COMMAND_LIMIT = 2.0 + MAX_OPENING / FINGER_SPEED
@@ -20,6 +21,10 @@ WIDTH_LIMIT = 1.0
 """Seconds without a reading after which the hand counts as lost."""
 LEAST_OPENING = 0.9 * MAX_OPENING
 """Smallest acceptable maximum opening in metres; the hand knows its opening only after homing."""
+MOVED_TOLERANCE = 0.004
+"""Metres by which an open hand may miss its opening, and that a closing hand must at least have left it."""
+MOVED_LIMIT = 0.5
+"""Seconds within which the width must show that a command was executed, after the hand said so."""
 
 
 class Hand(Protocol):
@@ -77,7 +82,9 @@ class FrankaHand:
 
         try:
             self._gripper = franky.Gripper(self._host)
-            self._width, opening = float(self._gripper.width), float(self._gripper.max_width)
+            self._width, opening = self._read_width(), float(finite("the hand's opening was", self._gripper.max_width))
+        except RobotStopped:
+            raise
         except Exception as error:  # franky's exceptions share no base class
             hint = "is a Franka Hand set up in Desk?"
             raise RobotStopped(StopReason.LINK_LOST, f"no hand at {self._host}: {error}; {hint}") from error
@@ -146,14 +153,15 @@ class FrankaHand:
                 closed = bool(self._wanted)
             fault = self._execute(closed)
             with self._changed:
-                self._fault = fault
-                if fault is None:
+                self._fault = self._fault or fault  # the width may have been at fault first
+                if self._fault is None:
                     self._done = closed
                 self._changed.notify_all()
             if fault is not None and fault[0] is StopReason.GRIPPER_BLOCKED:
                 self._release()
 
     def _execute(self, closed: bool) -> tuple[StopReason, str] | None:
+        """Execute one command; return its fault. "Done" counts only if the fingers are where it leads."""
         name = "close" if closed else "open"
         try:
             gripper = self._gripper
@@ -166,9 +174,26 @@ class FrankaHand:
                 return StopReason.GRIPPER_BLOCKED, f"the hand did not {name} within {COMMAND_LIMIT:.1f} s"
             if not future.get() and not closed:  # a grasp without an object is not a fault
                 return StopReason.GRIPPER_BLOCKED, f"the hand did not open to {1e3 * self._opening:.0f} mm"
+            deadline = time.monotonic() + MOVED_LIMIT
+            while not self._has_moved(closed, width := self._read_width()):
+                if time.monotonic() > deadline:
+                    where = f"its fingers are {1e3 * width:.0f} mm apart, of {1e3 * self._opening:.0f} mm"
+                    hint = "is it blocked, unpowered or not homed?"
+                    return StopReason.GRIPPER_BLOCKED, f"the hand says that it did {name}, but {where}: {hint}"
+                time.sleep(WIDTH_PERIOD)
+        except RobotStopped as stopped:
+            return stopped.reason, stopped.detail
         except Exception as error:  # franky's exceptions share no base class
             return StopReason.GRIPPER_BLOCKED, f"the hand could not {name}: {error}"
         return None
+
+    def _has_moved(self, closed: bool, width: float) -> bool:
+        """Whether the hand is open, or no longer open. A closing hand may stop at any width, on what it grasps."""
+        return (width < self._opening - MOVED_TOLERANCE) is closed
+
+    def _read_width(self) -> float:
+        """Read the width. Raises ``RobotStopped`` if it is not finite, and franky's exceptions."""
+        return float(finite("the hand's width was", self._gripper.width))
 
     def _release(self) -> None:
         with contextlib.suppress(Exception):  # its fault has been reported already
@@ -177,7 +202,12 @@ class FrankaHand:
     def _poll(self) -> None:
         while not self._ending:
             with contextlib.suppress(Exception):  # ``fault`` reports missing readings
-                self._width = float(self._gripper.width)
+                try:
+                    self._width = self._read_width()
+                except RobotStopped as stopped:
+                    with self._changed:
+                        self._fault = self._fault or (stopped.reason, stopped.detail)
+                        self._changed.notify_all()
                 self._read_at = time.monotonic()
             time.sleep(WIDTH_PERIOD)
 

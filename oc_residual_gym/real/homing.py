@@ -1,12 +1,12 @@
 """Homing: draw back and raise the tool if it is low, then move the joints to the home posture.
 
-The motion is slow and compliant, and is aborted if the arm does not follow. Exceptions leave the arm in motion: the
-caller must stop it.
+The motion is slow and compliant, and is aborted if the arm does not follow. Its references follow the robot's clock: a
+simulated robot on a busy machine is late, and not held by anything. Exceptions leave the arm in motion: the caller must
+stop it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.errors import RobotStopped, StopReason
+from oc_residual_gym.real.arm_state import finite
 from oc_residual_gym.robots.constants import JOINT_LOWER, JOINT_UPPER
 from oc_residual_gym.states import Array
 
@@ -36,6 +37,7 @@ PEAK = 1.5
 """Ratio of peak to mean speed along the joint motion."""
 SETTLE = 0.5
 """Seconds to hold the home posture before control ends."""
+JOINTS = "the joints' positions were"
 TICK = 0.005
 """Seconds between references."""
 
@@ -47,6 +49,11 @@ Pause = Callable[[float], None]
 def homing_limit(speed_cap: float) -> float:
     """Upper limit on the duration of homing, in seconds."""
     return 15.0 + (RETREAT + RAISED + PEAK * REACH * float((JOINT_UPPER - JOINT_LOWER).max())) / speed_cap
+
+
+def robot_seconds(robot: franky.Robot) -> float:
+    """The robot's own clock."""
+    return float(robot.state.time.to_msec()) / 1e3
 
 
 def check_control(robot: franky.Robot, tracker: ImpedanceTracker) -> None:
@@ -89,13 +96,13 @@ def raise_tool(
         tracker.set_target(franky.Affine(position, turn))
 
     for origin, goal in ((start[:3], back), (back, up)):
-        seconds, begun, share = float(np.linalg.norm(goal - origin)) / speed_cap, time.monotonic(), 0.0
+        seconds, begun, share = float(np.linalg.norm(goal - origin)) / speed_cap, robot_seconds(robot), 0.0
         while share < 1.0:
-            share = min((time.monotonic() - begun) / max(seconds, TICK), 1.0)
+            share = min((robot_seconds(robot) - begun) / max(seconds, TICK), 1.0)
             aim(origin + share * (goal - origin))
-    arrived = time.monotonic()
+    arrived = robot_seconds(robot)
     while (height := tcp_pose()[2]) < up[2] - RAISE_TOLERANCE:
-        if time.monotonic() - arrived > RAISE_SETTLE:
+        if robot_seconds(robot) - arrived > RAISE_SETTLE:
             where = f"to {1e3 * height:.0f} mm above the table and not to {1e3 * up[2]:.0f} mm"
             raise RobotStopped(StopReason.ROBOT_REFLEX, f"the tool rose only {where}: what holds the hand or the arm?")
         aim(up)
@@ -108,14 +115,14 @@ def move_joints(robot: franky.Robot, goal: Array, speed_cap: float, pause: Pause
     Raises:
         RobotStopped: control ended, a joint does not follow, or ``pause`` raised it.
     """
-    start, begun = np.array(robot.state.q), time.monotonic()
+    start, begun = finite(JOINTS, robot.state.q), robot_seconds(robot)
     duration = max(PEAK * float(np.abs(goal - start).max()) * REACH / speed_cap, TICK)
     tracker = franky.JointImpedanceTracker(robot, stiffness=STIFFNESS, damping=DAMPING)
-    while (elapsed := time.monotonic() - begun) < duration + SETTLE:
+    while (elapsed := robot_seconds(robot) - begun) < duration + SETTLE:
         check_control(robot, tracker)
         share = min(elapsed / duration, 1.0)
         reference = start + share * share * (3.0 - 2.0 * share) * (goal - start)
-        error = np.array(robot.state.q) - reference
+        error = finite(JOINTS, robot.state.q) - reference
         worst = int(np.abs(error).argmax())
         if abs(error[worst]) > ERROR_LIMIT:
             where = f"joint {worst + 1} is {abs(error[worst]):.2f} rad from where it should be"

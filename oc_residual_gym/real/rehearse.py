@@ -14,9 +14,11 @@ import numpy as np
 from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.evaluation.provenance import machine, versions
 from oc_residual_gym.evaluation.report import save_figure
-from oc_residual_gym.files import Record, write_json
+from oc_residual_gym.files import Record, json_bytes
+from oc_residual_gym.hdf5 import opened, read
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.judge import SceneJudge
+from oc_residual_gym.real.keeping import keep
 from oc_residual_gym.real.operator import ScriptedOperator
 from oc_residual_gym.real.rig import Rig
 from oc_residual_gym.real.run import TRIALS, run_trials
@@ -81,7 +83,7 @@ def rehearse(settings: Rehearsal, out: Path) -> Record:
         "machine": machine(),
         "versions": versions(),
     }
-    write_json(out / FILE, summary)
+    keep(out / FILE, json_bytes(summary))
     _plot(summary, paths, out / FIGURE)
     return summary
 
@@ -111,11 +113,11 @@ class PlacedObjects(gym.Wrapper):
 
 def measure(path: Path) -> Record:
     """Measure a recorded trial: control periods, tracking errors, verdict and stop reason."""
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         demo = file["demos"][path.stem]
         attributes, began = dict(demo.attrs), "target" in demo
         errors = tracking_errors(demo) if began else np.zeros(0)
-        periods = 1e3 * demo["trial/period"][1:] if began else np.zeros(0)
+        periods = 1e3 * read(demo["trial/period"])[1:] if began else np.zeros(0)
     return {
         "condition": attributes["condition"],
         "steps": len(periods) + began,
@@ -129,7 +131,7 @@ def measure(path: Path) -> Record:
 
 def tracking_errors(demo: h5py.Group) -> np.ndarray:
     """(T - 1,) distances in metres from each executed target to the TCP at the end of that control step."""
-    return np.asarray(np.linalg.norm(demo["target"][:-1, :3] - demo["tcp_pose"][1:, :3], axis=1))
+    return np.asarray(np.linalg.norm(read(demo["target"])[:-1, :3] - read(demo["tcp_pose"])[1:, :3], axis=1))
 
 
 def _spread(values: np.ndarray) -> Record:
@@ -143,13 +145,14 @@ def _spread(values: np.ndarray) -> Record:
 def _plot(summary: Record, paths: list[Path], file: Path) -> None:
     figure, (periods, errors) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
     for trial, path in zip(summary["trials"], paths, strict=True):
-        with h5py.File(path, "r") as content:
+        with opened(path) as content:
             demo = content["demos"][path.stem]
             if "target" not in demo:
                 continue
             label = f"{trial['condition']}: {trial['stop_reason'] or trial['verdict']}"
-            periods.plot(np.arange(1, trial["steps"]) / CONTROL_FREQUENCY, 1e3 * demo["trial/period"][1:], label=label)
-            errors.plot(np.arange(1, trial["steps"]) / CONTROL_FREQUENCY, 1e3 * tracking_errors(demo), label=label)
+            seconds = np.arange(1, trial["steps"]) / CONTROL_FREQUENCY
+            periods.plot(seconds, 1e3 * read(demo["trial/period"])[1:], label=label)
+            errors.plot(seconds, 1e3 * tracking_errors(demo), label=label)
     periods.set(xlabel="seconds", ylabel="control period, ms", title=f"{summary['task']} on the rig")
     errors.set(xlabel="seconds", ylabel="target to TCP, mm")
     errors.legend(frameon=False)

@@ -14,14 +14,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.report import markdown_table, percent
 from oc_residual_gym.evaluation.statistics import stratified_bootstrap, wilson
-from oc_residual_gym.files import Record, read_json, write_json, write_text
-from oc_residual_gym.real.attempts import PLACEMENT_LIMIT
+from oc_residual_gym.files import Record, json_bytes
+from oc_residual_gym.hdf5 import opened, read
+from oc_residual_gym.parsing import read_json
+from oc_residual_gym.real.keeping import keep
+from oc_residual_gym.real.placement import POSITION_LIMIT, ROTATION_LIMIT
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS
 from oc_residual_gym.real.trials import CONDITIONS, read_trials
 
@@ -84,8 +86,8 @@ def report(folder: Path, unblind: bool = False) -> Record:
         "periods_ms": _periods(trials),
         "placement_error_mm": _placement(trials),
     }
-    write_json(folder / REPORT_FILE, summary)
-    write_text(folder / TABLE_FILE, markdown(summary))
+    keep(folder / TABLE_FILE, markdown(summary).encode("utf-8"))
+    keep(folder / REPORT_FILE, json_bytes(summary))
     return summary
 
 
@@ -183,9 +185,9 @@ def _placement(trials: Sequence[Record]) -> Record | None:
 
 def _dataset(trial: Record, name: str) -> np.ndarray:
     path: Path = trial["path"]
-    with h5py.File(path, "r", locking=False) as file:
+    with opened(path) as file:
         group = file["demos"][path.stem]
-        return np.asarray(group[name][()], np.float64) if name in group else np.zeros(0)
+        return read(group[name]) if name in group else np.zeros(0)
 
 
 def markdown(summary: Record) -> str:
@@ -229,7 +231,7 @@ def _sentences(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"Objects stood {placement['median']:.1f} mm from their planned starts in the median, "
             f"{placement['max']:.1f} mm at most; {placement['accepted']} trials began with one more than "
-            f"{1000 * PLACEMENT_LIMIT:.0f} mm off, on the operator's word."
+            f"{1000 * POSITION_LIMIT:.0f} mm or {np.degrees(ROTATION_LIMIT):.0f} degrees off, on the operator's word."
         )
     if summary["open"]:
         lines.append(f"{summary['open']} trials are open: whoever has read this must not judge them.")

@@ -33,13 +33,14 @@ COMMAND_PORT, GRIPPER_PORT = 1337, 1338
 _START_SECONDS = 60.0
 _CONTROL_SECONDS = 5.0
 
-PoseFault = Literal["normal", "silent", "jump", "freeze"]
+PoseFault = Literal["normal", "silent", "jump", "freeze", "stays", "swapped", "contradict", "sunk"]
+HandFault = Literal["", "block", "idle", "nan"]
 
 
 class Rig:
     """A simulated FR3 cell, served on the loopback interface. Use it as a context manager.
 
-    The arm starts at franka-sim's own pose, not at our home posture. Its flange frame is that of a real FR3: ``O_T_EE``
+    The arm starts near our home posture, not in it. Its flange frame is that of a real FR3: ``O_T_EE``
     is the flange until the client sets another end effector. ``O_F_ext_hat_K`` has a real robot's sign, the wrench that
     the robot exerts on its surroundings (libfranka issue 26); it is computed from the contacts of hand and fingers.
 
@@ -53,14 +54,15 @@ class Rig:
         seed: seed of those errors.
         motion_limits: whether a command beyond the FR3's limits stops the motion, as on the robot.
         comm_constraints: whether 20 lost commands in a row stop the motion, as on the robot. The rig's clock waits up
-            to 50 ms for each answer, so that a busy machine does not look like a bad link; :meth:`link` counts this.
+            to 1 s for each answer, so that a busy machine does not look like a bad link; :meth:`link` counts this.
 
     Attributes:
         host: address that a :class:`~oc_residual_gym.real.cell.Robot` connects to.
         poses_address: ZeroMQ address of the published object poses, 30 Hz (``docs/pose_messages.md``).
-        truth_address: ZeroMQ address of the true state, 200 Hz: ``stamp`` (``time.monotonic()``), ``q``, ``dq``,
-            ``fingers``, ``wrench`` (acting on the tool, about the TCP), ``qpos`` and ``qvel`` by body (position and
-            quaternion xyzw; linear and angular velocity), and ``slides`` by drawer.
+        truth_address: ZeroMQ address of the true state, 200 Hz: ``stamp`` (``time.monotonic()``), ``time`` (the rig's
+            own seconds: on a busy machine they pass more slowly), ``q``, ``dq``, ``fingers``, ``wrench`` (acting on the
+            tool, about the TCP), ``qpos`` and ``qvel`` by body (position and quaternion xyzw; linear and angular
+            velocity), and ``slides`` by drawer.
         log_path: the server's log.
 
     Raises:
@@ -172,16 +174,23 @@ class Rig:
         self._process = self._folder = None
 
     def poses(self, fault: PoseFault) -> None:
-        """Set how object poses are published: not at all, 30 cm off in random directions, frozen, or normally."""
+        """Set how object poses are published.
+
+        Args:
+            fault: "normal"; "silent": not at all; "jump": 30 cm off, each time in another direction; "stays": 20 cm to
+                the side from now on; "swapped": under the next object's name; "contradict": alternately right and 20 cm
+                to the side, like two publishers; "sunk": 10 cm lower; "freeze": always the same numbers.
+        """
         self._ask({"poses": fault})
 
     def delay_link(self, seconds: float) -> None:
         """Delay every state of the arm by ``seconds``, and so the client's answer; 0 ends the delay."""
         self._ask({"delay_link": seconds})
 
-    def block_gripper(self, blocked: bool) -> None:
-        """Block the hand, so that it neither moves nor answers, or release it."""
-        self._ask({"block_gripper": blocked})
+    def hand(self, fault: HandFault) -> None:
+        """Make the hand neither move nor answer ("block"), say "done" without moving ("idle"), or report no number as
+        its width ("nan"); "" ends the fault."""
+        self._ask({"hand": fault})
 
     def place(self, start: InitialState) -> None:
         """Move the objects to another start, as an operator does between two trials; the arm does not move."""

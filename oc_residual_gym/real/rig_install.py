@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from oc_residual_gym.caches import cache_folders
 from oc_residual_gym.errors import RigError
 
 FRANKA_SIM = "1.1.7"
@@ -23,14 +24,17 @@ _SECONDS = 600.0
 def ensure_rig() -> Path:
     """Return the folder of the rig's Python environment; create it on first use (about 15 s, 40 MB download).
 
-    It is ``$OC_RESIDUAL_RIG``, or ``~/.cache/oc-residual-gym/rig-<version of franka-sim>``.
+    It is ``$OC_RESIDUAL_RIG``, or ``rig-<version of franka-sim>`` in this package's cache.
 
     Raises:
         RigError: it cannot be created: no network, no ``venv`` module, or a folder that is not writable.
     """
-    named = os.environ.get(ENVIRONMENT)
-    folder = Path(named) if named else Path.home() / ".cache" / "oc-residual-gym" / f"rig-{FRANKA_SIM}"
-    folder = folder.expanduser().absolute()
+    if named := os.environ.get(ENVIRONMENT):
+        folder = Path(os.path.expanduser(named)).absolute()
+    elif caches := cache_folders():
+        folder = caches[0] / f"rig-{FRANKA_SIM}"
+    else:
+        raise RigError(f"this user has no home, and the machine no temporary folder: name a folder in ${ENVIRONMENT}")
     if python_of(folder).exists():
         return folder
     if folder.exists() and any(folder.iterdir()):

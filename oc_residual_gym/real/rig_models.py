@@ -15,10 +15,19 @@ import numpy as np
 
 from oc_residual_gym.geometry import WXYZ_FROM_XYZW, pose_multiply
 from oc_residual_gym.perception.errors import error_model_of
-from oc_residual_gym.robots.constants import ARM_LINKS, FINGER_SPEED, GRASP_FORCE, HAND_OFFSET, MAX_OPENING, TCP_OFFSET
+from oc_residual_gym.robots.constants import (
+    ARM_LINKS,
+    FINGER_SPEED,
+    GRASP_FORCE,
+    HAND_OFFSET,
+    HOME_JOINT_POSITIONS,
+    MAX_OPENING,
+    TCP_OFFSET,
+)
 from oc_residual_gym.robots.fr3 import add_bare_arm, add_motors, empty_arm_model
 from oc_residual_gym.robots.hand import add_hand
 from oc_residual_gym.robots.mjcf import write_mjcf
+from oc_residual_gym.robots.reflex import WRENCH_FILTER
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.arena import add_arena
@@ -28,6 +37,8 @@ from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 
 SELF_COLLISION_MARGIN = 0.05
 """Metres: where franka-sim's self-collision reflex stops the arm; the robot's own margin is not published."""
+START_OFFSET = 0.1
+"""Radians of every joint from the home posture to the arm's first one: homing has a way to go, and a short one."""
 WATCHED_APART = 3
 """Links that are so many joints apart can meet; nearer ones are kept apart by joint limits."""
 
@@ -65,6 +76,8 @@ def scene_data(task: Task | None, start: InitialState | None, full_scene: bool, 
         "errors": asdict(error_model_of(pose_errors)),
         "control_frequency": CONTROL_FREQUENCY,
         "hand": {"speed": FINGER_SPEED, "force": GRASP_FORCE, "opening": MAX_OPENING, "tcp": TCP_OFFSET},
+        "wrench_filter": WRENCH_FILTER,
+        "joints": (HOME_JOINT_POSITIONS + START_OFFSET).tolist(),
         "near_fingers": NEAR_FINGERS,
         "full_scene": full_scene,
         "objects": {},

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.errors import RobotStopped, Stop, StopReason
-from oc_residual_gym.real.arm_state import HAND_MASS, ArmSettings, ArmState
+from oc_residual_gym.real.arm_state import HAND_MASS, ArmSettings, ArmState, finite
 from oc_residual_gym.robots.kinematics import TCP_FROM_FLANGE, forward_kinematics
 from oc_residual_gym.states import Array
 
@@ -80,19 +80,26 @@ class ArmReadings:
         self._last: franky.RobotState | None = None
 
     def read(self, robot: franky.Robot) -> tuple[int, Array]:
-        """Read the state; return the robot's clock in ms and the TCP pose (7,)."""
-        state = self._last = robot.state
-        tcp = pose_array(state.O_T_EE)
+        """Read the state; return the robot's clock in ms and the TCP pose (7,).
+
+        Raises:
+            RobotStopped: a value is not finite. The last state and the average stay as they were.
+        """
+        state = robot.state
+        tcp = finite("the TCP's pose was", pose_array(state.O_T_EE))
+        finite("the joints' positions and velocities were", [state.q, state.dq])
+        wrench = finite("the external wrench was", state.K_F_ext_hat_K)
         turn = (Rotation.from_quat(tcp[3:]) * Rotation.from_quat(state.EE_T_K.quaternion)).as_matrix()
         # The robot estimates the wrench that it exerts on its surroundings, in the stiffness frame K.
-        self._wrenches.append(-np.concatenate([turn @ state.K_F_ext_hat_K[:3], turn @ state.K_F_ext_hat_K[3:]]))
+        self._wrenches.append(-np.concatenate([turn @ wrench[:3], turn @ wrench[3:]]))
+        self._last = state
         return state.time.to_msec(), tcp
 
     def forget_wrench(self) -> None:
         """Restart the average."""
         self._wrenches.clear()
 
-    def report(self, reference: Array, stop: Stop | None) -> ArmState:
+    def report(self, reference: Array, stop: Stop | None, stopping: bool) -> ArmState:
         """The last state read, with the averaged wrench; restarts the average."""
         state = self._last
         assert state is not None
@@ -111,6 +118,7 @@ class ArmReadings:
             mass=state.m_total,
             success_rate=state.control_command_success_rate,
             stop=stop,
+            stopping=stopping,
         )
 
 

@@ -22,8 +22,10 @@ import gymnasium as gym
 import numpy as np
 
 from oc_residual_gym.errors import SettingsError
-from oc_residual_gym.files import Record, claim, read_json, write_json
+from oc_residual_gym.files import Record, claim, write_json
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.real.attempts import TrialRunner
+from oc_residual_gym.real.keeping import read_folder, restore
 from oc_residual_gym.real.operator import Operator
 from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.starts import write_starts
@@ -75,6 +77,7 @@ def run_trials(
 
     Raises:
         SettingsError: ``out`` holds another comparison, or the environment does not match ``settings``.
+        KeptElsewhere: a trial could not be written into ``out``; the message says where it is.
         KeyboardInterrupt: after the arm was stopped. A running trial is kept as invalid; a finished one stays open, and
             the next run asks for its verdict.
     """
@@ -86,8 +89,13 @@ def run_trials(
         env = env_factory()
         try:
             runner = TrialRunner(settings, env, operator, folder)
+            files = read_folder(out)
             for trial, condition in zip(plan, conditions, strict=True):
-                if not runner.attempt(trial, condition, len(plan), out):
+                goes_on = runner.attempt(trial, condition, len(plan), out)
+                if not (out / PLAN_FILE).exists():  # somebody deleted the folder while the trial ran
+                    operator.say(f"{out} was deleted: it is written again, with {len(restore(out, files))} files")
+                files = read_folder(out)
+                if not goes_on:
                     break
         finally:
             env.close()

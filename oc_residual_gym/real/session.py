@@ -32,9 +32,8 @@ def open_tracker(cell: Cell, task: str) -> Iterator[TrackedObjects]:
     calibration = None
     if cell.poses.calibration:
         calibration = load_calibration(path if path.is_absolute() else Path(cell.path).parent / path)
-    tracker = TrackedObjects(
-        objects, open_source(cell.poses.source, [o.name for o in objects]), cell.poses, calibration
-    )
+    source = open_source(cell.poses.source, [o.name for o in objects])
+    tracker = TrackedObjects(objects, source, cell.poses, calibration, specs=TASKS[task].specs)
     try:
         yield tracker
     finally:

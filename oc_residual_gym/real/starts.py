@@ -69,9 +69,12 @@ def place(start: InitialState) -> list[str]:
 
 def _words(pose: Array) -> str:
     """Describe a pose as "at x 512 mm, y -83 mm, turned by 34 degrees": base frame, +x forward, +y left, + is left."""
+    return f"at x {1000 * pose[0]:.0f} mm, y {1000 * pose[1]:.0f} mm, {turn_in_words(pose)}"
+
+
+def turn_in_words(pose: Array) -> str:
+    """Describe the rotation of a pose (7,) as "turned by 34 degrees", or "lying, its top towards 34 degrees"."""
     z = axis_z(pose[3:])
     if abs(z[2]) < LYING:
-        turn = f"lying, its top towards {np.degrees(np.arctan2(z[1], z[0])):.0f} degrees"
-    else:
-        turn = f"turned by {np.degrees(heading(pose[3:])):.0f} degrees"
-    return f"at x {1000 * pose[0]:.0f} mm, y {1000 * pose[1]:.0f} mm, {turn}"
+        return f"lying, its top towards {np.degrees(np.arctan2(z[1], z[0])):.0f} degrees"
+    return f"turned by {np.degrees(heading(pose[3:])):.0f} degrees"

@@ -12,8 +12,9 @@ from oc_residual_gym.errors import StopReason
 from oc_residual_gym.real.arm_state import ArmSettings
 from oc_residual_gym.states import Array
 
-STATE_LIMIT = 0.1
-"""Maximum age of the robot's state in seconds; the robot itself stops after 20 ms without commands."""
+STATE_LIMIT, REHEARSED_STATE_LIMIT = 0.1, 0.7
+"""Maximum age of the robot's state in seconds: of a real one, which itself stops after 20 ms without commands, and of a
+rig, which stands still while a busy machine does something else."""
 SLACK_POSITION, SLACK_ROTATION = 0.001, 0.01
 """Tolerance on the rate limit in metres and radians: the first target follows a slightly older measured pose."""
 STORED_STEPS = 2.0
@@ -98,7 +99,7 @@ def overdue(
         target_at: when the last target was accepted; the arm holds it once reached.
         poses_at: time of the newest object pose; NaN counts as never.
     """
-    if now - state_at > STATE_LIMIT:
+    if now - state_at > settings.state_limit:
         return StopReason.LINK_LATE, f"no state from the robot for {1e3 * (now - state_at):.0f} ms"
     if now - target_at > settings.target_limit:
         return StopReason.TARGETS_STALE, f"no target for {now - target_at:.2f} s"

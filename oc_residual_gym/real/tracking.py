@@ -8,18 +8,21 @@ dropout. :mod:`oc_residual_gym.real.gate` decides which readings are accepted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
+from oc_residual_gym.geometry import norm
 from oc_residual_gym.perception.calibration import Calibration
 from oc_residual_gym.perception.messages import TrackedPose
 from oc_residual_gym.perception.sources import PoseSource
-from oc_residual_gym.real.gate import Gate, ToolMotion
+from oc_residual_gym.real.gate import DOUBTS, Gate, ToolMotion
 from oc_residual_gym.states import Array, BoolArray, IntArray, Readings
 from oc_residual_gym.tasks.base import ObservedObject
+from oc_residual_gym.tasks.objects import ObjectSpec
 
 if TYPE_CHECKING:
     from oc_residual_gym.real.cell import Poses
@@ -28,6 +31,8 @@ START_LIMIT = 5.0
 """Seconds at the start of an episode within which every object must be accepted."""
 LONGEST_STEP = 0.1
 """Longest time between observations, in seconds, that counts as time without poses: a paused program is not a fault."""
+EXCHANGE_DISTANCE = 0.03
+"""Distance in metres between two objects from which on exchanged poses can be told from noise."""
 
 
 class TrackedObjects:
@@ -38,6 +43,7 @@ class TrackedObjects:
         source: where poses come from.
         settings: limits for accepting poses.
         calibration: required if poses are in the camera's frame.
+        specs: shapes of the objects, as far as they are known, by name.
         clock: monotonic clock in seconds, the same as for the source's stamps.
         sleep: waits for some seconds, at the start of an episode.
 
@@ -54,8 +60,10 @@ class TrackedObjects:
         calibration: Calibration | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        specs: Sequence[ObjectSpec] = (),
     ) -> None:
-        self._gates = [Gate(observed, settings) for observed in objects]
+        shapes = {spec.name: spec for spec in specs}
+        self._gates = [Gate(observed, settings, shapes.get(observed.name)) for observed in objects]
         self._source, self._settings, self._calibration = source, settings, calibration
         self._clock, self._sleep = clock, sleep
         self.max_age = settings.max_age
@@ -65,7 +73,7 @@ class TrackedObjects:
         count = len(self._gates)
         self._motion = ToolMotion()
         self._observed_at = -np.inf
-        self._unused_for, self._jumping_for = np.zeros(count), np.zeros(count)  # seconds
+        self._unused_for, self._doubted_for = np.zeros(count), np.zeros(count)  # seconds
         self.readings = Readings(*_nothing(count), np.zeros(count, bool), ("missing",) * count)
         for gate in self._gates:
             gate.forget()
@@ -83,6 +91,18 @@ class TrackedObjects:
         latest = self._source.latest()
         return min(latest[gate.name].stamp if gate.name in latest else -np.inf for gate in self._gates)
 
+    @property
+    def used_poses(self) -> Array:
+        """(K, 7) last used pose of each object in the base frame, before the filter; NaN before the first one."""
+        return np.array([np.full(7, np.nan) if gate.pose is None else gate.pose for gate in self._gates])
+
+    def as_wxyz(self, poses: Array) -> Array:
+        """What ``poses`` (K, 7) would be if the source's quaternions began with w."""
+        camera = self._calibration if self._source.frame == "camera" else None
+        sent = poses if camera is None else camera.undo(poses)
+        sent = np.concatenate([sent[:, :3], np.roll(sent[:, 3:], -1, axis=1)], axis=1)
+        return sent if camera is None else camera.apply(sent)
+
     def reset(self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: object = None) -> None:
         """Start an episode: wait until every object is accepted, which takes ``reacquire`` readings.
 
@@ -98,13 +118,15 @@ class TrackedObjects:
             latest, now = self._source.latest(), self._clock()
             if latest:
                 self._check_calibration()
-            states = {gate.name: self._judge(gate, latest.get(gate.name), now)[0] for gate in self._gates}
-            if set(states.values()) == {"used"}:
+            self._judge(latest, now)
+            bad = [gate for gate in self._gates if gate.state != "used"]
+            if not bad:
                 break
             if now > deadline:
-                reason = StopReason.POSES_JUMPED if "jumped" in states.values() else StopReason.POSES_SILENT
-                bad = ", ".join(f"{name!r}: {state}" for name, state in states.items() if state != "used")
-                detail = f"not every object was seen steadily within {START_LIMIT:.0f} s ({bad})"
+                problems = {gate.name: gate.problem() for gate in bad}
+                reason = next((problem[0] for problem in problems.values() if problem), StopReason.POSES_SILENT)
+                words = [f"{gate.name!r}: {gate.state}" + _words(problems[gate.name]) for gate in bad]
+                detail = f"not every object was seen steadily within {START_LIMIT:.0f} s ({', '.join(words)})"
                 raise RobotStopped(reason, self._with_problem(detail))
             self._sleep(0.005)
         if fault := self.fault():
@@ -127,18 +149,13 @@ class TrackedObjects:
         elapsed = min(now - self._observed_at, LONGEST_STEP)
         self._observed_at = now
         self._motion.add(tcp_pose[0], now)
-        poses, ages = _nothing(len(self._gates))
-        states = []
-        for k, gate in enumerate(self._gates):
-            reading = latest.get(gate.name)
-            state, pose = self._judge(gate, reading, now)
-            if reading is not None and pose is not None:
-                poses[k], ages[k] = pose, now - reading.stamp
-            self._unused_for[k] = 0.0 if state == "used" else self._unused_for[k] + elapsed
-            self._jumping_for[k] = self._jumping_for[k] + elapsed if state == "jumped" else 0.0
-            states.append(state)
+        poses = self._judge(latest, now)
+        states = tuple(gate.state for gate in self._gates)
         seen = np.array([state == "used" for state in states])
-        self.readings = Readings(poses, ages, seen, tuple(states))
+        ages = np.array([now - latest[g.name].stamp if g.name in latest else np.nan for g in self._gates])
+        self._unused_for = np.where(seen, 0.0, self._unused_for + elapsed)
+        self._doubted_for = np.where([state in DOUBTS for state in states], self._doubted_for + elapsed, 0.0)
+        self.readings = Readings(poses, ages, seen, states)
         return np.where(seen[:, None], poses, np.nan)[None], seen[None].copy()
 
     def wrench_noise(self) -> Array:
@@ -148,7 +165,7 @@ class TrackedObjects:
     def fault(self) -> tuple[StopReason, str] | None:
         """Reason why the arm must stop now, and what was measured; ``None`` while the poses are reliable."""
         latest, now, settings = self._source.latest(), self._clock(), self._settings
-        for gate, unused_for, jumping_for in zip(self._gates, self._unused_for, self._jumping_for, strict=True):
+        for gate, unused_for, doubted_for in zip(self._gates, self._unused_for, self._doubted_for, strict=True):
             silent_for = now - latest[gate.name].stamp if gate.name in latest else np.inf
             if silent_for > settings.silence_limit:
                 old = "was never sent" if np.isinf(silent_for) else f"is {silent_for:.1f} s old"
@@ -159,8 +176,9 @@ class TrackedObjects:
                     f"{gate.same_count} readings of {gate.name!r} in a row were the very same numbers: restart its "
                     'tracker (an object that cannot move and was measured once has the status "fixed")'
                 )
-            if jumping_for > settings.silence_limit:
-                return StopReason.POSES_JUMPED, f"{gate.name!r} {gate.jump()} for {jumping_for:.1f} s"
+            problem = gate.problem()
+            if problem and (gate.has_moved or gate.state not in DOUBTS or doubted_for > settings.silence_limit):
+                return problem[0], self._with_problem(f"{gate.name!r} {problem[1]}")
             if unused_for > settings.lost_limit:
                 detail = f"{gate.name!r} was not seen for {unused_for:.1f} s (its last reading: {gate.state})"
                 return StopReason.POSES_SILENT, self._with_problem(f"{detail}; the limit is {settings.lost_limit} s")
@@ -170,12 +188,28 @@ class TrackedObjects:
         """Close the pose source."""
         self._source.close()
 
-    def _judge(self, gate: Gate, reading: TrackedPose | None, now: float) -> tuple[str, Array | None]:
-        """State of an object's newest reading, and its pose (7,) in the base frame."""
-        pose = None if reading is None else reading.pose
-        if pose is not None and self._source.frame == "camera" and self._calibration is not None:
-            pose = self._calibration.apply(pose)
-        return gate.judge(reading, pose, now, self._motion), pose
+    def _judge(self, latest: Mapping[str, TrackedPose], now: float) -> Array:
+        """Judge every object's newest reading; return their poses (K, 7) in the base frame, NaN without a reading."""
+        poses = np.array(
+            [latest[gate.name].pose if gate.name in latest else np.full(7, np.nan) for gate in self._gates]
+        )
+        if self._source.frame == "camera" and self._calibration is not None:
+            poses = self._calibration.apply(poses)
+        exchanges = self._exchanges(poses)
+        for gate, pose in zip(self._gates, poses, strict=True):
+            gate.judge(latest.get(gate.name), pose, now, self._motion, exchanges.get(gate.name, ""))
+        return poses
+
+    def _exchanges(self, poses: Array) -> dict[str, str]:
+        """Objects of which each is read where the other one was last used, by name in both directions."""
+        exchanges: dict[str, str] = {}
+        for (i, a), (j, b) in combinations(enumerate(self._gates), 2):
+            if a.pose is not None and b.pose is not None:
+                apart = float(norm(a.pose[:3] - b.pose[:3]))
+                off = max(float(norm(poses[i, :3] - b.pose[:3])), float(norm(poses[j, :3] - a.pose[:3])))
+                if apart > EXCHANGE_DISTANCE and off < min(apart / 3.0, self._settings.jump_position):
+                    exchanges |= {a.name: b.name, b.name: a.name}
+        return exchanges
 
     def _check_calibration(self) -> None:
         frame, applied, ours = self._source.frame, self._source.calibration, self._calibration
@@ -194,6 +228,10 @@ class TrackedObjects:
     def _with_problem(self, detail: str) -> str:
         problem = self._source.problem()
         return f"{detail}; {problem}" if problem else detail
+
+
+def _words(problem: tuple[StopReason, str] | None) -> str:
+    return f", it {problem[1]}" if problem else ""
 
 
 def _nothing(count: int) -> tuple[Array, Array]:

@@ -1,8 +1,9 @@
 """Trials on disk: each one is a demonstration in our own log schema, with additional measurements.
 
-While a trial runs, each step is appended to a journal (one JSON object per line, flushed at each step). With the
-verdict, the journal becomes an HDF5 file. After a crash, :func:`recover` converts the journal. A finished trial without
-a verdict keeps its journal until :func:`judge_later`.
+While a trial runs, each step is appended to a journal (one JSON object per line, flushed at each step) and kept in
+memory. With the verdict, it becomes an HDF5 file; if the folder is gone or full by then,
+:mod:`oc_residual_gym.real.keeping` finds a place. After a crash, :func:`recover` converts the journal. A finished trial
+without a verdict keeps its journal until :func:`judge_later`.
 
 In addition to the datasets of :mod:`oc_residual_gym.log_schema` (``objects`` holds the poses as the policy saw them), a
 demonstration has these, with T entries each, NaN for missing values:
@@ -22,31 +23,34 @@ demonstration has these, with T entries each, NaN for missing values:
 and these attributes: ``trial`` (number), ``attempt``, ``condition`` ("base" or "residual"), ``verdict`` ("success",
 "fail" or "invalid"), ``reason`` (the operator's words), ``stop_reason`` (if the trial was stopped), ``base``,
 ``residual`` and the SHA-256 of their files, ``cell``, ``calibration`` (id), ``supervisor``, ``versions`` (JSON),
-``commit``, ``placement_error`` (distance of each object from its planned start, metres), ``placement_accepted`` (the
-operator started with a misplaced object), ``wrench_bias`` (N and Nm; the robot's estimate in free space at the start,
-which was subtracted), ``started`` and ``judged`` (UTC), and in monotonic seconds ``started_monotonic``,
-``ended_monotonic`` and, if the arm was stopped, ``stop_seen_monotonic`` (when the fault was noticed) and
-``stopped_monotonic`` (when the arm stood still; NaN if never observed), with ``stop_detail``.
+``commit``, ``placement_error`` and ``placement_turn`` (metres and radians of each object from its planned start, up to
+what looks the same), ``placement_accepted`` (the operator started with a misplaced object), ``wrench_bias`` (N and Nm;
+the robot's estimate in free space at the start, which was subtracted), ``started`` and ``judged`` (UTC), and in
+monotonic seconds ``started_monotonic``, ``ended_monotonic`` and, if the arm was stopped, ``stop_seen_monotonic`` (when
+the fault was noticed) and ``stopped_monotonic`` (when the arm stood still; NaN if never observed), with
+``stop_detail``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.errors import SettingsError
-from oc_residual_gym.files import Record, write_text
-from oc_residual_gym.log_schema import Recording, add
+from oc_residual_gym.errors import FileError, KeptElsewhere, SettingsError
+from oc_residual_gym.files import Record, write_bytes, write_text
+from oc_residual_gym.hdf5 import opened
+from oc_residual_gym.log_schema import Recording, packed
 from oc_residual_gym.perception.filter import NEVER
+from oc_residual_gym.real.keeping import keep
 from oc_residual_gym.states import Array
 
 if TYPE_CHECKING:
@@ -56,7 +60,7 @@ CONDITIONS = ("base", "residual")
 """Conditions that are compared: the base policy alone, and with the residual."""
 SUFFIX, JOURNAL_SUFFIX = ".hdf5", ".journal"
 INTERRUPTED = "interrupted"
-READING_STATES = ("used", "jumped", "old", "lost", "missing")
+READING_STATES = ("used", "jumped", "old", "lost", "missing", "outside", "contradicted")
 """States of readings, as in :class:`oc_residual_gym.states.Readings`."""
 Rows = dict[str, ArrayLike]
 """Dataset name to its value at one step."""
@@ -73,7 +77,7 @@ class Verdict:
 
 
 class TrialRecorder:
-    """Records one trial.
+    """Records one trial. A disk that fills or a folder that vanishes while the trial runs does not end the trial.
 
     Args:
         folder: folder of the trials.
@@ -82,7 +86,7 @@ class TrialRecorder:
         synthetic: whether the robot is simulated.
 
     Raises:
-        SettingsError: the trial exists already.
+        SettingsError: the trial exists already, or nothing can be written into the folder.
     """
 
     def __init__(self, folder: Path, name: str, attributes: Mapping[str, Any], *, synthetic: bool):
@@ -90,13 +94,21 @@ class TrialRecorder:
         self._journal = folder / f"{name}{JOURNAL_SUFFIX}"
         if self.path.exists() or self._journal.exists():
             raise SettingsError(f"{folder} has a trial {name} already; a trial is never recorded over")
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._journal, "x", encoding="utf-8")  # noqa: SIM115 (open as long as the trial)
+        self._lines: list[Record] = []
+        self._complete = True  # whether the journal has all lines
         self.is_over = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._journal, "x", encoding="utf-8")  # noqa: SIM115 (open as long as the trial)
+        except OSError as error:
+            raise SettingsError(f"{folder} cannot be written ({error.strerror}): the trial has not begun") from error
         self._write({"synthetic": synthetic, "attributes": dict(attributes)})
+        if not self._complete:
+            self._remove_journal()
+            raise SettingsError(f"{folder} cannot be written (is the disk full?): the trial has not begun")
 
     def add(self, row: Mapping[str, ArrayLike]) -> None:
-        """Append one step; a crash of this process does not lose it."""
+        """Append one step; a crash of this process does not lose it, unless the journal cannot be written either."""
         self._write({name: np.asarray(value).tolist() for name, value in row.items()})
 
     def over(self, **attributes: Any) -> None:
@@ -105,22 +117,48 @@ class TrialRecorder:
         self.is_over = True
 
     def close(self) -> None:
-        """Close the journal; the trial stays as it is."""
-        self._file.close()
+        """Close the journal; the trial stays as it is. Writes the journal again if it is gone or incomplete.
+
+        Raises:
+            KeptElsewhere: the journal is in another place.
+            OSError: it cannot be written anywhere.
+        """
+        self._end()
+        if not (self._complete and self._journal.exists()):
+            keep(self._journal, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
 
     def finish(self, verdict: Verdict, **attributes: Any) -> Path:
         """Write the trial's file, with additional ``attributes``; return its path.
 
         Raises:
-            OSError: it cannot be written. The journal stays, and :func:`recover` tries again.
+            KeptElsewhere: the file is in another place.
+            OSError: it cannot be written anywhere. The journal stays, and :func:`recover` tries again.
         """
         self._write(_judged(verdict, attributes))
-        self.close()
-        return _convert(self._journal)
+        self._end()
+        try:
+            keep(self.path, _trial_file(self.path.stem, self._lines))
+        except KeptElsewhere:
+            self._remove_journal()  # what it has is in the file
+            raise
+        self._remove_journal()
+        return self.path
+
+    def _remove_journal(self) -> None:
+        with suppress(OSError):
+            self._journal.unlink()
+
+    def _end(self) -> None:
+        with suppress(OSError):  # what is still buffered is in memory too
+            self._file.close()
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(content) + "\n")
-        self._file.flush()
+        self._lines.append(dict(content))
+        try:
+            self._file.write(json.dumps(content) + "\n")
+            self._file.flush()
+        except OSError:  # the disk is full, or the network folder is gone
+            self._complete = False
 
 
 def recover(folder: Path) -> list[Path]:
@@ -137,7 +175,7 @@ def unjudged(folder: Path) -> list[Record]:
     """Attributes and "journal" of each finished trial in ``folder`` that has no verdict yet."""
     waiting = []
     for journal in _journals(folder):
-        content = _read(journal)
+        content = _sorted_lines(journal.stem, _lines(journal))
         if content.over is not None and content.end is None:
             waiting.append(content.head["attributes"] | content.over | {"journal": journal})
     return waiting
@@ -163,11 +201,11 @@ def read_trials(folder: Path) -> list[Record]:
     trials = []
     for path in folder.glob(f"*{SUFFIX}"):
         try:
-            with h5py.File(path, "r", locking=False) as file:
+            with opened(path) as file:
                 attributes = dict(file["demos"][path.stem].attrs)
             trials.append({k: getattr(v, "tolist", lambda v=v: v)() for k, v in attributes.items()} | {"path": path})
             trials[-1]["trial"], trials[-1]["attempt"], trials[-1]["verdict"]
-        except (OSError, KeyError) as error:
+        except (FileError, OSError, KeyError) as error:
             raise SettingsError(f"{path} is not a trial, or is damaged ({error}); move it elsewhere") from error
     return sorted(trials, key=lambda trial: (trial["trial"], trial["attempt"]))
 
@@ -232,23 +270,27 @@ def _convert(journal: Path) -> Path:
     """Replace a journal by the trial's file."""
     path = journal.with_suffix(SUFFIX)
     if not path.exists():
-        content = _read(journal)
-        end = content.end or {"verdict": asdict(Verdict("invalid", INTERRUPTED)), "attributes": {}}
-        attributes: dict[str, Any] = {"stop_reason": ""} | content.head["attributes"] | (content.over or {})
-        attributes |= end["attributes"] | end["verdict"] | {"success": end["verdict"]["result"] == "success"}
-        attributes["verdict"] = attributes.pop("result")
-        recording = Recording(_stacked(content.rows), attributes)
-        synthetic = bool(content.head["synthetic"])
-        description = f"A policy's trial on {'a simulated' if synthetic else 'a real'} robot"
-        add(path, {path.stem: recording}, synthetic=synthetic, description=description)
+        write_bytes(path, _trial_file(path.stem, _lines(journal)))
     journal.unlink()
     return path
 
 
-def _read(journal: Path) -> _Journal:
-    lines = _lines(journal)
+def _trial_file(name: str, lines: Sequence[Record]) -> bytes:
+    """Content of the file of the trial ``name``, from its journal's lines; without a verdict, it is invalid."""
+    content = _sorted_lines(name, lines)
+    end = content.end or {"verdict": asdict(Verdict("invalid", INTERRUPTED)), "attributes": {}}
+    attributes: dict[str, Any] = {"stop_reason": ""} | content.head["attributes"] | (content.over or {})
+    attributes |= end["attributes"] | end["verdict"] | {"success": end["verdict"]["result"] == "success"}
+    attributes["verdict"] = attributes.pop("result")
+    recording = Recording(_stacked(content.rows), attributes)
+    synthetic = bool(content.head["synthetic"])
+    description = f"A policy's trial on {'a simulated' if synthetic else 'a real'} robot"
+    return packed({name: recording}, synthetic=synthetic, description=description)
+
+
+def _sorted_lines(name: str, lines: Sequence[Record]) -> _Journal:
     # The first line is written before the arm moves; if it is missing, the file's name says all there is.
-    head = lines[0] if lines else {"synthetic": False, "attributes": _identify(journal.stem)}
+    head = lines[0] if lines else {"synthetic": False, "attributes": _identify(name)}
     rows, over, end = [], None, None
     for line in lines[1:]:
         if "verdict" in line:

@@ -209,13 +209,18 @@ class FR3World:
         """The arm's present state. Raises ``RobotStopped`` if its process is gone."""
         return self._arm.state()
 
-    def stop_report(self, wait: float = 2.5) -> Stop | None:
-        """Why and when the arm stopped; ``None`` if it did not. Waits up to ``wait`` seconds for it to come to rest."""
-        deadline = time.monotonic() + wait
-        while self._stop is not None and self._stop.stopped_at is None and time.monotonic() < deadline:
+    def stop_report(self) -> Stop | None:
+        """Why and when the arm stopped; ``None`` if it did not.
+
+        Waits until the arm is at rest, or its process, which sets the time limits, no longer waits for that.
+        """
+        while self._stop is not None and self._stop.stopped_at is None:
             try:
-                self._stop = self._arm.state().stop or self._stop
+                state = self._arm.state()
             except RobotStopped:
+                break
+            self._stop = state.stop or self._stop
+            if not state.stopping:
                 break
             time.sleep(0.02)
         return self._stop

@@ -40,7 +40,8 @@ class Lift(Task):
     """Lift: raise a wooden block.
 
     ## Description
-    Lift a wooden block of 12 x 4 x 4 cm and 0.1 kg by 4 cm. The block looks the same after half a turn.
+    Lift a wooden block of 12 x 4 x 4 cm and 0.1 kg by 4 cm. The block looks the same on each of its four long sides
+    and after half a turn.
 
     ## Starting State
     The gripper is open. The block lies flat on the table at x = 0.37 to 0.58 m, y = -0.27 to 0.28 m, with a yaw of -50
@@ -68,7 +69,7 @@ class Lift(Task):
     success_rule = "the lowest point of the block is at least 4 cm above the table for 0.5 s"
     max_episode_steps = 300
     specs = (solid_box("block", HALF_SIZE, MASS, WOOD),)
-    objects = (ObservedObject("block", "yaw_180"),)
+    objects = (ObservedObject("block", "bar"),)
     contacts = {"left": ("block", "left_finger"), "right": ("block", "right_finger")}
     weights = {"reach": 0.3, "grasp": 0.2, "lift": 0.4}
     grasped = Grasped("block", spread=(0.012, 0.0, 0.003), half_size=HALF_SIZE)

@@ -170,7 +170,7 @@ class PegInsert(Task):
     weighs 45 g; it has 2 mm of clearance in its holder. The hole, in a block of 6 x 6 x 4 cm, is 17 mm wide and 30 mm
     deep with a 1.5 mm chamfer, so the peg has 0.5 mm of clearance on all sides. Holder and block are fixed to the
     table. The observed objects are the peg and the hole (the centre of its mouth); both look the same after any turn
-    about their axes.
+    about their axes, and the peg end over end.
 
     ## Starting State
     The gripper is open. The peg stands upright in the holder. Holder and block are at x = 0.40 to 0.56 m, y = -0.20 to
@@ -205,7 +205,7 @@ class PegInsert(Task):
     success_rule = "the peg is at least 25 mm deep in the hole, tilted by less than 5 degrees, still, for 0.5 s"
     max_episode_steps = 500
     specs = (_peg(), _hole(), _holder())
-    objects = (ObservedObject("peg", "axis_z"), ObservedObject("hole", "axis_z"))
+    objects = (ObservedObject("peg", "cylinder"), ObservedObject("hole", "axis_z"))
     contacts = {"left": ("peg", "left_finger"), "right": ("peg", "right_finger")}
     weights = {"reach": 0.15, "grasp": 0.1, "raise": 0.1, "align": 0.25, "lower": 0.1, "insert": 0.25}
     grasped = Grasped("peg", spread=(0.0, 0.0, 0.003))

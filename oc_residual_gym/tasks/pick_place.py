@@ -21,6 +21,7 @@ from oc_residual_gym.tasks.base import (
     distance,
     fraction,
     heading,
+    is_level,
     is_still,
     pose,
 )
@@ -51,7 +52,8 @@ class PickPlace(Task):
 
     ## Description
     Pick up a red block of 8 x 4 x 4 cm and 0.08 kg and place it on a plate: a flat disc, 19 cm wide and 1 cm high, that
-    is fixed to the table. The block looks the same after half a turn, and the plate after any turn.
+    is fixed to the table. The block looks the same on each of its four long sides and after half a turn, and the plate
+    after any turn and upside down.
 
     ## Starting State
     The gripper is open. The block lies flat on the table at x = 0.33 to 0.60 m, y = -0.175 to 0.275 m, with a yaw of
@@ -59,8 +61,9 @@ class PickPlace(Task):
     Positions and yaws are uniform, in the base frame.
 
     ## Success
-    In the horizontal plane, the block's centre is within the plate's radius. The block touches the plate, but not the
-    table or the hand, and is slower than 5 cm/s and 0.5 rad/s. This must hold for 0.5 s.
+    In the horizontal plane, the block's centre is within the plate's radius. The block lies on a face, whichever, within
+    10 degrees. It touches the plate, but not the table or the hand, and is slower than 5 cm/s and 0.5 rad/s. This must
+    hold for 0.5 s.
 
     ## Milestones
     The block is "down" when it is over the plate, less than 5 mm above its resting height, and not touching the table.
@@ -84,8 +87,8 @@ class PickPlace(Task):
     name = "PickPlace"
     instruction = "pick up the red block and place it on the plate"
     success_rule = (
-        "the block rests on the plate, its centre within the plate's radius, touched by nothing else, "
-        "slower than 5 cm/s, for 0.5 s"
+        "the block rests on the plate, its centre within the plate's radius, level within 10 degrees, touched by nothing "
+        "else, slower than 5 cm/s, for 0.5 s"
     )
     max_episode_steps = 500
     specs = (
@@ -96,7 +99,7 @@ class PickPlace(Task):
             fixed=True,
         ),
     )
-    objects = (ObservedObject("block", "yaw_180"), ObservedObject("plate", "axis_z"))
+    objects = (ObservedObject("block", "bar"), ObservedObject("plate", "cylinder"))
     contacts = {
         "left": ("block", "left_finger"),
         "right": ("block", "right_finger"),
@@ -131,7 +134,7 @@ class PickPlace(Task):
         block, plate, contacts = state.poses["block"], state.poses["plate"], state.contacts
         within = norm(block[:, :2] - plate[:, :2]) <= PLATE_RADIUS
         alone = contacts["plate"] & ~(contacts["table"] | contacts["hand"])
-        return within & alone & is_still(state.velocities["block"])
+        return within & is_level(block) & alone & is_still(state.velocities["block"])
 
     def progress(self, state: TrueState) -> dict[str, Array]:
         poses, contacts = state.poses, state.contacts

@@ -2,4 +2,5 @@
 
 from oc_residual_gym.testing.test_environments import *  # noqa: F403
 from oc_residual_gym.testing.test_experts import *  # noqa: F403
+from oc_residual_gym.testing.test_look_alikes import *  # noqa: F403
 from oc_residual_gym.testing.test_scenes import *  # noqa: F403

@@ -54,6 +54,13 @@ class CellTracker(Tracker, Protocol):
     def newest_stamp(self) -> float:
         """``time.monotonic()`` of the newest reading of the object whose newest reading is oldest."""
 
+    @property
+    def used_poses(self) -> Array:
+        """(K, 7) last used pose of each object in the base frame, before the filter; NaN before the first one."""
+
+    def as_wxyz(self, poses: Array) -> Array:
+        """What ``poses`` (K, 7) would be if the source's quaternions began with w."""
+
     def fault(self) -> tuple[StopReason, str] | None:
         """Why the episode cannot continue, with details; ``None`` while the source is healthy."""
 

@@ -1,4 +1,8 @@
-"""The tracker of a simulation: true poses with a hand-eye calibration error and a pose noise model."""
+"""The tracker of a simulation: true poses with a hand-eye calibration error and a pose noise model.
+
+At the start of an episode it registers each object in the canonical one of the poses that look alike, and then follows
+that frame. So the noise, which is in the object's own frame, is the same for every pose that looks alike.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oc_residual_gym.geometry import norm, quat_from_rotvec, quat_multiply, rotate
+from oc_residual_gym.geometry import IDENTITY_QUATERNION, norm, quat_from_rotvec, quat_multiply, rotate
 from oc_residual_gym.perception.errors import PoseErrorModel, PoseErrors
 from oc_residual_gym.states import Array, BoolArray, IntArray, TrueState
 from oc_residual_gym.tasks.base import Task
+from oc_residual_gym.tasks.symmetry import nearest_turn
 from oc_residual_gym.worlds.domains import EpisodePhysics
 
 NEAR_FINGERS = 0.08
@@ -32,13 +37,21 @@ class SimulatedTracker:
         self.wrench_noise = self.errors.wrench_noise
         self._task, self._true, self._calibrated = task, true, calibrated
         self._far = np.zeros((n, len(task.objects)), bool)
+        self._registered = np.tile(IDENTITY_QUATERNION, (n, len(task.objects), 1))
+        """(N, K, 4) rotations of the frames that are tracked, in the frames of the objects."""
         self._hand_eye_position = np.zeros((n, 1, 3))
         self._hand_eye_rotation = np.zeros((n, 1, 4))
 
     def reset(
         self, worlds: IntArray, generators: Sequence[np.random.Generator], physics: Sequence[EpisodePhysics]
     ) -> None:
-        """Start an episode in each of ``worlds``, which draws its errors from its own generator."""
+        """Start an episode in each of ``worlds``, which draws its errors from its own generator.
+
+        The worlds must already be in the start state: the objects are registered as they lie there.
+        """
+        for k, pose in enumerate(self._task.object_poses(self._true)):
+            turn = nearest_turn(pose[worlds, 3:], IDENTITY_QUATERNION, self._task.objects[k].symmetry)
+            self._registered[worlds, k] = turn
         self._hand_eye_position[worlds, 0] = [p.hand_eye_position for p in physics]
         self._hand_eye_rotation[worlds, 0] = quat_from_rotvec(np.array([p.hand_eye_rotation for p in physics]))
         self.errors.reset(worlds, generators)
@@ -46,6 +59,7 @@ class SimulatedTracker:
     def observe(self, tcp_pose: Array, closed: BoolArray, worlds: IntArray | None) -> tuple[Array, BoolArray]:
         """Observe the objects after a control step of ``worlds``; see ``Tracker.observe``."""
         poses = np.stack(self._task.object_poses(self._true), axis=1)
+        poses[..., 3:] = quat_multiply(poses[..., 3:], self._registered)
         if not self._calibrated:
             rotation = self._hand_eye_rotation
             positions = self._hand_eye_position + rotate(rotation, poses[..., :3])

@@ -230,7 +230,7 @@ LOG, OUT, BELOW = "lift.hdf5", "new/demos.hdf5", "notes.txt/demos.hdf5"
         ([LOG, "--out", BELOW], "cannot read or write a file: [Errno 20] Not a directory"),
         ([LOG, "--out", "notes.txt/folder"], "Not a directory"),
         ([LOG, "--out", "lift.hdf5"], "exists already"),
-        ([LOG, "--out", OUT, "--objects", "missing.json"], "cannot read start poses from missing.json"),
+        ([LOG, "--out", OUT, "--objects", "missing.json"], "cannot read start poses: missing.json does not exist"),
         ([LOG, "--out", OUT, "--objects", "notes.txt"], "cannot read start poses from notes.txt"),
         ([LOG, "--out", OUT, "--objects", "poses.json"], "poses.json: 'demo_7' is not a demonstration"),
         ([LOG, "--out", OUT, "--demo", "demo_0000"], "--mode states"),
@@ -338,6 +338,9 @@ def test_convert(capsys, tmp_path, monkeypatch, data_set, target, package):
     code, output, error = run(capsys, "convert", data_set.name, "--to", target, "--out", "converted")
     assert code == 0 and "2 demonstrations" in output, error
     assert len(contents(tmp_path / "converted")) > 3
+    if target == "lerobot":  # newer LeRobot refuses v2.1 and wants it converted
+        assert "v2.1, which LeRobot below 0.4" in output
+        assert f"convert_dataset_v21_to_v30 --push-to-hub false --repo-id converted --root {tmp_path}" in output
     code, _, error = run(capsys, "convert", data_set.name, "--to", target, "--out", "converted")
     assert code == 2 and "exists already" in error
 

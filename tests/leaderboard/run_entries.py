@@ -15,7 +15,8 @@ from leaderboard.tracks import REAL, TRACKS, BoardCell, Track
 from oc_residual_gym.evaluation.episodes import json_line
 from oc_residual_gym.evaluation.evaluator import evaluate
 from oc_residual_gym.evaluation.settings import EvaluationSettings
-from oc_residual_gym.files import read_json, sha256, write_json, write_text
+from oc_residual_gym.files import sha256, write_json, write_text
+from oc_residual_gym.parsing import read_json
 
 TASK, SIZE = "Lift", 78
 """The task, and the size of its observation."""

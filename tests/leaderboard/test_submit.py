@@ -24,7 +24,8 @@ from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation.episodes import SUMMARY_FILE, read_episodes
-from oc_residual_gym.files import read_json, sha256, write_json
+from oc_residual_gym.files import sha256, write_json
+from oc_residual_gym.parsing import read_json
 from oc_residual_gym.policies import versions
 from oc_residual_gym.real.cell import Cell, Poses, Robot
 from oc_residual_gym.real.run import SETTINGS_FILE, TRIALS

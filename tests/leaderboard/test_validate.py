@@ -22,7 +22,8 @@ from leaderboard.limits import PolicyFailure
 from leaderboard.probe import probe_policies
 from leaderboard.probe_worker import probe
 from leaderboard.validate import check_files, validate
-from oc_residual_gym.files import read_json, sha256, write_json, write_text
+from oc_residual_gym.files import sha256, write_json, write_text
+from oc_residual_gym.parsing import read_json
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,7 +27,8 @@ from leaderboard.tracks import BoardCell
 from leaderboard.validate import check_files
 from leaderboard.verdict import ACCEPTED, DEVIATING, FLIP_RATE, REJECTED, Rerun, judge, risk
 from leaderboard.verify import VerifyRequest, verify
-from oc_residual_gym.files import read_json, sha256, write_json
+from oc_residual_gym.files import sha256, write_json
+from oc_residual_gym.parsing import read_json
 
 CELL = BoardCell(TASK, "nominal")
 

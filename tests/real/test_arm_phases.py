@@ -65,7 +65,7 @@ class MadeUpReadings:
     def forget_wrench(self) -> None:
         pass
 
-    def report(self, reference: np.ndarray, stop: Any) -> None:
+    def report(self, reference: np.ndarray, stop: Any, stopping: bool) -> None:
         return None
 
 

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("franky", reason="a robot needs franky-control")
 
-from cells import Witness, simulated_cell, trial_files
+from cells import PATIENCE, CoreWaits, Took, Witness, simulated_cell, trial_files, wait_until
 
 from oc_residual_gym.real.cell import Cell
 from oc_residual_gym.real.operator import Command, ScriptedOperator
@@ -26,6 +26,7 @@ from oc_residual_gym.real.rig import Rig
 from oc_residual_gym.real.run import run_trials
 from oc_residual_gym.real.session import make_env, open_cell
 from oc_residual_gym.real.settings import TrialSettings
+from oc_residual_gym.real.trials import recover
 
 pytestmark = pytest.mark.rig
 
@@ -41,7 +42,7 @@ class Trial:
 
     attributes: dict[str, Any]
     rows: int
-    seconds_to_rest: float
+    rest: Took
 
 
 @dataclass
@@ -51,9 +52,10 @@ class Saboteur(ScriptedOperator):
     sabotage: Callable[[], None]
     steps: int = 0
     began: float = field(default=np.nan)
+    said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__(show=self.said.append)
 
     def command(self) -> Command:
         self.steps += 1
@@ -63,39 +65,47 @@ class Saboteur(ScriptedOperator):
         return ""
 
 
-@pytest.fixture
-def cell() -> Iterator[tuple[Rig, Cell]]:
+@pytest.fixture(scope="module")
+def opened() -> Iterator[tuple[Rig, Cell]]:
     with simulated_cell(object_width=0.04) as rig_and_cell:
         yield rig_and_cell
 
 
+@pytest.fixture
+def cell(opened: tuple[Rig, Cell]) -> Iterator[tuple[Rig, Cell]]:
+    yield opened
+    rig, _ = opened
+    rig.poses("normal")
+    rig.delay_link(0.0)
+    rig.block_gripper(False)
+
+
 def run(rig: Rig, cell: Cell, out: Path, sabotage: Callable[[Any], None]) -> Trial:
     """The first trial of a run in which ``sabotage`` is done to the environment's core."""
-    witness = Witness(rig.truth_address)
     settings = TrialSettings("Lift", cell, "bc", "zero", "val", starts=1, rehearsal=True)
-    with open_cell(cell, "Lift") as world:
+    with Witness(rig) as witness, open_cell(cell, "Lift") as world:
         env = make_env(world, "bc", "val")
         operator = Saboteur(lambda: sabotage(env.unwrapped.core))
         operator.wait_for_go = lambda text: not operator.steps  # type: ignore[method-assign]
         run_trials(settings, lambda: env, operator, out, pictures=False)
-        rest = witness.seconds_to_rest(operator.began)
-    witness.close()
+        assert operator.steps >= FAULT_STEP, "\n".join(["it ended before the fault:", *operator.said])
+        rest = witness.rest(operator.began)
     return read(out, rest)
 
 
-def read(out: Path, seconds_to_rest: float) -> Trial:
+def read(out: Path, rest: Took) -> Trial:
     path = trial_files(out)[0]
     with h5py.File(path, "r") as file:
         demo = file["demos"][path.stem]
-        return Trial(dict(demo.attrs), len(demo["time"]), seconds_to_rest)
+        return Trial(dict(demo.attrs), len(demo["time"]), rest)
 
 
 def check(trial: Trial, *reasons: str) -> None:
-    print(f"{trial.attributes['stop_reason']}: at rest after {trial.seconds_to_rest:.2f} s, {trial.rows} rows")
+    print(f"{trial.attributes['stop_reason']}: {trial.rest}, {trial.rows} rows")
     assert trial.attributes["stop_reason"] in reasons
     assert trial.attributes["verdict"] in ("fail", "invalid")
     assert trial.rows >= FAULT_STEP - 1
-    assert trial.seconds_to_rest < STOPPED_WITHIN
+    assert trial.rest.own < STOPPED_WITHIN
 
 
 @pytest.mark.parametrize(
@@ -106,18 +116,19 @@ def test_bad_poses(cell: tuple[Rig, Cell], tmp_path: Path, fault: Any, reason: s
     check(run(*cell, tmp_path, lambda core: rig.poses(fault)), reason)
 
 
-def test_server_killed(cell: tuple[Rig, Cell], tmp_path: Path) -> None:
+def test_server_killed(tmp_path: Path) -> None:
     """Nobody is left to say where the arm is: its program stops, and says so."""
-    rig, trial = cell[0], None
-    settings = TrialSettings("Lift", cell[1], "bc", "zero", "val", starts=1, rehearsal=True)
-    with open_cell(cell[1], "Lift") as world:
+    with simulated_cell(object_width=0.04) as (rig, cell), open_cell(cell, "Lift") as world:
+        settings = TrialSettings("Lift", cell, "bc", "zero", "val", starts=1, rehearsal=True)
         env = make_env(world, "bc", "val")
-        operator = Saboteur(rig.kill)
+        waits, waited, operator = CoreWaits(os.getpid(), rig), [], Saboteur(rig.kill)
+        step = world.step
+        world.step = lambda *targets: (waited.append(waits.seconds()), step(*targets))  # type: ignore[method-assign]
         operator.wait_for_go = lambda text: not operator.steps  # type: ignore[method-assign]
         run_trials(settings, lambda: env, operator, tmp_path, pictures=False)
-        report = world.stop_report(0.0)
+        report = world.stop_report()
         assert report is not None
-        trial = read(tmp_path, report.seen_at - operator.began)
+        trial = read(tmp_path, Took(report.seen_at - operator.began, waited[-1] - waited[FAULT_STEP - 2]))
     check(trial, "link_lost", "link_late")
 
 
@@ -147,7 +158,7 @@ def test_gripper_blocked(cell: tuple[Rig, Cell], tmp_path: Path) -> None:
     """The hand is told to close, and never does."""
 
     def spoil(core: Any) -> None:
-        cell[0].block_gripper(True)
+        cell[0].hand("block")
         core.base_policy.predict = lambda view: np.repeat(
             np.concatenate([view.tcp_pose, np.zeros((1, 1))], axis=1)[:, None], 16, axis=1
         )
@@ -159,43 +170,33 @@ def test_gripper_blocked(cell: tuple[Rig, Cell], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["frozen", "ctrl-c", "killed"])
 def test_our_program(cell: tuple[Rig, Cell], tmp_path: Path, way: str) -> None:
-    rig = cell[0]
-    witness, log = Witness(rig.truth_address), tmp_path / "log"
+    rig, log = cell[0], tmp_path / "log"
     program = [sys.executable, str(Path(__file__).with_name("trial_program.py")), rig.host, rig.poses_address]
+    journal = tmp_path / "trials" / "trial_0001.journal"
     with log.open("w") as said:
         process = subprocess.Popen(
             [*program, str(tmp_path)], stdout=said, stderr=said, env=os.environ | {"PYTHONPATH": "."}
         )
     try:
-        while not list((tmp_path / "trials").glob("*.journal")) and process.poll() is None:
-            time.sleep(0.05)
-        journal = tmp_path / "trials" / "trial_0001.journal"
-        deadline = time.monotonic() + 60
-        while (
-            process.poll() is None
-            and len(journal.read_text().splitlines()) < FAULT_STEP
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.02)
-        assert witness.speed() > 0.0
-        began = time.monotonic()
-        process.send_signal({"frozen": signal.SIGSTOP, "ctrl-c": signal.SIGINT, "killed": signal.SIGKILL}[way])
-        rest = witness.seconds_to_rest(began)
+        with Witness(rig, process.pid) as witness:
+            wait_until(lambda: journal.exists() and len(journal.read_text().splitlines()) >= FAULT_STEP, process)
+            assert witness.speed() > 0.0
+            began = time.monotonic()
+            process.send_signal({"frozen": signal.SIGSTOP, "ctrl-c": signal.SIGINT, "killed": signal.SIGKILL}[way])
+            rest = witness.rest(began)
         if way == "frozen":
             process.send_signal(signal.SIGCONT)
-            time.sleep(1.0)
+            wait_until(lambda: bool(trial_files(tmp_path)), process)
             process.send_signal(signal.SIGINT)
-        process.wait(20.0)
+        process.wait(PATIENCE)
     finally:
         process.kill()
-        witness.close()
+        process.wait()
     if way == "killed":
-        from oc_residual_gym.real.trials import recover
-
         assert recover(tmp_path / "trials")
     trial = read(tmp_path, rest)
     expected = {"frozen": "targets_stale", "ctrl-c": "operator_stop", "killed": ""}[way]
     assert trial.attributes["stop_reason"] == expected, log.read_text()[-2000:]
-    print(f"{way}: at rest after {rest:.2f} s, {trial.rows} rows")
+    print(f"{way}: {rest}, {trial.rows} rows")
     assert trial.rows >= FAULT_STEP - 2
-    assert rest < STOPPED_WITHIN
+    assert rest.own < STOPPED_WITHIN

@@ -21,14 +21,14 @@ import pytest
 pytest.importorskip("franky", reason="franky-control is not installed: pip install 'oc-residual-gym[real]'")
 
 import franky
-from cells import Witness
+from cells import PATIENCE, Witness
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.errors import RobotStopped, SettingsError, StopReason
 from oc_residual_gym.real import arm, homing
 from oc_residual_gym.real.arm import FR3Arm, arm_settings
 from oc_residual_gym.real.arm_process import ArmProcess
-from oc_residual_gym.real.cell import Cell, Poses, Robot
+from oc_residual_gym.real.cell import BOUNDS, Cell, Poses, Robot
 from oc_residual_gym.real.hand import FrankaHand
 from oc_residual_gym.real.rig import Rig, rig_available
 from oc_residual_gym.real.world import FR3World, tcp_velocity
@@ -36,11 +36,11 @@ from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.tasks.base import InitialState
 
-pytestmark = pytest.mark.rig
-
 HOME = forward_kinematics(HOME_JOINT_POSITIONS)
 STILL = 0.02
 """rad/s."""
+STOPPED_WITHIN = 2.5
+"""Seconds from when a fault is noticed to an arm at rest."""
 
 
 class NoTracker:
@@ -53,7 +53,9 @@ class NoTracker:
 
 
 def cell_at(host: str) -> Cell:
-    return Cell("rig", Robot(host, realtime=False, set_tcp=True, speed_cap=0.2), Poses("tcp://127.0.0.1:1"))
+    """A cell whose targets may be missing for as long as its file allows: a busy machine delays them."""
+    robot = Robot(host, realtime=False, set_tcp=True, speed_cap=0.2, target_limit=BOUNDS["target_limit"][1])
+    return Cell("rig", robot, Poses("tcp://127.0.0.1:1"))
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +66,57 @@ def rig() -> Iterator[Rig]:
         yield running
 
 
+class WatchedWorld(FR3World):
+    """A world whose robot somebody else watches too."""
+
+    witness: Witness
+
+
+class OneClient:
+    """The robot's only connection: a world that tests share, until one of them needs the robot for itself."""
+
+    def __init__(self, host: str, witness: Witness):
+        self._host, self._witness = host, witness
+        self._world: WatchedWorld | None = None
+
+    def world(self) -> WatchedWorld:
+        if self._world is None:
+            self._world = WatchedWorld(cell_at(self._host), "Lift", NoTracker())
+            self._world.witness = self._witness
+        return self._world
+
+    def close(self) -> None:
+        if self._world is not None:
+            self._world.close()
+        self._world = None
+
+
 @pytest.fixture(scope="module")
-def connected(rig: Rig) -> Iterator[FR3World]:
-    with FR3World(cell_at(rig.host), "Lift", NoTracker()) as world:
-        yield world
+def client(rig: Rig, witness: Witness) -> Iterator[OneClient]:
+    client = OneClient(rig.host, witness)
+    yield client
+    client.close()
 
 
 @pytest.fixture
-def world(connected: FR3World) -> FR3World:
-    if connected.stopped[0]:
-        connected.recover()
-    connected.reset()
-    return connected
+def free(client: OneClient) -> None:
+    """The robot has no client."""
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def witness(rig: Rig) -> Iterator[Witness]:
+    with Witness(rig) as witness:
+        yield witness
+
+
+@pytest.fixture
+def world(client: OneClient) -> WatchedWorld:
+    world = client.world()
+    if world.stopped[0]:
+        world.recover()
+    world.reset()
+    return world
 
 
 def drive(world: FR3World, steps: int, step: tuple[float, ...] = (0.0, 0.0, 0.0), opening: float = 1.0) -> np.ndarray:
@@ -87,12 +128,12 @@ def drive(world: FR3World, steps: int, step: tuple[float, ...] = (0.0, 0.0, 0.0)
     return target
 
 
-def check_stopped(world: FR3World, reason: StopReason) -> None:
+def check_stopped(world: WatchedWorld, reason: StopReason) -> None:
     """The arm came to rest for ``reason``, stays there, and does not start again by itself."""
     assert world.stop_reason(0) == reason and world.stopped[0]
     report = world.stop_report()
     assert report is not None and report.stopped_at is not None
-    assert report.stopped_at - report.seen_at < 2.5
+    assert world.witness.between(report.seen_at, report.stopped_at).own < STOPPED_WITHIN
     before = world.robot.tcp_pose.copy()
     drive(world, 3, (0.01, 0.0, 0.0))
     np.testing.assert_array_equal(world.robot.tcp_pose, before)
@@ -111,18 +152,23 @@ def test_homes(world: FR3World) -> None:
 
 
 def test_follows_targets_at_the_control_rate(world: FR3World) -> None:
+    began = time.monotonic()
     target = drive(world, 10, (0.0, 0.005, 0.0))
     for _ in range(20):
         world.step(target[None])
+    took = world.witness.between(began, time.monotonic())
     np.testing.assert_allclose(world.robot.tcp_pose[0, :3] - HOME[:3], [0.0, 0.05, 0.0], atol=0.005)
-    assert len(world.periods) == 29 and np.mean(world.periods) == pytest.approx(0.05, rel=0.1)
+    assert len(world.periods) == 29 and np.mean(world.periods) > 0.045 and took.own < 0.055 * 30
     assert not world.stopped[0]
 
 
 def test_reports_velocities_of_the_tcp(world: FR3World) -> None:
-    drive(world, 15, (0.0, 0.005, 0.0))
+    drive(world, 10, (0.0, 0.005, 0.0))
+    began, start = time.monotonic(), world.robot.tcp_pose[0, 1]
+    drive(world, 5, (0.0, 0.005, 0.0))
+    mean = (world.robot.tcp_pose[0, 1] - start) / world.witness.between(began, time.monotonic()).seconds
     linear = world.robot.tcp_velocity[0, :3]
-    assert 0.05 < linear[1] < 0.2 and abs(linear[0]) < 0.05 and abs(linear[2]) < 0.05
+    assert 0.5 * mean < linear[1] < 2.0 * mean and abs(linear[0]) < 0.5 * mean and abs(linear[2]) < 0.5 * mean
 
 
 def test_tcp_velocity_is_the_derivative_of_the_pose() -> None:
@@ -140,11 +186,12 @@ def test_the_speed_cap_becomes_a_share_of_the_rate_limit() -> None:
     assert FR3World(cell, "Lift", NoTracker(), dry_run=True).speed == 1.0
 
 
-def test_the_hand_follows_the_opening(world: FR3World) -> None:
-    drive(world, 40, opening=0.0)
-    assert world.robot.gripper_width[0] < 0.005
-    drive(world, 40, opening=1.0)
-    assert world.robot.gripper_width[0] > 0.075
+def test_the_hand_follows_the_opening(world: WatchedWorld) -> None:
+    for opening, low, high in ((0.0, 0.0, 0.005), (1.0, 0.075, 0.1)):
+        began = time.monotonic()
+        while world.witness.between(began, time.monotonic()).seconds < 2.0:
+            drive(world, 1, opening=opening)
+        assert low <= world.robot.gripper_width[0] < high
 
 
 def test_starts_with_a_closed_hand_where_the_task_does(world: FR3World) -> None:
@@ -161,9 +208,17 @@ def test_the_wrench_is_zero_at_home(world: FR3World, monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(world.robot.wrench[0], 0.0, atol=0.5)
 
 
+def pause_until_it_stops(world: FR3World) -> None:
+    """Send no target until the arm does not wait for one any more."""
+    deadline = time.monotonic() + PATIENCE
+    while world.arm_state().stop is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_pause_in_the_middle_of_an_episode_is_one(world: FR3World) -> None:
     drive(world, 5, (0.005, 0.0, 0.0))
-    time.sleep(1.0)
+    pause_until_it_stops(world)
     drive(world, 1)
     check_stopped(world, StopReason.TARGETS_STALE)
 
@@ -178,12 +233,18 @@ def test_recovering_an_arm_that_moves_stops_it(world: FR3World) -> None:
 
 def test_the_operator_stops_it_on_the_way_home(world: FR3World, monkeypatch: pytest.MonkeyPatch) -> None:
     drive(world, 30, (0.0, 0.008, 0.0))
-    stop_at = time.monotonic() + 1.0
-    monkeypatch.setattr(world, "_should_stop", lambda: time.monotonic() > stop_at)
+    asked_at: list[float] = []
+
+    def should_stop() -> bool:
+        asked_at.append(time.monotonic())
+        return len(asked_at) > 5
+
+    monkeypatch.setattr(world, "_should_stop", should_stop)
     with pytest.raises(RobotStopped, match="way to the home posture"):
         world.reset()
     report = world.stop_report()
-    assert report is not None and report.stopped_at is not None and report.stopped_at - stop_at < 1.0
+    assert report is not None and report.stopped_at is not None
+    assert world.witness.between(asked_at[5], report.stopped_at).own < 1.0
     monkeypatch.undo()
     assert world.robot.tcp_pose[0, 1] > 0.1
     check_stopped(world, StopReason.OPERATOR_STOP)
@@ -217,7 +278,7 @@ def test_a_stamp_that_is_no_number_is_no_pose(world: FR3World, monkeypatch: pyte
 
 def test_a_pause_between_episodes_is_no_fault(world: FR3World) -> None:
     drive(world, 5, (0.005, 0.0, 0.0))
-    time.sleep(1.0)
+    pause_until_it_stops(world)
     world.reset()
     drive(world, 5)
     assert not world.stopped[0]
@@ -267,16 +328,15 @@ def test_stops_on_request_and_keeps_the_first_reason(world: FR3World) -> None:
 
 
 def test_stops_when_the_hand_is_blocked(world: FR3World, rig: Rig) -> None:
-    rig.block_gripper(True)
+    rig.hand("block")
     drive(world, 80, opening=0.0)
     assert world.stop_reason(0) == StopReason.GRIPPER_BLOCKED
-    rig.block_gripper(False)
+    rig.hand("")
     time.sleep(1.5)
     check_stopped(world, StopReason.GRIPPER_BLOCKED)
 
 
-def test_a_wrong_tcp_is_refused(rig: Rig, connected: FR3World) -> None:
-    connected.close()
+def test_a_wrong_tcp_is_refused(rig: Rig, free: None) -> None:
     cell = cell_at(rig.host)
     with pytest.raises(RobotStopped, match=r"mm and .* degrees from ours: set the Franka Hand"):
         FR3World(replace(cell, robot=replace(cell.robot, set_tcp=False)), "Lift", NoTracker())
@@ -328,8 +388,7 @@ class InProcess:
 
 
 @pytest.fixture
-def inside(rig: Rig, connected: FR3World, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
-    connected.close()
+def inside(rig: Rig, free: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
     inside = InProcess(rig.host, monkeypatch)
     inside.process._handle(1, "home", [])
     assert inside.ours.recv()[1].stop is None
@@ -403,6 +462,7 @@ def test_a_hand_that_was_not_homed_is_refused(monkeypatch: pytest.MonkeyPatch) -
         FrankaHand("nowhere")
 
 
+@pytest.mark.rig
 def test_a_hand_that_holds_something_at_connection_opens() -> None:
     with Rig(object_width=0.04) as rig:
         for closed, width in ((True, 0.04), (False, 0.08)):
@@ -414,12 +474,13 @@ def test_a_hand_that_holds_something_at_connection_opens() -> None:
             assert hand.width == pytest.approx(width, abs=0.003)
 
 
+@pytest.mark.rig
 def test_recovers_after_the_robot_was_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     with Rig() as rig, FR3World(cell_at(rig.host), "Lift", NoTracker()) as world:
         world.reset()
         drive(world, 5)
         rig.kill()
-        drive(world, 20)
+        drive(world, 60)  # at once when it has stopped
         report = world.stop_report()
         assert report is not None and report.reason == StopReason.LINK_LOST
         with pytest.raises(RobotStopped, match="cannot recover"):
@@ -461,16 +522,17 @@ import json, sys, time
 sys.path.insert(0, {tests!r})
 from test_fr3_world import FR3World, NoTracker, RobotStopped, cell_at, drive, replace
 cell = cell_at({host!r})
-slow = replace(cell, robot=replace(cell.robot, speed_cap=0.1))
+slow = replace(cell, robot=replace(cell.robot, speed_cap=0.1, target_limit=0.5))
 world = FR3World(slow, "Lift", NoTracker())
 world.reset()
-drive(world, 60, (0.0, 0.004, 0.0))
-print("homing", flush=True)
+drive(world, 30, (0.0, 0.004, 0.0))
+home = world._arm.home
+world._arm.home = lambda should_stop: (print("homing", flush=True), home(should_stop))[1]  # the arm is at rest
 try:
     world.reset()
 except (RobotStopped, KeyboardInterrupt) as error:
     print(json.dumps([world.stop_report().reason, type(error).__name__]), flush=True)
-time.sleep(2.0)
+world._arm.home = home
 world.recover()
 world.reset()
 print("again", flush=True)
@@ -499,9 +561,8 @@ if report.reason != "link_lost":
 
 
 @pytest.fixture
-def program(rig: Rig, connected: FR3World) -> Iterator[subprocess.Popen[str]]:
-    """Another process that moves the arm to and fro; its first line, the arm's process id, is read."""
-    connected.close()
+def program(rig: Rig, free: None) -> Iterator[subprocess.Popen[str]]:
+    """Another process that moves the arm to and fro; its first line is the arm's process id."""
     with started(_PROGRAM, rig) as process:
         yield process
         process.kill()
@@ -518,12 +579,12 @@ def line_of(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_stops_when_the_main_process_is_frozen(program: subprocess.Popen[str]) -> None:
+def test_stops_when_the_main_process_is_frozen(program: subprocess.Popen[str], witness: Witness) -> None:
     line_of(program)
-    time.sleep(1.0)
+    witness.wait_for_motion(time.monotonic())
     frozen_at = time.monotonic()
     program.send_signal(signal.SIGSTOP)
-    time.sleep(1.5)
+    witness.rest(frozen_at)
     thawed_at = time.monotonic()
     program.send_signal(signal.SIGCONT)
     reason, seen_at, stopped_at = json.loads(line_of(program))
@@ -540,47 +601,46 @@ def test_stops_when_the_main_process_is_frozen(program: subprocess.Popen[str]) -
         (signal.SIGKILL, "killed", ""),
     ],
 )
-def test_stops_on_the_way_home(rig: Rig, connected: FR3World, number: int, reason: str, error: str) -> None:
-    connected.close()
-    witness = Witness(rig.truth_address)
-    with started(_HOMING, rig) as process:
+def test_stops_on_the_way_home(rig: Rig, free: None, number: int, reason: str, error: str) -> None:
+    with started(_HOMING, rig) as process, Witness(rig, process.pid) as witness:
         assert line_of(process) == "homing"
-        time.sleep(0.5)  # the arm comes to rest after the last target, before it starts for home
-        witness.wait_for_motion(10.0)
+        witness.wait_for_motion(time.monotonic())
         began = time.monotonic()
         process.send_signal(number)
-        rest = witness.seconds_to_rest(began)
+        rest = witness.rest(began)
         if number != signal.SIGKILL:
             process.send_signal(signal.SIGCONT)
             assert json.loads(line_of(process)) == [reason, error]
             assert line_of(process) == "again"
         process.kill()
-    witness.close()
-    print(f"{reason} on the way home: at rest after {rest:.2f} s")
-    assert rest < 1.2
+    print(f"{reason} on the way home: {rest}")
+    assert rest.own < 1.2
 
 
-def test_ctrl_c_stops_the_arm(program: subprocess.Popen[str]) -> None:
+def test_ctrl_c_stops_the_arm(program: subprocess.Popen[str], witness: Witness) -> None:
     line_of(program)
-    time.sleep(1.0)
+    witness.wait_for_motion(time.monotonic())
     program.send_signal(signal.SIGINT)
     assert line_of(program) == "interrupted"
     assert json.loads(line_of(program))[0] == StopReason.OPERATOR_STOP
 
 
-def test_the_arm_stops_when_the_main_process_is_gone(program: subprocess.Popen[str]) -> None:
+def test_the_arm_stops_when_the_main_process_is_gone(program: subprocess.Popen[str], witness: Witness) -> None:
     arm = int(line_of(program))
-    time.sleep(0.5)
+    witness.wait_for_motion(time.monotonic())
     program.kill()
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + PATIENCE
     while Path(f"/proc/{arm}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{arm}").exists()
 
 
-def test_a_lost_link_is_named(program: subprocess.Popen[str], rig: Rig) -> None:
-    line_of(program)
-    time.sleep(0.5)
-    rig.kill()
-    reason, *_ = json.loads(line_of(program))
-    assert reason == StopReason.LINK_LOST
+@pytest.mark.rig
+def test_a_lost_link_is_named() -> None:
+    with Rig() as rig, started(_PROGRAM, rig) as program, Witness(rig, program.pid) as witness:
+        line_of(program)
+        witness.wait_for_motion(time.monotonic())
+        rig.kill()
+        reason, *_ = json.loads(line_of(program))
+        assert reason == StopReason.LINK_LOST
+        program.kill()

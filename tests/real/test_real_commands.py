@@ -16,27 +16,29 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("franky", reason="a robot needs franky-control")
+
+from cells import PATIENCE, CoreWaits
+
 from oc_residual_gym.cli import main
 from oc_residual_gym.envs.episodes import start_of
 from oc_residual_gym.real.rig import Rig, rig_available
+from oc_residual_gym.real.run import TRIALS
 from oc_residual_gym.real.trials import read_trials
 from oc_residual_gym.tasks import TASKS
 
-pytestmark = pytest.mark.rig
-
-pytest.importorskip("franky", reason="a robot needs franky-control")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CELL = """\
 name: rig
 operator: nobody
-robot: {{host: {host}, realtime: false, set_tcp: true, speed_cap: 0.2}}
+robot: {{host: {host}, realtime: false, set_tcp: true, speed_cap: 0.2, target_limit: 1.0}}
 poses: {{source: "{source}"{more}}}
 """
 GO = r"[^\[]*\[Enter\] go .*\n"
 CLEAR, AWAY, PLACED = "cell is clear" + GO, "moves home" + GO, "the arm is at rest" + GO
 """Questions: may a stopped arm move again, may it move home, and are the objects in their places?"""
-MOVING = 2.0
-"""Seconds after the last go in which the policy has begun, and is not done."""
+MOVING = 25
+"""Rows of a trial in which the policy has begun, and is not done."""
 
 
 @pytest.fixture(scope="module")
@@ -77,27 +79,33 @@ class Terminal:
         self._process.wait()
         os.close(self._terminal)
 
-    def press(self, after: str, keys: str, wait: float = 0.3) -> None:
+    def press(self, after: str, keys: str) -> None:
         """Wait for a text, and a moment, then press ``keys``."""
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + PATIENCE
         while not (found := re.search(after, self.said)):
             assert self._read(), f"it ended:\n{self.said}"
             assert time.monotonic() < deadline, f"no {after!r} in:\n{self.said}"
         self.said = self.said[found.end() :]
-        until = time.monotonic() + wait
+        until = time.monotonic() + 0.3  # what was typed before a question is thrown away
         while time.monotonic() < until:
             self._read(max(0.0, until - time.monotonic()))
         os.write(self._terminal, keys.encode())
 
-    def interrupt(self, wait: float) -> None:
-        time.sleep(wait)
+    def wait_for_motion(self, out: Path) -> None:
+        """Until :data:`MOVING` rows of a trial have been written."""
+        deadline = time.monotonic() + PATIENCE
+        while not any(len(j.read_text().splitlines()) > MOVING for j in (out / TRIALS).glob("*.journal")):
+            assert self._read(0.05), f"it ended:\n{self.said}"
+            assert time.monotonic() < deadline, f"no trial began:\n{self.said}"
+
+    def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
     def end(self) -> int:
         """Its exit code."""
         while self._read():
             pass
-        return self._process.wait(60.0)
+        return self._process.wait(PATIENCE)
 
     def _read(self, wait: float = 60.0) -> bool:
         """Whether it may say more."""
@@ -111,6 +119,17 @@ class Terminal:
         return bool(said)
 
 
+class Patient:
+    """Judges what ``real check`` says of the poses: too slow may only be a machine that lets its programs wait."""
+
+    def __init__(self, rig: Rig):
+        self._waits = CoreWaits(os.getpid(), rig)
+        self._before = self._waits.seconds()
+
+    def accepts(self, found: tuple[bool, str]) -> bool:
+        return found[0] or ("per second" in found[1] and self._waits.seconds() - self._before > 0.5)
+
+
 def check(cell: Path, task: str = "Lift") -> dict[str, tuple[bool, str]]:
     """What ``real check`` finds, by name: whether it is well, and the text with what to do."""
     file = cell.with_suffix(".json")
@@ -120,11 +139,13 @@ def check(cell: Path, task: str = "Lift") -> dict[str, tuple[bool, str]]:
     return {f["name"]: (f["ready"], f"{f['detail']}\n{f['remedy']}") for f in result["findings"]}
 
 
-def test_a_good_cell_is_ready(cell: Path) -> None:
+def test_a_good_cell_is_ready(rig: Rig, cell: Path) -> None:
+    patient = Patient(rig)
     found = check(cell)
     assert list(found) == ["calibration", "poses", "connection, frames", "payload", "control", "stop"]
     # How soon things happen depends on what else this machine does.
-    assert all(found[name][0] for name in ("calibration", "poses", "connection, frames", "payload")), found
+    assert all(found[name][0] for name in ("calibration", "connection, frames", "payload")), found
+    assert patient.accepts(found["poses"]), found
     assert re.search("moved 0.[0-9] mm", found["stop"][1])
 
 
@@ -155,13 +176,14 @@ def test_the_example_publisher_feeds_a_check(rig: Rig, cell: Path) -> None:
     address = f"ipc://{cell.parent}/poses"
     write_cell(cell, rig.host, address, f", calibration: {EXAMPLES / 'shoulder-1.yaml'}")
     program = [sys.executable, EXAMPLES / "publish_foundationpose.py", "--demo", "--calibration"]
+    patient = Patient(rig)
     publisher = subprocess.Popen([*program, "shoulder-1", "--bind", address], stdout=subprocess.DEVNULL)
     try:
         found = check(cell)
     finally:
         publisher.kill()
         publisher.wait()
-    assert found["poses"][0] and found["calibration"][1].startswith("shoulder-1 ("), found
+    assert patient.accepts(found["poses"]) and found["calibration"][1].startswith("shoulder-1 ("), found
 
 
 @pytest.mark.parametrize(
@@ -208,24 +230,27 @@ def test_trials_at_a_terminal_are_stopped_gone_on_with_and_reported(
     with Terminal(*run) as terminal:
         terminal.press(AWAY, "\n")
         terminal.press(PLACED, "\n")
-        terminal.press("", "x", MOVING)
+        terminal.wait_for_motion(out)
+        terminal.press("", "x")
         terminal.press(r"operator_stop[^[]*\[f\] fail", "i")
         terminal.press("Why is it invalid", "a lamp fell\n")
         terminal.press(CLEAR, "\n")
         terminal.press(AWAY, "\n")
         terminal.press(PLACED, "\n")
-        terminal.interrupt(MOVING)
+        terminal.wait_for_motion(out)
+        terminal.interrupt()
         assert terminal.end() == 130
         assert "Continue with the same command" in terminal.said
     with Terminal(*run) as terminal:
         terminal.press(AWAY, "\n")
         terminal.press(PLACED, "\n")
-        terminal.press("", "s", MOVING)
+        terminal.wait_for_motion(out)
+        terminal.press("", "s")
         terminal.press(r"\[s\] success", "\n")
         terminal.press(AWAY, "q")
         assert terminal.end() == 0
         assert "1 of 2 trials have a verdict: continue with the same command" in terminal.said
-    kept = [(t["trial"], t["attempt"], t["verdict"], t["stop_reason"]) for t in read_trials(out / "trials")]
+    kept = [(t["trial"], t["attempt"], t["verdict"], t["stop_reason"]) for t in read_trials(out / TRIALS)]
     assert kept == [
         (1, 1, "invalid", "operator_stop"),
         (1, 2, "invalid", "operator_stop"),
@@ -246,7 +271,7 @@ def test_a_dry_run_prints_targets_and_moves_nothing(cell: Path) -> None:
         terminal.press(r"dry run: target \[.*hand open", "q")
         assert terminal.end() == 0
         assert "0 of 2 trials have a verdict: continue with the same command" in terminal.said
-    assert [trial["verdict"] for trial in read_trials(out / "trials")] == ["invalid"]
+    assert [trial["verdict"] for trial in read_trials(out / TRIALS)] == ["invalid"]
 
 
 def _said(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:

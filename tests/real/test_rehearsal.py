@@ -12,9 +12,8 @@ pytest.importorskip("franky", reason="a robot needs franky-control")
 from oc_residual_gym.cli import main
 from oc_residual_gym.real.rig import rig_available
 
-pytestmark = pytest.mark.rig
 
-
+@pytest.mark.rig
 def test_lift_succeeds_through_the_wire(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if reason := rig_available():
         pytest.skip(f"the rig cannot be installed here: {reason}")

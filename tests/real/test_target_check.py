@@ -15,7 +15,7 @@ from oc_residual_gym.errors import Stop, StopReason
 from oc_residual_gym.real.arm import arm_settings
 from oc_residual_gym.real.arm_state import with_fault
 from oc_residual_gym.real.cell import Cell, Poses, Robot
-from oc_residual_gym.real.target_check import STATE_LIMIT, TargetCheck, overdue
+from oc_residual_gym.real.target_check import REHEARSED_STATE_LIMIT, STATE_LIMIT, TargetCheck, overdue
 
 START = np.array([0.45, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0])
 SETTINGS = arm_settings(Cell("test", robot=Robot(host="127.0.0.1", speed_cap=0.2), poses=Poses("tcp://127.0.0.1:1")))
@@ -98,6 +98,9 @@ def test_what_is_overdue_stops_the_arm() -> None:
     for reason, times in late.items():
         fault = overdue(SETTINGS, 10.0, **({"state_at": 10.0, "target_at": 10.0, "poses_at": 10.0} | times))
         assert (fault and fault[0]) == reason
+    rig = arm_settings(Cell("test", robot=Robot("127.0.0.1", realtime=False), poses=Poses("tcp://127.0.0.1:1")))
+    assert overdue(rig, 10.0, 10.0 - 4.0 * STATE_LIMIT, 10.0, 10.0) is None  # a busy machine
+    assert overdue(rig, 10.0, 10.0 - 1.1 * REHEARSED_STATE_LIMIT, 10.0, 10.0) is not None
     never = overdue(SETTINGS, 10.0, 10.0, 10.0, np.nan)
     assert never is not None and never[0] is StopReason.POSES_SILENT
 

@@ -137,12 +137,14 @@ def test_a_pose_between_two_images_is_used_until_it_is_old():
     assert seen[:, 0].tolist() == [True, True, True, False, False, False]
 
 
-def test_a_jump_is_not_believed_until_readings_agree():
+def test_a_jump_that_stays_is_never_believed():
     tracker, source = tracked({"block": noisy()}, reacquire=5)
     start(tracker)
     source.scripts["block"] = noisy(shifted(0, 0.2))
-    seen, fault, _ = run(tracker, source, 6)
-    assert seen[:, 0].tolist() == [False] * 4 + [True] * 2 and fault is None
+    seen, fault, seconds = run(tracker, source, 20)
+    assert not seen.any() and fault is not None and fault[0] is StopReason.POSES_JUMPED
+    assert re.search(r"'block' is 20 cm and 0 degrees from where it was", fault[1]) and seconds < 0.3
+    start(tracker)  # the operator has looked after it: wherever it is now, it may be
     assert tracker.observe(HOME)[0][0, 0, 0] == pytest.approx(0.7, abs=0.01)
 
 
@@ -161,6 +163,7 @@ def test_an_object_may_move_with_the_tool():
     # Hidden while the tool carries it 15 cm; then it is where the tool has brought it.
     hidden = {"block": lambda count: "lost"}
     source.scripts, tcp = hidden, HOME.copy()
+    tcp[0, :3] = PLACE[:3]
     for _ in range(15):
         tcp[0, 1] += 0.01
         run(tracker, source, 1, tcp)
@@ -169,13 +172,15 @@ def test_an_object_may_move_with_the_tool():
     assert seen.all()
 
 
-@pytest.mark.parametrize(("symmetry", "degrees", "expected"), [
-    ("yaw_180", 180, True), ("yaw_180", 90, False), ("yaw_90", 90, True), ("axis_z", 77, True), ("none", 180, False),
+@pytest.mark.parametrize(("symmetry", "axis", "degrees", "expected"), [
+    ("yaw_180", "z", 180, True), ("yaw_180", "z", 90, False), ("yaw_90", "z", 90, True), ("axis_z", "z", 77, True),
+    ("none", "z", 180, False), ("axis_z", "x", 180, False), ("cylinder", "x", 180, True), ("bar", "x", 90, True),
+    ("bar", "z", 180, True), ("bar", "z", 90, False), ("cube", "y", 90, True), ("cube", "y", 45, False),
 ])  # fmt: skip
-def test_looking_the_same_is_no_jump(symmetry, degrees, expected):
+def test_looking_the_same_is_no_jump(symmetry, axis, degrees, expected):
     tracker, source = tracked({"block": noisy()}, {"block": symmetry})
     start(tracker)
-    turned = np.r_[PLACE[:3], Rotation.from_euler("z", degrees, degrees=True).as_quat()]
+    turned = np.r_[PLACE[:3], Rotation.from_euler(axis, degrees, degrees=True).as_quat()]
     source.scripts["block"] = noisy(turned)
     seen, _, _ = run(tracker, source, 1)
     assert bool(seen.all()) is expected
@@ -387,7 +392,7 @@ def test_a_wrong_message_is_refused(text, message):
         read_message(text, 0.0)
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come"

@@ -544,7 +544,7 @@ def test_an_object_out_of_its_place_is_asked_about(tmp_path: Path, answer: str) 
     cells = Cells(operator)
     cells.camera.offset[:] = [0.03, -0.01, 0.0]
     run_trials(SETTINGS, cells, operator, tmp_path, pictures=False)
-    assert "cabinet is 32 mm from its place: move it by x -30, y +10 mm" in asked[0]
+    assert "cabinet is 32 mm and 0 degrees from its place: move it by x -30, y +10 mm" in asked[0]
     assert len(asked) == (2 if answer == "again" else 1)
     (trial,) = read_trials(tmp_path / TRIALS)
     assert trial["verdict"] == ("invalid" if answer == "quit" else "fail")

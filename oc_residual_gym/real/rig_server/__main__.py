@@ -17,7 +17,7 @@ import zmq
 from franka_sim.health_check import check_server
 
 from .physics import SceneSim
-from .poses import POSES_RATE, PosePublisher
+from .poses import POSE_FAULTS, POSES_RATE, PosePublisher
 from .robot import LateSocket, Server
 
 THREAD_SWITCH = 0.0005
@@ -31,7 +31,7 @@ def publish(sim: SceneSim, poses: PosePublisher, poses_socket: zmq.Socket, truth
         view = sim.view
         if view and view is not sent:
             sent = view
-            truth_socket.send_json({k: v if k in ("stamp", "slides") else _plain(v) for k, v in view.items()})
+            truth_socket.send_json({k: v if k in ("stamp", "time", "slides") else _plain(v) for k, v in view.items()})
         if time.monotonic() >= due:
             due += 1.0 / POSES_RATE
             message = poses.message()
@@ -51,12 +51,12 @@ def answer(server: Server, poses: PosePublisher, control: zmq.Socket) -> None:
         reply: dict[str, Any] = {"ok": True}
         try:
             for key, value in request.items():
-                if key == "poses" and value in ("normal", "silent", "jump", "freeze"):
+                if key == "poses" and value in POSE_FAULTS:
                     poses.fault = value
                 elif key == "delay_link":
                     LateSocket.delay = float(value)
-                elif key == "block_gripper":
-                    server.hand.blocked = bool(value)
+                elif key == "hand" and value in ("", "block", "idle", "nan"):
+                    server.hand.fault = value
                 elif key == "link":
                     reply["link"] = server.link
                 elif key == "place":

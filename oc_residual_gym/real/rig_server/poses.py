@@ -14,8 +14,12 @@ POSES_RATE = 30.0
 """Messages per second, like a camera's."""
 LEAST_JITTER = 1e-6
 """Minimum noise in metres and radians: no camera repeats exactly the same numbers, even for an object at rest."""
+POSE_FAULTS = ("normal", "silent", "jump", "freeze", "stays", "swapped", "contradict", "sunk")
+"""Faults of the publisher, described at ``Rig.poses``."""
 JUMP = 0.3
 """Metres by which the fault "jump" moves every published pose, each time in a random direction."""
+ASIDE, SUNK = (0.0, 0.2, 0.0), (0.0, 0.0, -0.1)
+"""Metres by which "stays" and "contradict", and "sunk", move every published pose."""
 
 
 class PosePublisher:
@@ -25,7 +29,7 @@ class PosePublisher:
         settings = sim.settings
         self.sim, self.errors = sim, settings["errors"]
         self.generator = np.random.default_rng(settings["seed"])
-        self.fault = "normal"
+        self.fault, self._count = "normal", 0
         self._last: dict[str, dict[str, Any]] = {}
         self._steps = POSES_RATE / settings["control_frequency"]
         self.begin()
@@ -44,7 +48,8 @@ class PosePublisher:
             return None
         now = time.monotonic()
         if self.fault != "freeze" or not self._last:
-            self._last = self._observe(now)
+            self._last = self._named(self._observe(now))
+            self._count += 1
         return {
             "schema": "oc-residual-poses",
             "version": 1,
@@ -73,6 +78,10 @@ class PosePublisher:
                 if self.fault == "jump":
                     direction = self.generator.standard_normal(3)
                     position = position + JUMP * direction / np.linalg.norm(direction)
+                elif self.fault == "stays" or (self.fault == "contradict" and self._count % 2):
+                    position = position + ASIDE
+                elif self.fault == "sunk":
+                    position = position + SUNK
                 objects[name] = {
                     "status": "tracking",
                     "age": now - stamp,
@@ -80,6 +89,13 @@ class PosePublisher:
                     "quaternion": quat.tolist(),
                 }
         return objects
+
+    def _named(self, objects: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The objects under their names, or each one under the next one's."""
+        names = list(objects)
+        if self.fault == "swapped":
+            names = names[1:] + names[:1]
+        return dict(zip(names, objects.values(), strict=True))
 
     def _is_lost(self, lost: bool, near: bool) -> bool:
         """Draw whether an object is lost: the model's probabilities per control step, converted to this rate."""

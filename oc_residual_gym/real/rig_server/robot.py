@@ -21,8 +21,9 @@ from .physics import SceneSim
 
 JOINT_REFLEX, CARTESIAN_REFLEX = 6, 7
 """Indices of libfranka's errors (research_interface/robot/error.h)."""
-PATIENCE = 0.05
-"""Seconds that the clock waits for a command; after that, cycles are lost as on the robot."""
+PATIENCE = 1.0
+"""Seconds that the clock waits for a command of a client that a busy machine keeps waiting; after that, cycles are lost
+as on the robot."""
 OPENING_PATIENCE, OPENING_STATES = 0.03, range(2, 5)
 """Seconds to wait for a motion's first command, and after which of its states: libfranka reads a motion's first state,
 and answers the next one that it reads."""
