@@ -42,7 +42,7 @@ def test_a_reading_that_is_no_number_has_a_reason_and_leaves_no_trace(name: str,
     with pytest.raises(RobotStopped, match="reported as") as stopped:
         readings.read(SimpleNamespace(state=state(**{name: value})))
     assert reason_of(stopped.value) is StopReason.READING_INVALID
-    report = readings.report(np.zeros(7), None)
+    report = readings.report(np.zeros(7), None, stopping=False)
     for values in (report.joint_positions, report.joint_velocities, report.tcp_pose, report.wrench):
         assert np.isfinite(values).all()
 
@@ -50,12 +50,10 @@ def test_a_reading_that_is_no_number_has_a_reason_and_leaves_no_trace(name: str,
 def test_homing_stops_where_a_joint_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = SimpleNamespace(tick=lambda: 0, set_target=lambda *reference: None, stop=lambda: None)
     monkeypatch.setattr(franky, "JointImpedanceTracker", lambda *arguments, **options: tracker)
-    states = iter([state(), state(), state(q=np.full(7, np.nan))])
+    robot = SimpleNamespace(state=state())
 
-    class Robot:
-        @property
-        def state(self) -> Any:
-            return next(states)
+    def spoil(seconds: float) -> None:
+        robot.state = state(q=np.full(7, np.nan))
 
     with pytest.raises(RobotStopped, match="joints' positions were reported as"):
-        move_joints(Robot(), HOME_JOINT_POSITIONS + 0.1, 0.1, lambda seconds: None)
+        move_joints(robot, HOME_JOINT_POSITIONS + 0.1, 0.1, spoil)
