@@ -15,9 +15,11 @@ from baselines import BaselineError
 from baselines.residual.algorithms import ALGORITHMS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import TASK, add_engine_options, engine_of, positive
+from oc_residual_gym.command_line import HelpFormatter, add_version, ends_with_its_reader
 from oc_residual_gym.commands import run_command
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 for success, 1 for a failed training, 2 for invalid input."""
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -34,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m baselines", description=__doc__)
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    formatter = argparse.ArgumentDefaultsHelpFormatter
+    formatter = HelpFormatter
 
     text = "train a base policy on replayed demonstrations and export it to ONNX; resumes where it was interrupted"
     train = commands.add_parser("train-base", help=text, description=text, formatter_class=formatter)

@@ -11,12 +11,18 @@ from pathlib import Path
 from demos_replay import LOGS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import positive
+from oc_residual_gym.command_line import HelpFormatter, add_completion, add_version, ends_with_its_reader
 from oc_residual_gym.commands import run_command
 from oc_residual_gym.registration import look_in_current_folder
 
+V3 = (
+    "LeRobot 0.4 and later read v3.0; to convert, run there: python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 "
+    "--push-to-hub false --repo-id"
+)
 DESCRIPTION = "Inspect teleoperation logs, replay them in simulation, record new ones, and convert the result."
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 no usable result, 2 a user error, 130 interrupted."""
     look_in_current_folder()
@@ -42,12 +48,11 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="demos-replay", description=DESCRIPTION)
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter)
         sub.set_defaults(run=run)
         return sub
 
@@ -90,11 +95,11 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = command("convert", _convert, "convert a replayed dataset for another package")
     convert.add_argument("file", type=Path, help="dataset that `replay` wrote")
-    convert.add_argument(
-        "--to", choices=("lerobot", "minari"), required=True, help="LeRobot v2.1 with GR00T's modality.json, or Minari"
-    )
+    text = "LeRobot v2.1 with GR00T's modality.json (for LeRobot below 0.4, openpi and GR00T), or Minari"
+    convert.add_argument("--to", choices=("lerobot", "minari"), required=True, help=text)
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     convert.add_argument("--dataset-id", default="oc-residual/demos-v0", help="dataset id for Minari")
+    add_completion(parser)
     return parser
 
 
@@ -199,6 +204,10 @@ def _convert(options: argparse.Namespace) -> int:
 
         write_minari(read_demos(options.file), options.dataset_id, out)
     print(f"{options.out}: {count} demonstrations")
+    if options.to == "lerobot":
+        print(
+            f"The format is v2.1, which LeRobot below 0.4, openpi and GR00T read. {V3} {out.name} --root {out.parent}"
+        )
     return 0
 
 

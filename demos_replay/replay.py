@@ -67,7 +67,9 @@ class Replayer:
         self.task, self.images, self.longest = task, images, longest
         self._policy = TrackPolicy()
         self._domain = domain
-        self._core = ResidualWorlds(task.name, worlds, base_policy=self._policy, domain=domain, errors="clean")
+        self._core = ResidualWorlds(
+            task.name, worlds, base_policy=self._policy, domain=domain, errors="clean", max_episode_steps=-1
+        )
         self._home = self._home_pose()
 
     def _home_pose(self) -> Array:

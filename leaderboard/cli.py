@@ -13,6 +13,7 @@ from leaderboard.about import EXAMPLE
 from leaderboard.entry import ENTRIES, ENTRY_FILE, Entry, load_entries
 from leaderboard.limits import MEMORY_GIB, WORLDS
 from oc_residual_gym.cli import positive
+from oc_residual_gym.command_line import HelpFormatter, add_version, ends_with_its_reader
 from oc_residual_gym.commands import run_command
 from oc_residual_gym.errors import outside_text
 
@@ -20,6 +21,7 @@ SITE = Path("results/site")
 WORK = Path("results/verify")
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 a failed check, 2 a user error, 130 interrupted."""
     options = _parser().parse_args(arguments)
@@ -37,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leaderboard", description="The leaderboard, from a clone.")
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    formatter = argparse.ArgumentDefaultsHelpFormatter
+    formatter = HelpFormatter
 
     text = "make an entry from evaluations on the split test"
     submit = commands.add_parser("submit", help=text, description=text, formatter_class=formatter)

@@ -10,6 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oc_residual_gym.command_line import (
+    HelpFormatter,
+    Outcome,
+    add_completion,
+    add_json_option,
+    add_version,
+    ends_with_its_reader,
+)
 from oc_residual_gym.commands import run_command
 from oc_residual_gym.engines import Engine
 from oc_residual_gym.errors import SettingsError
@@ -20,6 +28,7 @@ TASK = 'name of a task, or "mypackage.module:MyTask"'
 DESCRIPTION = "Object-centric residual reinforcement learning on a frozen manipulation policy."
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 for success, 1 for a failed check, 2 for invalid input."""
     look_in_current_folder()
@@ -43,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="oc-residual", description=DESCRIPTION)
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -77,15 +87,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command("check", _check, "check whether this machine is ready, and what to install if it is not")
     real_commands.add_commands(commands, _add_command)
+    add_completion(parser)
     return parser
 
 
 def _add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    sub.set_defaults(run=run)
-    sub.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
+    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter)
+    add_json_option(sub, run)
     return sub
 
 
@@ -145,10 +153,6 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is not like 640x480")
     return int(height), int(width)
-
-
-Outcome = tuple[int, Any]
-"""Exit code, and the content of the --json file."""
 
 
 def _tasks(options: argparse.Namespace) -> Outcome:

@@ -105,7 +105,7 @@ def _register(name: str, max_episode_steps: int, task: Any) -> None:
     gym.registry.pop(env_id(name), None)  # registering an id twice would warn
     gym.register(
         id=env_id(name),
-        entry_point="oc_residual_gym.envs.residual_env:ResidualEnv",
+        entry_point="oc_residual_gym.envs.residual_env:make_env",
         vector_entry_point="oc_residual_gym.envs.vector_env:ResidualVectorEnv",
         kwargs={"task": task},
         max_episode_steps=max_episode_steps,

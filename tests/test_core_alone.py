@@ -20,7 +20,8 @@ many.step(np.zeros((2, 7)))
 """,
     "render": """
 import gymnasium as gym, oc_residual_gym
-from oc_residual_gym.worlds.render import RenderError, gl_context
+from oc_residual_gym.errors import RenderError
+from oc_residual_gym.worlds.opengl import gl_context
 env = gym.make("OCResidual-Lift-v0", render_mode="rgb_array", render_size=(60, 80))
 env.reset(seed=0)
 try:

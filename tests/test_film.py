@@ -16,8 +16,9 @@ from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.errors import RenderError
 from oc_residual_gym.evaluation.evaluator import evaluate
 from oc_residual_gym.evaluation.settings import EvaluationSettings
-from oc_residual_gym.worlds import render
-from oc_residual_gym.worlds.render import gl_context, shared_renderer
+from oc_residual_gym.worlds import opengl
+from oc_residual_gym.worlds.opengl import gl_context
+from oc_residual_gym.worlds.render import free_renderers
 
 SIZE = (60, 160)
 EPISODES = 2
@@ -168,8 +169,8 @@ def test_without_opengl_it_says_what_to_install(
     def missing(width: int, height: int) -> None:
         raise RenderError("cannot render: apt-get install libegl1")
 
-    shared_renderer.cache_clear()
-    monkeypatch.setattr(render, "gl_context", missing)
+    free_renderers()
+    monkeypatch.setattr(opengl, "gl_context", missing)
     assert make(tmp_path / "x.gif", residual, "--seed", "0") == 2
     assert "baselines film: cannot render: apt-get install libegl1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

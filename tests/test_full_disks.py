@@ -124,7 +124,7 @@ def test_a_folder_that_vanishes_is_an_error_in_one_line(
     def run_rows(*arguments: Any) -> Iterator[dict[str, Any]]:
         shutil.rmtree(tmp_path / "out")
         (tmp_path / "out").write_text("taken")
-        yield {"task": "Lift", "seed": 0, "success": True}
+        yield {"task": "Lift", "seed": 0, "success": True, "failure": None}
 
     monkeypatch.setattr(evaluator, "run_rows", run_rows)
     assert str(tmp_path / "out") in fails(capsys, "oc_residual_gym", [*EVALUATE, "--out", str(tmp_path / "out")])

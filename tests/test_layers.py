@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("caches", "errors", "states", "syntax"),
+    ("caches", "command_line", "errors", "states", "syntax"),
     ("commands", "compiled", "identity", "parsing"),
     ("files", "geometry", "hdf5"),
     ("log_schema",),
@@ -29,6 +29,7 @@ LAYERS = (
     ("video", "bench", "check"),
     ("real",),
     ("cli",),
+    ("__main__",),
 )
 """Rooms of oc_residual_gym from the ground up; those of one layer do not import each other."""
 OPTIONAL = ("testing",)

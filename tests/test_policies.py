@@ -17,7 +17,7 @@ from oc_residual_gym.policies import load_base_policy
 from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, SHIPPED
 from oc_residual_gym.residuals import load_residual, residual_policy, tasks_with_residual
 from oc_residual_gym.tasks import TASKS
-from oc_residual_gym.worlds.render import gl_context
+from oc_residual_gym.worlds.opengl import gl_context
 
 
 def counting_policy(view):

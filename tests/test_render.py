@@ -13,7 +13,7 @@ from oc_residual_gym.worlds.render import CAMERAS, POLICY_CAMERAS, POLICY_IMAGE_
 @pytest.fixture(autouse=True)
 def _needs_opengl():
     from oc_residual_gym.errors import RenderError
-    from oc_residual_gym.worlds.render import gl_context
+    from oc_residual_gym.worlds.opengl import gl_context
 
     try:
         gl_context(8, 8).free()

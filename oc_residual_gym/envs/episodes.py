@@ -2,23 +2,78 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
+from typing import Any
 
 import numpy as np
 
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.tasks.base import InitialState, Task
 
 SPLITS = {"train": None, "val": 500, "test": 500}
 """Disjoint seed streams, and the number of seeds in each (``None``: unlimited)."""
 
 
-def check_seed(split: str, seed: int) -> int:
-    """Return ``seed``. Raises ``ValueError`` if the split does not have it."""
+DRAWN = 10_000
+"""A seed from here on is not a row of "val" or "test" but a number that a tool has drawn, because its user gave none.
+Stable-Baselines3's ``make_vec_env`` draws 32 bits; one draw in 400,000 lies below this."""
+
+
+def check_seed(split: str, seed: Any) -> int:
+    """Return ``seed`` as an ``int``; any integer type is one.
+
+    Raises:
+        SettingsError: it is not an integer, or the split does not have it.
+    """
+    number = _integer(seed)
     count = SPLITS[split]
-    if seed < 0 or seed >= (count or 2**63):
+    if number < 0 or number >= (count or 2**63):
         valid = "the seeds 0 to 2**63 - 1" if count is None else f"the seeds 0 to {count - 1}"
-        raise ValueError(f"seed {seed} is not in split {split!r}, which has {valid}")
-    return int(seed)
+        raise SettingsError(f"seed {number} is not in split {split!r}, which has {valid}")
+    return number
+
+
+def episode_seed(split: str, seed: Any) -> int:
+    """Seed of the episode that ``reset(seed=seed)`` starts: ``seed`` itself if the split has it.
+
+    A seed that a tool has drawn (see ``DRAWN``) draws one of the split's.
+
+    Raises:
+        SettingsError: it is not an integer, or a person gave one that the split does not have.
+    """
+    number = _integer(seed)
+    if SPLITS[split] is not None and number >= DRAWN:
+        return draw_seed(split, np.random.default_rng(number))
+    return check_seed(split, number)
+
+
+def episode_seeds(split: str, seed: Any, count: int) -> list[int | None]:
+    """Seeds of the episodes that ``reset(seed=seed)`` starts in ``count`` worlds; ``None`` where one is to be drawn.
+
+    Args:
+        split: "train", "val" or "test".
+        seed: ``None``; an integer, for ``seed`` to ``seed + count - 1``; or a sequence of integers and ``None``.
+        count: number of worlds.
+
+    Raises:
+        SettingsError: their number is not ``count``, or see :func:`episode_seed`.
+    """
+    if seed is None:
+        return [None] * count
+    seeds = [_integer(seed) + i for i in range(count)] if isinstance(seed, str) or np.ndim(seed) == 0 else list(seed)
+    if len(seeds) != count:
+        raise SettingsError(f"got {len(seeds)} seeds for {count} worlds")
+    return [s if s is None else episode_seed(split, s) for s in seeds]
+
+
+def _integer(seed: Any) -> int:
+    try:
+        if isinstance(seed, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(seed)
+    except TypeError:
+        raise SettingsError(f"the seed is {seed!r}: give an integer, such as 3") from None
 
 
 def draw_seed(split: str, rng: np.random.Generator) -> int:

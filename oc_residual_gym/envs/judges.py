@@ -167,7 +167,8 @@ def _judge(
         for t in range(len(weights)):
             terms[t, n] = weights[t] * milestones[t, n]
     for n in worlds:
-        held[n] = held[n] + 1 if done_now[n] and not stopped[n] else 0
+        done = done_now[n] and not stopped[n]
+        held[n] = held[n] + 1 if done else 0
         success[n] = held[n] >= SUCCESS_STEPS
         progress = 0.0
         for t in range(len(weights)):
@@ -176,7 +177,7 @@ def _judge(
         if sparse:
             reward[n] = 0.0 if success[n] else -1.0
         else:
-            reward[n] = 0.0 if done_now[n] else progress - 1.0
+            reward[n] = 0.0 if done else progress - 1.0
         # As with Gymnasium's TimeLimit, success in the last step is both terminated and truncated.
         late = max_steps > 0 and steps[n] >= max_steps
         truncated[n] = late or stopped[n] or (base_failed[n] and not success[n])

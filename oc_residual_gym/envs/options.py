@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, Self
 
 from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.episodes import SPLITS
 from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.perception.errors import PoseErrorModel, error_model_of
+from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.base import World
 from oc_residual_gym.worlds.domains import Domain, domain_of
 from oc_residual_gym.worlds.render import CAMERAS
@@ -53,8 +56,8 @@ class EnvOptions:
     render_size: tuple[int, int] = (480, 640)
     """Image height and width in pixels for "rgb_array"."""
     max_episode_steps: int | None = None
-    """Control steps after which an episode is truncated; ``None`` means no limit. The single environment is limited by
-    Gymnasium's ``TimeLimit`` instead."""
+    """Control steps after which an episode is truncated; ``None`` means the task's limit, and -1 means none, as for
+    ``gym.make``, whose ``TimeLimit`` wrapper counts the steps itself."""
     threads: int | None = None
     """Number of threads that step the worlds; by default one per core."""
     world: World | None = None
@@ -71,9 +74,11 @@ class EnvOptions:
             one_of("render_mode", self.render_mode, RENDER_MODES)
         if len(self.render_size) != 2 or min(self.render_size) < 1:
             raise SettingsError(f"render_size is {self.render_size!r}: give height and width in pixels")
-        if self.max_episode_steps is not None and self.max_episode_steps < 1:
-            steps = self.max_episode_steps
-            raise SettingsError(f"max_episode_steps is {steps}: give at least 1, or None for no limit")
+        steps = self.max_episode_steps
+        if steps is not None and not _is_limit(steps):
+            raise SettingsError(
+                f"max_episode_steps is {steps!r}: give at least 1, None for the task's limit, or -1 for no limit"
+            )
         _ = self.scales  # checks them
 
     @classmethod
@@ -87,14 +92,34 @@ class EnvOptions:
         names = [field.name for field in fields(cls)]
         for keyword in keywords:
             if keyword not in names:
+                similar = "".join(f" (did you mean {name}?)" for name in get_close_matches(keyword, names, 1))
+                # torchrl looks for the words "unexpected keyword argument".
                 raise TypeError(
-                    f"{owner} got an unexpected keyword argument {keyword!r}: its options are {', '.join(names)}"
+                    f"{owner} got an unexpected keyword argument {keyword!r}{similar}: its options are "
+                    f"{', '.join(names)}"
                 )
         if options is not None and keywords:
             raise TypeError(f"{owner} got options and keywords: put {', '.join(keywords)} into the options")
         return cls(**keywords) if options is None else options
 
+    def step_limit(self, task: Task) -> int:
+        """Control steps after which an episode of ``task`` is truncated; 0 for no limit."""
+        if self.max_episode_steps is None:
+            return task.max_episode_steps
+        return max(0, int(self.max_episode_steps))
+
     @property
     def scales(self) -> ResidualScales:
         """Corrections for a residual action of 1."""
         return ResidualScales(self.position_scale, self.rotation_scale, self.gripper_scale)
+
+
+def _is_limit(steps: Any) -> bool:
+    """Whether ``steps`` is a number of control steps, or -1."""
+    if isinstance(steps, bool):
+        return False
+    try:
+        number = operator.index(steps)
+    except TypeError:
+        return False
+    return number > 0 or number == -1

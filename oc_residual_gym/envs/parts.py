@@ -47,7 +47,7 @@ def world_of(task: Task, num_worlds: int, options: EnvOptions, base_policy: Base
 
 def observers_of(world: World, options: EnvOptions) -> tuple[Tracker, Judge]:
     """The tracker and the judge for ``world``."""
-    max_steps = options.max_episode_steps or 0
+    max_steps = options.step_limit(world.task)
     if isinstance(world, RealCell):
         return world.tracker, OperatorJudge(world, max_steps)
     simulation = simulated(world)

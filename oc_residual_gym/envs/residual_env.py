@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.utils import EzPickle
 
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.envs.episodes import check_seed, draw_seed
+from oc_residual_gym.envs.episodes import draw_seed, episode_seed
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.envs.options import RENDER_MODES, EnvOptions
 from oc_residual_gym.errors import BasePolicyError
@@ -46,7 +46,7 @@ class ResidualEnv(gym.Env, EzPickle):
 
     ## Episode End
     The episode terminates only on success: the success condition has held for 0.5 s. It is truncated at the time limit
-    (Gymnasium's `TimeLimit`) or by a fault.
+    (with `gym.make`, by Gymnasium's `TimeLimit`) or by a fault.
 
     ## Info
     | key | meaning |
@@ -74,6 +74,7 @@ class ResidualEnv(gym.Env, EzPickle):
     | `position_scale`, `rotation_scale`, `gripper_scale` | 0.02, 0.1, 0.6 | correction for an action of 1 (m, rad, -) |
     | `render_mode` | `None` | "rgb_array" or "human" |
     | `camera`, `render_size` | `"person"`, `(480, 640)` | view and (height, width) in pixels for "rgb_array" |
+    | `max_episode_steps` | `None` | time limit in control steps; `None` is the task's limit, -1 is none |
     | `world` | `None` | world to use instead of MuJoCo's: your own simulation, or a real cell (`real.world.FR3World`) |
 
     The default `base_policy` is "bc" for the tasks of this package. For other tasks it is "hold", with a warning.
@@ -108,14 +109,16 @@ class ResidualEnv(gym.Env, EzPickle):
         """Start an episode. ``seed`` determines it completely; without one, a seed is drawn from the split.
 
         Raises:
-            ValueError: the split does not have the seed, or ``options`` is not empty (no options exist).
+            SettingsError: the split does not have the seed, or it is not an integer. A seed of 10,000 or more, as tools
+                draw it where their user gave none, draws one of the seeds of "val" or "test"; ``info["seed"]`` has it.
+            ValueError: ``options`` is not empty (no options exist).
             BasePolicyError: the base policy failed to return its first targets.
         """
         check_options(options)
-        if seed is not None:
-            check_seed(self.core.split, seed)
-        super().reset(seed=seed)
-        episode = draw_seed(self.core.split, self.np_random) if seed is None else seed
+        episode = None if seed is None else episode_seed(self.core.split, seed)
+        super().reset(seed=episode)
+        if episode is None:
+            episode = draw_seed(self.core.split, self.np_random)
         self.core.reset(self._world, [episode])
         if self.core.base_policy_failed[0]:
             raise BasePolicyError(self.core.base_policy_problem[0])
@@ -180,6 +183,14 @@ class ResidualEnv(gym.Env, EzPickle):
             "seed": int(core.seeds[0]),
             **({"critic_state": core.simulation.critic_state[0]} if self._simulated else {}),
         }
+
+
+def make_env(task: Any, **options: Any) -> ResidualEnv:
+    """Entry point of ``gym.make``: a :class:`ResidualEnv` without a limit of its own, for ``TimeLimit`` sets one."""
+    return ResidualEnv(task, max_episode_steps=-1, **options)
+
+
+make_env.metadata = ResidualEnv.metadata  # type: ignore[attr-defined] # gym.make looks for render modes there
 
 
 def check_options(options: dict[str, Any] | None) -> None:

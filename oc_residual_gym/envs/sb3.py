@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from oc_residual_gym.envs.episodes import episode_seeds
 from oc_residual_gym.envs.vector_env import ResidualVectorEnv
-from oc_residual_gym.tasks import resolve_task
 
 
 class ResidualVecEnv(VecEnv):
@@ -22,19 +22,27 @@ class ResidualVecEnv(VecEnv):
     Args:
         task: task name, "module:Class", a subclass of ``Task`` or an instance.
         num_envs: N.
-        options: as for :class:`ResidualVectorEnv`; ``max_episode_steps`` defaults to the task's.
+        options: as for :class:`ResidualVectorEnv`.
     """
 
     def __init__(self, task: Any, num_envs: int, **options: Any):
-        options.setdefault("max_episode_steps", resolve_task(task).max_episode_steps)
         self.envs = ResidualVectorEnv(num_envs, task, autoreset_mode=AutoresetMode.SAME_STEP, **options)
         self.render_mode = self.envs.render_mode
         self._actions = np.zeros((num_envs, 7))
         super().__init__(num_envs, self.envs.single_observation_space, self.envs.single_action_space)
+        self.metadata["render_fps"] = self.envs.metadata["render_fps"]  # the frame rate of VecVideoRecorder
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Set the seeds of the next reset: ``seed`` to ``seed + N - 1``, or seeds drawn from the split.
+
+        Raises:
+            SettingsError: the split does not have one of them.
+        """
+        self._seeds = episode_seeds(self.envs.core.split, seed, self.num_envs)
+        return self._seeds
 
     def reset(self) -> VecEnvObs:
-        seeds = [s if s is None else int(s) for s in self._seeds]
-        observation, infos = self.envs.reset(seed=seeds)
+        observation, infos = self.envs.reset(seed=self._seeds)
         self.reset_infos = [_world_info(infos, i) for i in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
@@ -60,13 +68,17 @@ class ResidualVecEnv(VecEnv):
         return self.envs.render() or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        return [getattr(self.envs, attr_name)] * len(list(self._get_indices(indices)))
+        values = self.envs.get_attr(attr_name)
+        return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        raise NotImplementedError("worlds share one implementation: attributes cannot differ between them")
+        if len(list(self._get_indices(indices))) != self.num_envs:
+            raise NotImplementedError(f"worlds share one implementation: {attr_name} cannot differ between them")
+        self.envs.set_attr(attr_name, [value] * self.num_envs)
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
-        raise NotImplementedError("worlds share one implementation: call methods of `envs` instead")
+        results = self.envs.call(method_name, *args, **kwargs)
+        return [results[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
         return [False] * len(list(self._get_indices(indices)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -13,14 +14,21 @@ from gymnasium.vector.utils import batch_space
 
 from oc_residual_gym.envs.actions import checked
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.envs.episodes import check_seed, draw_seed
+from oc_residual_gym.envs.episodes import draw_seed, episode_seeds
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.envs.options import EnvOptions
 from oc_residual_gym.envs.residual_env import check_options
 from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray
 
-AUTORESET_MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
+MADE_ONCE = frozenset(field.name for field in fields(EnvOptions)) - {"render_mode"} | {
+    "options",
+    "core",
+    "num_envs",
+    "autoreset_mode",
+    "metadata",
+}
+"""Attributes that other parts of the environment were made from: setting them would change nothing."""
 
 
 class ResidualVectorEnv(VectorEnv, EzPickle):
@@ -29,13 +37,13 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
     Args:
         num_envs: N.
         task: task name, "module:Class", a subclass of ``Task`` or an instance.
-        autoreset_mode: ``AutoresetMode.NEXT_STEP`` (the next step resets a finished world and ignores its action) or
+        autoreset_mode: ``AutoresetMode.NEXT_STEP`` (the next step resets a finished world and ignores its action),
             ``SAME_STEP`` (the world is reset at once; ``infos["final_obs"]`` and ``infos["final_info"]`` hold the
-            last observation and info).
+            last observation and info) or ``DISABLED`` (call ``reset(options={"reset_mask": ...})``).
         options: as for :class:`ResidualEnv`.
 
     Raises:
-        ValueError: an option has an invalid value; the message lists the valid ones.
+        SettingsError: an option has an invalid value; the message lists the valid ones.
         TypeError: an option is unknown.
     """
 
@@ -50,11 +58,12 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         self.options = EnvOptions.of(type(self).__name__, options)
         if self.options.render_mode == "human":
             raise SettingsError("the vector environment has no render_mode 'human': use 'rgb_array'")
-        self._same_step = _autoreset_mode(autoreset_mode) is AutoresetMode.SAME_STEP
+        mode = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        self.autoreset_mode = AutoresetMode(one_of("autoreset_mode", mode, [m.value for m in AutoresetMode]))
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": int(CONTROL_FREQUENCY),
-            "autoreset_mode": _autoreset_mode(autoreset_mode),
+            "autoreset_mode": self.autoreset_mode,
         }
         self.core = ResidualWorlds(task, num_envs, self.options)
         self.num_envs = num_envs
@@ -78,34 +87,41 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode in every world: with seeds ``seed + i``, the seeds listed, or seeds drawn from the split.
 
-        If the base policy fails to return a world's first targets, the first step truncates that world.
+        With ``options={"reset_mask": mask}``, (N,) of bool, only the worlds in the mask start one, and only they have
+        infos. If the base policy fails to return a world's first targets, the first step truncates that world.
 
         Raises:
-            ValueError: the split does not have a seed, their number is not N, or ``options`` is not empty.
+            SettingsError: the split does not have a seed, their number is not N, or the mask is not (N,) of bool with
+                at least one true entry.
+            ValueError: there are other options.
         """
-        check_options(options)
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
-        if seeds is None:
-            seeds = [None] * self.num_envs
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} worlds")
-        for i, s in enumerate(seeds):
-            if s is not None:
-                check_seed(self.core.split, s)
-                self._rngs[i] = np.random.default_rng(s)
-        self._start(np.arange(self.num_envs), seeds)
-        self._finished[:] = False
-        return self._observation(), self._infos()
+        given = {**(options or {})}
+        mask = self._mask(given.pop("reset_mask")) if "reset_mask" in given else np.ones(self.num_envs, bool)
+        check_options(given)
+        seeds = episode_seeds(self.core.split, seed, self.num_envs)
+        worlds = np.flatnonzero(mask)
+        for world in worlds:
+            if seeds[world] is not None:
+                self._rngs[world] = np.random.default_rng(seeds[world])
+        self._start(worlds, [seeds[world] for world in worlds])
+        self._finished[worlds] = False
+        return self._observation(), self._infos(mask)
 
     def step(self, actions: Array) -> tuple[Any, Array, BoolArray, BoolArray, dict[str, Any]]:
         """Execute one control step with residual actions (N, 7).
 
         Raises:
             ValueError: the actions have the wrong shape or a non-finite entry; nothing has moved.
+            gymnasium.error.ResetNeeded: with ``DISABLED``, a world has finished and was not reset; nothing has moved.
         """
         core = self.core
         actions = checked(actions, self.num_envs)
         waiting = np.flatnonzero(self._finished)
+        if len(waiting) and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise gym.error.ResetNeeded(
+                f"the episodes of worlds {waiting.tolist()} have ended: reset them with "
+                'reset(options={"reset_mask": terminated | truncated})'
+            )
         if len(waiting):
             running = np.flatnonzero(~self._finished)
             self._start(waiting)
@@ -115,8 +131,8 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
             core.step(actions)
         rewards, terminated, truncated = core.reward.copy(), core.terminated.copy(), core.truncated.copy()
         done = terminated | truncated
-        infos = self._infos(done)
-        if self._same_step:
+        infos = self._infos(done=done)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
             if done.any():
                 infos = self._restart(done, infos)
         else:
@@ -129,6 +145,42 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
             return None
         options, simulation = self.options, self.core.simulation
         return tuple(simulation.render(i, options.camera, options.render_size, "full") for i in range(self.num_envs))
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Value of the attribute ``name`` in each of the N worlds, or what the method ``name`` returns there.
+
+        Spaces are those of one world. Of the methods, only ``render`` can be called per world.
+
+        Raises:
+            AttributeError: there is no such attribute.
+            NotImplementedError: it is another method.
+        """
+        if name == "render":
+            return self.render(*args, **kwargs) or (None,) * self.num_envs
+        value = getattr(self, f"single_{name}" if name in ("observation_space", "action_space") else name)
+        if callable(value):
+            raise NotImplementedError(f"the worlds are stepped together: call {name}() of the vector environment")
+        return (value,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Value of the attribute ``name`` in each of the N worlds. Raises ``AttributeError`` if there is none."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute in all worlds, to one value or to a list or tuple of N equal ones.
+
+        Raises:
+            SettingsError: the values differ, their number is not N, or the attribute cannot change any more.
+        """
+        if not isinstance(values, (list, tuple)):
+            values = [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise SettingsError(f"got {len(values)} values for {self.num_envs} worlds")
+        if any(not np.array_equal(value, values[0]) for value in values):
+            raise SettingsError(f"worlds share one implementation: {name} cannot differ between them")
+        if name in MADE_ONCE:
+            raise SettingsError(f"{name} is fixed when an environment is made: make another one")
+        setattr(self, name, values[0])
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
@@ -157,8 +209,16 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         flat = self.core.observation.copy()
         return self.core.observation_builder.as_dict(flat) if self._as_dict else flat
 
-    def _infos(self, done: np.ndarray | None = None) -> dict[str, Any]:
-        core, every = self.core, np.ones(self.num_envs, bool)
+    def _mask(self, mask: Any) -> BoolArray:
+        array = np.asarray(mask)
+        if array.dtype != bool or array.shape != (self.num_envs,) or not array.any():
+            raise SettingsError(f"reset_mask is {mask!r}: give {self.num_envs} bools, with at least one True")
+        return array
+
+    def _infos(self, every: BoolArray | None = None, done: np.ndarray | None = None) -> dict[str, Any]:
+        """Infos of the worlds in the mask ``every``, by default of all; "failure" of those in ``done``."""
+        core = self.core
+        every = np.ones(self.num_envs, bool) if every is None else every
         values: dict[str, Any] = {
             "success": core.success.copy(),
             "is_success": core.success.copy(),
@@ -171,16 +231,11 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         for key, value in values.items():
             infos[key], infos[f"_{key}"] = value, every.copy()
         infos["reward_terms"] = {**core.reward_terms, **{f"_{name}": every.copy() for name in core.reward_terms}}
-        infos["_reward_terms"] = every
+        infos["_reward_terms"] = every.copy()
         if core.base_policy_failed.any():
             infos["base_policy_problem"] = np.array([problem or None for problem in core.base_policy_problem], object)
-            infos["_base_policy_problem"] = core.base_policy_failed.copy()
+            infos["_base_policy_problem"] = core.base_policy_failed & every
         if done is not None and done.any():
             infos["failure"] = np.array(core.failure, object)
             infos["_failure"] = done.copy()
         return infos
-
-
-def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    value = mode.value if isinstance(mode, AutoresetMode) else mode
-    return AutoresetMode(one_of("autoreset_mode", value, [m.value for m in AUTORESET_MODES]))

@@ -172,9 +172,8 @@ class ChunkRunner:
         if self._watch is not None:
             self._watch.look(worlds[~bad], chunks[~bad, :, 7])
         return {
-            int(world): problem_of(chunks[row], robot.tcp_pose[world], robot.joint_positions[world])
-            for row, world in enumerate(worlds)
-            if bad[row]
+            int(worlds[row]): problem_of(chunks[row], robot.tcp_pose[worlds[row]], robot.joint_positions[worlds[row]])
+            for row in np.flatnonzero(bad)
         }
 
     def advance(self, rows: slice | IntArray) -> IntArray:

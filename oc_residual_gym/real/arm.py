@@ -113,8 +113,8 @@ def arm_settings(cell: Cell) -> ArmSettings:
         posture_damping=POSTURE_DAMPING,
         position_clip=POSITION_CLIP,
         rotation_clip=ROTATION_CLIP,
-        torque_thresholds=(robot.torque_threshold,) * 4 + (robot.wrist_torque_threshold,) * 3,
-        force_thresholds=(robot.force_threshold,) * 3 + (robot.wrist_torque_threshold,) * 3,
+        torque_thresholds=tuple(robot.reflex.torques.tolist()),
+        force_thresholds=tuple(robot.reflex.wrench.tolist()),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from oc_residual_gym.errors import FileError, SettingsError
 from oc_residual_gym.parsing import read_yaml
 from oc_residual_gym.robots.constants import JOINT_TORQUE_LIMIT
+from oc_residual_gym.robots.reflex import Reflex
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "payload_mass": (0.0, 2.2),  # the FR3 carries 3 kg, of which the hand is 0.73
@@ -53,15 +54,20 @@ class Robot:
     """Maximum speed of targets in m/s; the policy's own limit is 0.2. Keep 0.1 for first trials."""
     target_limit: float = 0.5
     """Seconds without a new target after which the arm stops; a base policy on a server must answer faster."""
-    force_threshold: float = 50.0
+    force_threshold: float = Reflex.force_threshold
     """Force per axis, in N, at which the robot's own collision reflex stops it."""
-    torque_threshold: float = 38.0
+    torque_threshold: float = Reflex.torque_threshold
     """Torque on joints 1 to 4, in Nm, at which the reflex stops it."""
-    wrist_torque_threshold: float = 16.0
+    wrist_torque_threshold: float = Reflex.wrist_torque_threshold
     """Torque on joints 5 to 7, in Nm, at which the reflex stops it."""
 
     def __post_init__(self) -> None:
         _check_bounds(self)
+
+    @property
+    def reflex(self) -> Reflex:
+        """The three thresholds; by default, the simulation's."""
+        return Reflex(self.force_threshold, self.torque_threshold, self.wrist_torque_threshold)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from oc_residual_gym.robots.constants import (
 from oc_residual_gym.robots.fr3 import add_bare_arm, add_motors, empty_arm_model
 from oc_residual_gym.robots.hand import add_hand
 from oc_residual_gym.robots.mjcf import write_mjcf
+from oc_residual_gym.robots.reflex import WRENCH_FILTER
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.arena import add_arena
@@ -75,6 +76,7 @@ def scene_data(task: Task | None, start: InitialState | None, full_scene: bool, 
         "errors": asdict(error_model_of(pose_errors)),
         "control_frequency": CONTROL_FREQUENCY,
         "hand": {"speed": FINGER_SPEED, "force": GRASP_FORCE, "opening": MAX_OPENING, "tcp": TCP_OFFSET},
+        "wrench_filter": WRENCH_FILTER,
         "joints": (HOME_JOINT_POSITIONS + START_OFFSET).tolist(),
         "near_fingers": NEAR_FINGERS,
         "full_scene": full_scene,

@@ -19,6 +19,8 @@ STILL_SPEED = 0.05
 """Linear speed in m/s below which an object is still (the paper's threshold for PickPlace, used for every task)."""
 STILL_TURN = 0.5
 """Angular speed in rad/s below which an object is still."""
+LEVEL_TILT = math.radians(10.0)
+"""Tilt in radians below which a box lies on one of its faces. It balances on an edge at 45 degrees or so, but not for long."""
 SUCCESS_STEPS = 10
 """Control steps (0.5 s) for which a task's success condition must hold without a break."""
 REACHED = 0.8
@@ -235,4 +237,16 @@ def is_still(velocity: Array) -> BoolArray:
     for n in range(len(velocity)):
         x, y, z, a, b, c = velocity[n]
         result[n] = x * x + y * y + z * z < STILL_SPEED**2 and a * a + b * b + c * c < STILL_TURN**2
+    return result
+
+
+@njit("boolean[:](float64[:,:])")
+def is_level(pose: Array) -> BoolArray:
+    """(N,) whether boxes at ``pose`` (N, 7) lie on one of their faces, whichever, within ``LEVEL_TILT``."""
+    result = np.empty(len(pose), np.bool_)
+    for n in range(len(pose)):
+        x, y, z, w = pose[n, 3:]
+        # Vertical components of the box's axes.
+        steepest = max(abs(2 * (x * z - w * y)), abs(2 * (y * z + w * x)), abs(1 - 2 * (x * x + y * y)))
+        result[n] = steepest > math.cos(LEVEL_TILT)
     return result

@@ -21,6 +21,7 @@ from oc_residual_gym.tasks.base import (
     distance,
     fraction,
     heading,
+    is_level,
     is_still,
     pose,
 )
@@ -60,8 +61,9 @@ class PickPlace(Task):
     Positions and yaws are uniform, in the base frame.
 
     ## Success
-    In the horizontal plane, the block's centre is within the plate's radius. The block touches the plate, but not the
-    table or the hand, and is slower than 5 cm/s and 0.5 rad/s. This must hold for 0.5 s.
+    In the horizontal plane, the block's centre is within the plate's radius. The block lies on a face, whichever, within
+    10 degrees. It touches the plate, but not the table or the hand, and is slower than 5 cm/s and 0.5 rad/s. This must
+    hold for 0.5 s.
 
     ## Milestones
     The block is "down" when it is over the plate, less than 5 mm above its resting height, and not touching the table.
@@ -85,8 +87,8 @@ class PickPlace(Task):
     name = "PickPlace"
     instruction = "pick up the red block and place it on the plate"
     success_rule = (
-        "the block rests on the plate, its centre within the plate's radius, touched by nothing else, "
-        "slower than 5 cm/s, for 0.5 s"
+        "the block rests on the plate, its centre within the plate's radius, level within 10 degrees, touched by nothing "
+        "else, slower than 5 cm/s, for 0.5 s"
     )
     max_episode_steps = 500
     specs = (
@@ -132,7 +134,7 @@ class PickPlace(Task):
         block, plate, contacts = state.poses["block"], state.poses["plate"], state.contacts
         within = norm(block[:, :2] - plate[:, :2]) <= PLATE_RADIUS
         alone = contacts["plate"] & ~(contacts["table"] | contacts["hand"])
-        return within & alone & is_still(state.velocities["block"])
+        return within & is_level(block) & alone & is_still(state.velocities["block"])
 
     def progress(self, state: TrueState) -> dict[str, Array]:
         poses, contacts = state.poses, state.contacts

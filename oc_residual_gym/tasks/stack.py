@@ -20,6 +20,7 @@ from oc_residual_gym.tasks.base import (
     distance,
     fraction,
     heading,
+    is_level,
     is_still,
     pose,
 )
@@ -40,6 +41,8 @@ WHITE_MASS, GREEN_MASS = 0.1, 0.2
 """Kilograms, from the paper's authors."""
 MAX_OFFSET, MAX_HEIGHT_ERROR = 0.02, 0.015
 """Metres: largest horizontal offset of the centres and largest error in height, from the paper's authors."""
+ON_TABLE = 0.005
+"""Metres: largest error in height of a green cube on the table; a tilt of 10 degrees lifts its centre by 3.2 mm."""
 WHITE_RANGE = ((0.394, 0.599), (-0.212, 0.224), (-0.64, 0.95))
 GREEN_RANGE = ((0.379, 0.600), (-0.265, 0.308), (-0.79, 1.12))
 """x, y (metres) and yaw (radians): the range of the paper's start poses."""
@@ -67,8 +70,9 @@ class Stack(Task):
 
     ## Success
     The cubes' centres are within 2 cm of each other in the horizontal plane, and the white cube is within 1.5 cm of its
-    stacked height. The white cube touches the green cube but not the table, and the hand touches neither. Both cubes
-    are slower than 5 cm/s and 0.5 rad/s. This must hold for 0.5 s.
+    stacked height. Both cubes lie on a face, whichever, within 10 degrees. The green cube's centre is within 5 mm of its
+    height on the table. The white cube touches the green cube but not the table, and the hand touches neither. Both
+    cubes are slower than 5 cm/s and 0.5 rad/s. This must hold for 0.5 s.
 
     ## Milestones
     The white cube is "down" when it is within 2 cm (horizontally) and 5 mm (vertically) of its place on the green cube
@@ -93,8 +97,8 @@ class Stack(Task):
     name = "Stack"
     instruction = "stack the white cube on the green cube"
     success_rule = (
-        "the white cube rests on the green cube alone, centres within 2 cm in the plane and 1.5 cm of the "
-        "stacked height, fingers clear, both still, for 0.5 s"
+        "the white cube rests on the green cube alone and that on the table alone, centres within 2 cm in the plane and "
+        "1.5 cm of the stacked height, both level within 10 degrees, fingers clear, both still, for 0.5 s"
     )
     max_episode_steps = 500
     specs = (
@@ -131,12 +135,12 @@ class Stack(Task):
         return InitialState({name: pose(cube[0], cube[1], HALF, heading(cube[3:])) for name, cube in cubes.items()})
 
     def success(self, state: TrueState) -> BoolArray:
-        aside, height = _errors(state.poses["white"], state.poses["green"])
-        in_place = (aside <= MAX_OFFSET) & (height <= MAX_HEIGHT_ERROR)
-        contacts = state.contacts
+        white, green, contacts = state.poses["white"], state.poses["green"], state.contacts
+        aside, height, base = _errors(white, green, state.table_height)
+        in_place = (aside <= MAX_OFFSET) & (height <= MAX_HEIGHT_ERROR) & (base <= ON_TABLE)
         alone = contacts["green"] & ~(contacts["table"] | contacts["hand"] | contacts["green_hand"])
         still = is_still(state.velocities["white"]) & is_still(state.velocities["green"])
-        return in_place & alone & still
+        return in_place & is_level(white) & is_level(green) & alone & still
 
     def progress(self, state: TrueState) -> dict[str, Array]:
         poses, contacts = state.poses, state.contacts
@@ -163,13 +167,16 @@ class Stack(Task):
         return pick(state, top_grasp(state, white, np.pi / 2), 2 * HALF)
 
 
-@njit("float64[:,:](float64[:,:],float64[:,:])")
-def _errors(white: Array, green: Array) -> Array:
-    """(2, N) horizontal and vertical distances, in metres, of the white cubes from their places on the green ones."""
-    result = np.empty((2, len(white)))
+@njit("float64[:,:](float64[:,:],float64[:,:],float64[:])")
+def _errors(white: Array, green: Array, table_height: Array) -> Array:
+    """(3, N) horizontal and vertical distances, in metres, of the white cubes from their places on the green ones, and
+    vertical distances of the green cubes from their place on the table.
+    """
+    result = np.empty((3, len(white)))
     for n in range(len(white)):
         result[0, n] = distance(white[n, :2], green[n, :2])
         result[1, n] = abs(white[n, 2] - green[n, 2] - 2 * HALF)
+        result[2, n] = abs(green[n, 2] - table_height[n] - HALF)
     return result
 
 
@@ -180,7 +187,7 @@ def _milestones(
     """Milestone values (6, N), in the order of ``weights``; the flags say whether white is grasped or touches."""
     values = np.empty((6, len(white)))
     reach, grasp, lift, transport, place, release = values
-    aside, height = _errors(white, green)
+    aside, height, _ = _errors(white, green, table_height)
     for n in range(len(white)):
         over = aside[n] <= MAX_OFFSET
         down = over and height[n] < 0.005 and not table[n]

@@ -13,7 +13,7 @@ from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.errors import RenderError
 from oc_residual_gym.tasks import TASKS
 from oc_residual_gym.worlds.domains import DOMAINS, EpisodePhysics
-from oc_residual_gym.worlds.render import gl_context
+from oc_residual_gym.worlds.opengl import gl_context
 from oc_residual_gym.worlds.scene import build_scene
 from oc_residual_gym.worlds.sim import SimWorld
 

@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 from oc_residual_gym.errors import SettingsError, one_of
+from oc_residual_gym.robots.reflex import Reflex
 from oc_residual_gym.states import Array
 
 
@@ -33,9 +34,10 @@ class EpisodePhysics:
     joint_friction: Array = field(default_factory=lambda: np.zeros(7))
     """(7,) dry friction of the joints, Nm."""
     payload: float = 0.0
-    """Error of the hand's mass in the robot's gravity compensation: true minus assumed mass, kilograms."""
+    """Error of the hand's mass in the robot's gravity compensation: true minus assumed mass, kilograms. The wrench
+    reading is tared and does not show it; the robot's reflex feels its weight."""
     wrench_bias: Array = field(default_factory=lambda: np.zeros(6))
-    """(6,) bias of the wrench estimate, N and Nm."""
+    """(6,) bias of the wrench estimate, N and Nm, in the reading and in what the robot's reflex feels."""
     latency: int = 0
     """Delay in control steps from a target to its execution."""
     table_height: float = 0.0
@@ -60,7 +62,7 @@ Range = tuple[float, float]
 """Bounds of a uniform distribution: lowest and highest value."""
 
 
-_SPREADS = ("wrench_bias", "tcp_offset", "hand_eye", "camera")  # spreads about zero; all other fields are ranges
+_SPREADS = ("wrench_bias", "tcp_offset", "hand_eye", "camera")  # spreads about zero; the other drawn fields are ranges
 _SIGNED = ("payload", "table_height")
 
 
@@ -102,9 +104,12 @@ class Domain:
     """Smallest and largest number of control steps that the base policy needs to compute a chunk."""
     drawer: Range = (1.0, 1.0)
     """Factor on the friction and damping of drawers."""
+    reflex: Reflex = Reflex()
+    """External forces and torques at which the robot stops itself. Not drawn; ``Reflex(math.inf, math.inf, math.inf)``
+    never stops."""
 
     def __post_init__(self) -> None:
-        for name in (entry.name for entry in fields(self)):
+        for name in (entry.name for entry in fields(self) if entry.name != "reflex"):
             value = getattr(self, name)
             if name not in _SPREADS and value[0] > value[1]:
                 raise SettingsError(f"{name} of a domain goes from {value[0]} to {value[1]}: lesser value first")

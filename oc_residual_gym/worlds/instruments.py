@@ -108,9 +108,10 @@ def add_sensors(spec: mujoco.MjSpec, task: Task, bodies: Sequence[str], names: M
         reftype, refname = _party(second, names)
         parameters = [_FOUND, _NEAREST, 1]
         add(f"contacts:{contact}", "contact", objtype, objname, reftype=reftype, refname=refname, intprm=parameters)
-    # Net contact wrench on the hand and fingers, about the point "position", in base axes.
+    # Net contact wrench on all links, hand and fingers, about the point "position", in base axes. They never touch each
+    # other, so none of it is internal.
     parameters = [_FORCE | _TORQUE | _POSITION, _NET_FORCE, 1]
-    add("wrench:", "contact", *_party("hand", names), intprm=parameters)
+    add("wrench:", "contact", _OBJECT.mjOBJ_XBODY, LINKS[0], intprm=parameters)
 
 
 def _party(name: str | None, names: Mapping[str, str]) -> tuple[Any, str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import atexit
 import copy
-import importlib
 import os
 import sys
 import threading
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import mujoco
 import numpy as np
@@ -19,6 +18,7 @@ from oc_residual_gym.errors import RenderError, one_of
 from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.domains import EpisodePhysics
+from oc_residual_gym.worlds.opengl import Canvas
 from oc_residual_gym.worlds.scene import build_scene
 from oc_residual_gym.worlds.visuals import Visuals
 
@@ -27,39 +27,6 @@ POLICY_IMAGE_SIZE = (128, 128)
 """Height and width in pixels of the images that base policies see."""
 CAMERAS = {"shoulder": "shoulder", "wrist": "robot0_wrist", "person": "person"}
 """Camera names to those of the model."""
-
-_GL_HELP = {
-    "egl": "on Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri",
-    "osmesa": "on Debian or Ubuntu: apt-get install libosmesa6",
-    "glfw": "a window needs a display; to render without one set MUJOCO_GL=egl",
-}
-
-
-def gl_context(width: int, height: int) -> Any:
-    """An OpenGL context for offscreen images, made current.
-
-    Tries the backend in the environment variable ``MUJOCO_GL`` first, then EGL and OSMesa.
-
-    Raises:
-        RenderError: no backend works; the message names the packages to install.
-    """
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
-    backends = ["egl", "osmesa"] if sys.platform == "linux" else ["glfw"]
-    if wanted in _GL_HELP:
-        backends = [wanted, *(b for b in backends if b != wanted)]
-    problems = []
-    for backend in backends:
-        try:
-            context = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
-            context.make_current()
-            return context
-        except Exception as error:  # the backends raise all sorts where a library is missing
-            problems.append(f"{backend}: {error} ({_GL_HELP[backend]})")
-            # PyOpenGL keeps what it loaded first: let the next backend choose anew.
-            os.environ.pop("PYOPENGL_PLATFORM", None)
-            for module in [m for m in sys.modules if m == "OpenGL" or m.startswith("OpenGL.")]:
-                del sys.modules[module]
-    raise RenderError("cannot render, no OpenGL library works. Install one of these. " + "; ".join(problems))
 
 
 class Posed(Protocol):
@@ -73,7 +40,7 @@ class Posed(Protocol):
 
 
 class SceneRenderer:
-    """Draws worlds of one task.
+    """Draws worlds of one task, in the thread that made it.
 
     Args:
         task: the scene.
@@ -81,25 +48,23 @@ class SceneRenderer:
         size: height and width in pixels.
 
     Raises:
-        RenderError: there is no OpenGL library.
+        RenderError: there is no OpenGL library, or this process was forked from one that had rendered.
         ValueError: ``visuals`` is unknown (from the robot model).
     """
 
     def __init__(self, task: Task, visuals: Visuals, size: tuple[int, int]):
         self._nominal = build_scene(task, visuals).model
         self._model = model = copy.copy(self._nominal)
-        self._height, self._width = size
+        height, width = size
         full = visuals == "full"
         quality = model.vis.quality
         quality.offsamples = 8 if full else 0
         if not full:
             # At 128 x 128 pixels the finer shapes look the same and cost two to three times as much.
             quality.numslices, quality.numstacks, quality.numquads = 12, 6, 1
-        model.vis.global_.offwidth, model.vis.global_.offheight = self._width, self._height
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         self._data = mujoco.MjData(model)
-        self._gl = gl_context(self._width, self._height)
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._canvas = Canvas(model, width, height)
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = full
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = full
@@ -111,14 +76,12 @@ class SceneRenderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._ids = {name: model.camera(camera).id for name, camera in CAMERAS.items()}
-        self._rectangle = mujoco.MjrRect(0, 0, self._width, self._height)
 
     def image(self, world: Posed, index: int, camera: str) -> np.ndarray:
         """(height, width, 3) uint8 of world ``index`` from "shoulder", "wrist" or "person"."""
         one_of("camera", camera, self._ids)
         self._place(world, index)
         self._camera.fixedcamid = self._ids[camera]
-        self._gl.make_current()
         mujoco.mjv_updateScene(
             self._model,
             self._data,
@@ -128,10 +91,7 @@ class SceneRenderer:
             mujoco.mjtCatBit.mjCAT_ALL.value,
             self._scene,
         )
-        mujoco.mjr_render(self._rectangle, self._scene, self._context)
-        pixels = np.empty((self._height, self._width, 3), np.uint8)
-        mujoco.mjr_readPixels(pixels, None, self._rectangle, self._context)
-        return pixels[::-1].copy()
+        return self._canvas.draw(self._scene)
 
     def _place(self, world: Posed, index: int) -> None:
         qpos, mocap_positions, mocap_quats = world.physics_state(index)
@@ -149,14 +109,32 @@ class SceneRenderer:
         mujoco.mj_camlight(model, data)
 
 
-@lru_cache(maxsize=16)
+class _Renderers(threading.local):
+    """The renderers of the current thread. They are freed when it ends."""
+
+    def __init__(self) -> None:
+        self.get = lru_cache(maxsize=16)(SceneRenderer)
+
+
+_renderers = _Renderers()
+
+
 def shared_renderer(task: Task, visuals: Visuals, size: tuple[int, int]) -> SceneRenderer:
-    """One renderer for all worlds of a task: OpenGL contexts and meshes are expensive."""
-    renderer = SceneRenderer(task, visuals, size)
+    """One renderer for all worlds of a task in the current thread: OpenGL contexts and meshes are expensive.
+
+    Raises:
+        RenderError: there is no OpenGL library, or this process was forked from one that had rendered.
+    """
+    renderer = _renderers.get(task, visuals, size)
     # Contexts must be freed before the OpenGL library is unloaded: exit handlers run last in, first out.
-    atexit.unregister(shared_renderer.cache_clear)
-    atexit.register(shared_renderer.cache_clear)
+    atexit.unregister(free_renderers)
+    atexit.register(free_renderers)
     return renderer
+
+
+def free_renderers() -> None:
+    """Free the renderers of the current thread."""
+    _renderers.get.cache_clear()
 
 
 class HumanViewer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -179,8 +180,9 @@ def add_cameras(spec: mujoco.MjSpec) -> None:
 def add_camera(spec: mujoco.MjSpec, name: str, camera: Mapping[str, Any]) -> None:
     """Add an upright camera: ``position`` and ``target`` in metres, ``fovy`` in degrees."""
     position, target = np.array(camera["position"]), np.array(camera["target"])
-    back = (position - target) / np.linalg.norm(position - target)
+    # Not np.linalg.norm: its rounding depends on the processor, and the camera is part of the model.
+    back = (position - target) / math.hypot(*(position - target))
     right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right)
+    right /= math.hypot(*right)
     axes = [*right, *np.cross(back, right)]
     spec.worldbody.add_camera(name=name, pos=position, xyaxes=axes, fovy=camera["fovy"])

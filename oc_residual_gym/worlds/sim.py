@@ -11,14 +11,16 @@ import numpy as np
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
+from oc_residual_gym.errors import StopReason
 from oc_residual_gym.geometry import WXYZ_FROM_XYZW, XYZW_FROM_WXYZ
 from oc_residual_gym.robots.constants import FINGER_SPEED, MAX_OPENING
+from oc_residual_gym.robots.reflex import WRENCH_FILTER
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, BoolArray, IntArray, RobotState, TrueState
 from oc_residual_gym.tasks.base import InitialState, Task
 from oc_residual_gym.worlds.domains import DOMAINS, Domain, EpisodePhysics, ModelIndex, apply_physics
 from oc_residual_gym.worlds.impedance import posture_torque
 from oc_residual_gym.worlds.scene import HAND_MASS, PHYSICS_TIMESTEP, TCP_SITE, Scene, build_scene
-from oc_residual_gym.worlds.stepping import fill_controls, take_readings
+from oc_residual_gym.worlds.stepping import check_reflex, fill_controls, take_readings
 from oc_residual_gym.worlds.visuals import Visuals
 
 SUBSTEPS = round(1.0 / (CONTROL_FREQUENCY * PHYSICS_TIMESTEP))
@@ -40,7 +42,8 @@ class SimWorld:
     Args:
         task: task whose scene is simulated.
         num_worlds: N.
-        domain: distribution of the episodes' physics. In a nominal domain, all worlds share one model.
+        domain: distribution of the episodes' physics, and the thresholds of the robot's reflex. In a nominal domain, all
+            worlds share one model.
         threads: number of threads that step the worlds; by default one per core, at most one per world.
     """
 
@@ -60,14 +63,15 @@ class SimWorld:
         self._rollout = Rollout(nthread=self._threads)
         self._data = [mujoco.MjData(model) for _ in range(max(1, self._threads))]
         self._state_size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+        self._reflex_limits = domain.reflex.wrench, domain.reflex.torques
         self._allocate(model, domain.latency[1])
 
     def _allocate(self, model: mujoco.MjModel, max_latency: int) -> None:
         n, scene = self.num_worlds, self.scene
         self.stopped: BoolArray = np.zeros(n, bool)
-        """(N,) whether physics has diverged. The world then stays in its last good state."""
+        """(N,) whether physics has diverged or the robot's reflex has stopped the arm. The world then stays as it is."""
         self.peak_contact_force = np.zeros(n)
-        """(N,) largest net contact force on the hand within the last step, in newtons."""
+        """(N,) largest net contact force on arm and hand within the last step, in newtons."""
         self._state = np.zeros((n, self._state_size))
         self._control = np.zeros((n, _STEPS, model.nu + 7 * model.nmocap))
         self._states_out = np.zeros((n, _STEPS, self._state_size))
@@ -77,6 +81,9 @@ class SimWorld:
         self._pending = np.zeros((n, max_latency + 1, 8))
         self._latency = np.zeros(n, np.int64)
         self._wrench_bias = np.zeros((n, 6))
+        self._robots_bias = np.zeros((n, 6))
+        self._felt = np.zeros((n, 6))
+        self._reflex = np.zeros(n, bool)
         self._finger_travel = np.zeros(n)
         self._gripper_command = np.zeros(n)
         self._gripper_closed = np.zeros(n, bool)
@@ -147,7 +154,8 @@ class SimWorld:
         self._sense(worlds)
         self.robot.wrench[worlds] = self._wrench_bias[worlds]
         self.peak_contact_force[worlds] = 0.0
-        self.stopped[worlds] = False
+        self._felt[worlds] = 0.0
+        self._reflex[worlds] = self.stopped[worlds] = False
         tcp_pose = self.robot.tcp_pose[worlds]
         self._target[worlds] = tcp_pose[:, _POSE_WXYZ]
         self._pending[worlds, :, :7] = tcp_pose[:, None]
@@ -170,7 +178,9 @@ class SimWorld:
         if not self._shared_physics:
             apply_physics(physics, scene.model, self.models[world], self._index)
         self._latency[world] = physics.latency
-        self._wrench_bias[world] = physics.wrench_bias
+        self._wrench_bias[world] = self._robots_bias[world] = physics.wrench_bias
+        # A cell tares its readings at home, where the payload's error shows too; the robot's own check is not tared.
+        self._robots_bias[world, 2] += physics.payload * scene.model.opt.gravity[2]
         self._finger_travel[world] = FINGER_SPEED * physics.gripper_speed / CONTROL_FREQUENCY
         self._gripper_closed[world] = start.gripper_closed
         self._gripper_command[world] = 0.0 if start.gripper_closed else MAX_OPENING
@@ -262,7 +272,7 @@ class SimWorld:
             self._sensors_out[rows, :steps] = sensors_out
 
     def _read(self, rows: slice | IntArray) -> None:
-        """Copy states and readings from the output buffers, except for worlds whose physics diverged."""
+        """Copy states and readings from the output buffers, and stop worlds that diverged or whose reflex has acted."""
         take_readings(
             self._everyone[rows],
             1.0 / CONTROL_FREQUENCY,
@@ -280,6 +290,20 @@ class SimWorld:
             self.peak_contact_force,
             self.stopped,
         )
+        check_reflex(
+            self._everyone[rows],
+            self._sensors_out,
+            self._wrench_column,
+            self.robot.tcp_pose,
+            self._joint_axes,
+            self._joint_anchors,
+            self._robots_bias,
+            PHYSICS_TIMESTEP / WRENCH_FILTER,
+            *self._reflex_limits,
+            self._felt,
+            self._reflex,
+            self.stopped,
+        )
 
     def physics_state(self, world: int) -> tuple[Array, Array, Array]:
         """Inputs of a renderer: joint positions (nq,), and positions (M, 3) and wxyz (M, 4) of the mocap bodies."""
@@ -289,7 +313,9 @@ class SimWorld:
         return self._state[world, 1 : 1 + model.nq], mocap[:quats].reshape(-1, 3), mocap[quats:].reshape(-1, 4)
 
     def stop_reason(self, world: int) -> str:
-        """Return "diverged" if physics has diverged, else ""."""
+        """Return "diverged" or "robot_reflex" if the world has stopped, else ""."""
+        if self._reflex[world]:
+            return str(StopReason.ROBOT_REFLEX)
         return "diverged" if self.stopped[world] else ""
 
     def image(self, world: int, camera: str) -> NDArray[np.uint8]:

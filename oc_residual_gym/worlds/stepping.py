@@ -77,6 +77,20 @@ def fill_controls(
         closed[n] = closing
 
 
+@njit()
+def _contact_wrench(contact: Array, x: float, y: float, z: float, wrench: Array) -> None:
+    """Write the wrench (6,) about the point (x, y, z) that acts on the arm, from a net contact sensor (9,).
+
+    The sensor reports the force of the arm on the other bodies, its torque, and the point about which that is.
+    """
+    a, b, c = -contact[0], -contact[1], -contact[2]
+    u, v, w = contact[6] - x, contact[7] - y, contact[8] - z
+    wrench[0], wrench[1], wrench[2] = a, b, c
+    wrench[3] = -contact[3] + v * c - w * b
+    wrench[4] = -contact[4] + w * a - u * c
+    wrench[5] = -contact[5] + u * b - v * a
+
+
 @njit(
     "void(int64[:],float64,float64[:,:,:],float64[:,:,:],int64[:],int64,int64,int64,float64[:,:],float64[:,:],"
     "float64[:,:],boolean[:,:],float64[:,:],float64[:],boolean[:])"
@@ -96,9 +110,9 @@ def take_readings(
     contacts: BoolArray,
     wrench: Array,
     peak_force: Array,
-    diverged: BoolArray,
+    stopped: BoolArray,
 ) -> None:
-    """Copy states and readings after a control step, except for worlds whose physics diverged.
+    """Copy states and readings after a control step, except for worlds that had stopped or whose physics diverged.
 
     Args:
         worlds: (n,) indices of the worlds that were stepped.
@@ -107,16 +121,19 @@ def take_readings(
         sensors_out: (N, S, nsensor) sensors before each physics step, so the last entry belongs to that state.
         columns: (R,) sensor column of each reading.
         tcp_column, contact_column: first column of the TCP's position and of the contact counts in the readings.
-        wrench_column: first sensor column of the net contact on the hand: force, torque and point of application.
+        wrench_column: first sensor column of the net contact on arm and hand: force, torque and point of application.
         wrench_bias: (N, 6) added to the wrench estimate, N and Nm.
         state, readings, contacts, wrench, peak_force: (N, ...) written.
-        diverged: (N,) set for worlds whose state is not finite or whose time has not advanced: after a MuJoCo warning
+        stopped: (N,) set for worlds whose state is not finite or whose time has not advanced: after a MuJoCo warning
             (bad or huge state, buffers full), the rollout repeats a state.
     """
     last = states_out.shape[1] - 2
+    acting = np.empty(6)
     for n in worlds:
+        if stopped[n]:
+            continue
         if states_out[n, last, 0] - state[n, 0] < 0.99 * period or not np.isfinite(states_out[n, last]).all():
-            diverged[n] = True
+            stopped[n] = True
             continue
         state[n] = states_out[n, last]
         for i in range(len(columns)):
@@ -127,17 +144,72 @@ def take_readings(
         total = np.zeros(6)
         peak = 0.0
         for step in range(1, last + 2):
-            contact = sensors_out[n, step, wrench_column : wrench_column + 9]
-            # The sensor reports the force of the hand on the other bodies.
-            a, b, c = -contact[0], -contact[1], -contact[2]
-            u, v, w = contact[6] - x, contact[7] - y, contact[8] - z
-            total[0] += a
-            total[1] += b
-            total[2] += c
-            total[3] += -contact[3] + v * c - w * b
-            total[4] += -contact[4] + w * a - u * c
-            total[5] += -contact[5] + u * b - v * a
-            peak = max(peak, a * a + b * b + c * c)
+            _contact_wrench(sensors_out[n, step, wrench_column : wrench_column + 9], x, y, z, acting)
+            for i in range(6):
+                total[i] += acting[i]
+            peak = max(peak, acting[0] * acting[0] + acting[1] * acting[1] + acting[2] * acting[2])
         for i in range(6):
             wrench[n, i] = total[i] / (last + 1) + wrench_bias[n, i]
         peak_force[n] = math.sqrt(peak)
+
+
+@njit(
+    "void(int64[:],float64[:,:,:],int64,float64[:,:],float64[:,:,:],float64[:,:,:],float64[:,:],float64,"
+    "float64[:],float64[:],float64[:,:],boolean[:],boolean[:])"
+)
+def check_reflex(
+    worlds: IntArray,
+    sensors_out: Array,
+    wrench_column: int,
+    tcp: Array,
+    axes: Array,
+    anchors: Array,
+    bias: Array,
+    gain: float,
+    wrench_limits: Array,
+    torque_limits: Array,
+    filtered: Array,
+    reflex: BoolArray,
+    stopped: BoolArray,
+) -> None:
+    """Stop worlds whose robot feels more than its reflex allows: the robot's own check, after every physics step.
+
+    The external joint torques are those of the wrench, as if all contacts were on the hand: ``J^T w``.
+
+    Args:
+        worlds: (n,) indices of the worlds that were stepped.
+        sensors_out: (N, S, nsensor) sensors before each physics step.
+        wrench_column: first sensor column of the net contact on arm and hand.
+        tcp: (N, 3) position of the TCP, metres.
+        axes, anchors: (N, 7, 3) unit vectors along the joint axes and points on them, base frame, metres.
+        bias: (N, 6) bias of the robot's estimate, N and Nm.
+        gain: share of a new value in the low-pass filter, per physics step.
+        wrench_limits, torque_limits: (6,) and (7,) thresholds on wrench and joint torques, N and Nm.
+        filtered: (N, 6) filtered contact wrench about the TCP, without bias; updated.
+        reflex: (N,) set for worlds whose estimate exceeds a threshold.
+        stopped: (N,) worlds that are already stopped are left alone; set like ``reflex``.
+    """
+    acting, arms = np.empty(6), np.empty((7, 6))
+    for n in worlds:
+        if stopped[n]:
+            continue
+        x, y, z = tcp[n, 0], tcp[n, 1], tcp[n, 2]
+        for j in range(7):
+            a, b, c = axes[n, j, 0], axes[n, j, 1], axes[n, j, 2]
+            u, v, w = x - anchors[n, j, 0], y - anchors[n, j, 1], z - anchors[n, j, 2]
+            arms[j, 0], arms[j, 1], arms[j, 2] = b * w - c * v, c * u - a * w, a * v - b * u
+            arms[j, 3], arms[j, 4], arms[j, 5] = a, b, c
+        for step in range(1, sensors_out.shape[1]):
+            _contact_wrench(sensors_out[n, step, wrench_column : wrench_column + 9], x, y, z, acting)
+            for i in range(6):
+                filtered[n, i] += gain * (acting[i] - filtered[n, i])
+                acting[i] = filtered[n, i] + bias[n, i]
+                if abs(acting[i]) > wrench_limits[i]:
+                    reflex[n] = True
+            for j in range(7):
+                torque = 0.0
+                for i in range(6):
+                    torque += arms[j, i] * acting[i]
+                if abs(torque) > torque_limits[j]:
+                    reflex[n] = True
+        stopped[n] = reflex[n]

@@ -19,8 +19,6 @@ from franka_sim.mujoco_franka_sim import (
 
 TRUTH_EVERY = 5
 """Physics steps of 1 ms between published true states."""
-FORCE_FILTER = 0.02
-"""Time constant of the estimated wrench in seconds; the real robot's is not published."""
 HAND_STIFFNESS, HAND_DAMPING = 4000.0, 40.0
 """N/m and N s/m on the distance between the fingers, as for the hand in our simulation."""
 JOINT_DAMPING = np.array([150.0, 150.0, 120.0, 120.0, 40.0, 40.0, 40.0])
@@ -140,7 +138,7 @@ class SceneSim(MujocoFrankaSim):
             self._contact[:] = 0.0
         # A real FR3 reports the wrench that it exerts on its surroundings, about frame K, here the end effector's.
         exerted = -self._contact_about(snapshot["O_T_EE"][12:15])
-        self._exerted += (exerted - self._exerted) * (self.dt / FORCE_FILTER)
+        self._exerted += (exerted - self._exerted) * (self.dt / self.settings["wrench_filter"])
         snapshot["O_F_ext_hat_K"] = self._exerted.copy()
         axes = snapshot["O_T_EE"].reshape(4, 4)[:3, :3]  # its transpose is the rotation
         snapshot["K_F_ext_hat_K"] = np.concatenate([axes @ self._exerted[:3], axes @ self._exerted[3:]])
