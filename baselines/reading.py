@@ -18,8 +18,8 @@ _HEAD = ("world, pose errors", "task")
 _FAILURES = """### Failures
 
 Failed episodes by kind. `no_...` names the first milestone that was never reached; in `not_held` all were reached, but
-success did not last, or came too late. "Removed" is the share of the base policy's failures that the residual avoids,
-net of new ones."""
+success did not last, or came too late; in `robot_reflex` the arm pressed too hard. "Removed" is the share of the base
+policy's failures that the residual avoids, net of new ones."""
 _CORRECTIONS = """### Corrections
 
 Mean size of the residual's correction, and of its change between control steps (50 ms), which is small if the residual

@@ -59,8 +59,8 @@ class ResidualEnv(gym.Env, EzPickle):
     | `failure` | from `step` only: why the episode failed if it ends here, `None` after success |
     | `base_policy_problem` | only if the base policy failed: how, and what to do |
 
-    A target is position (m, base frame), quaternion xyzw and gripper opening. `failure` is a fault ("diverged",
-    "base_policy_failed", ...), the first milestone missed ("no_grasp", ...), or "not_held".
+    A target is position (m, base frame), quaternion xyzw and gripper opening. `failure` is a fault ("robot_reflex",
+    "diverged", "base_policy_failed", ...), the first milestone missed ("no_grasp", ...), or "not_held".
 
     ## Arguments
     | argument | default | meaning |

@@ -10,15 +10,15 @@ from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.states import Array
 
 WRENCH_FILTER = 0.02
-"""Time constant in seconds of the low-pass filter on the robot's wrench estimate. Franka does not publish its own."""
+"""Time constant in seconds of the low-pass filter on the wrench estimate. Franka does not publish the robot's."""
 
 
 @dataclass(frozen=True)
 class Reflex:
     """Thresholds of the reflex, which a cell sends to the robot with libfranka's ``setCollisionBehavior``.
 
-    Source: chosen for contact tasks. At rest, the controller presses with up to 32 N (800 N/m over a leash of 40 mm), so
-    franky's default of 30 N would stop a firm push.
+    Source: chosen for contact tasks. At rest, the controller presses with up to 32 N (800 N/m over a leash of 40 mm),
+    so franky's default of 30 N would stop a firm push.
 
     Raises:
         SettingsError: a threshold is not positive.

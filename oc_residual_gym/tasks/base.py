@@ -20,7 +20,7 @@ STILL_SPEED = 0.05
 STILL_TURN = 0.5
 """Angular speed in rad/s below which an object is still."""
 LEVEL_TILT = math.radians(10.0)
-"""Tilt in radians below which a box lies on one of its faces. It balances on an edge at 45 degrees or so, but not for long."""
+"""Tilt in radians below which a box lies on one of its faces. On an edge, it may balance for a while."""
 SUCCESS_STEPS = 10
 """Control steps (0.5 s) for which a task's success condition must hold without a break."""
 REACHED = 0.8

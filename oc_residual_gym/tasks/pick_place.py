@@ -61,7 +61,7 @@ class PickPlace(Task):
     Positions and yaws are uniform, in the base frame.
 
     ## Success
-    In the horizontal plane, the block's centre is within the plate's radius. The block lies on a face, whichever, within
+    In the horizontal plane, the block's centre is within the plate's radius. The block lies on any of its faces, within
     10 degrees. It touches the plate, but not the table or the hand, and is slower than 5 cm/s and 0.5 rad/s. This must
     hold for 0.5 s.
 
@@ -87,8 +87,8 @@ class PickPlace(Task):
     name = "PickPlace"
     instruction = "pick up the red block and place it on the plate"
     success_rule = (
-        "the block rests on the plate, its centre within the plate's radius, level within 10 degrees, touched by nothing "
-        "else, slower than 5 cm/s, for 0.5 s"
+        "the block rests on the plate, its centre within the plate's radius, level within 10 degrees, touched by "
+        "nothing else, slower than 5 cm/s, for 0.5 s"
     )
     max_episode_steps = 500
     specs = (

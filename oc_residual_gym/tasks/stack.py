@@ -70,8 +70,8 @@ class Stack(Task):
 
     ## Success
     The cubes' centres are within 2 cm of each other in the horizontal plane, and the white cube is within 1.5 cm of its
-    stacked height. Both cubes lie on a face, whichever, within 10 degrees. The green cube's centre is within 5 mm of its
-    height on the table. The white cube touches the green cube but not the table, and the hand touches neither. Both
+    stacked height. Both cubes lie on any of their faces, within 10 degrees. The green cube's centre is within 5 mm of
+    its height on the table. The white cube touches the green cube but not the table, and the hand touches neither. Both
     cubes are slower than 5 cm/s and 0.5 rad/s. This must hold for 0.5 s.
 
     ## Milestones
@@ -97,8 +97,8 @@ class Stack(Task):
     name = "Stack"
     instruction = "stack the white cube on the green cube"
     success_rule = (
-        "the white cube rests on the green cube alone and that on the table alone, centres within 2 cm in the plane and "
-        "1.5 cm of the stacked height, both level within 10 degrees, fingers clear, both still, for 0.5 s"
+        "the white cube rests on the green cube alone and that on the table alone, centres within 2 cm in the plane "
+        "and 1.5 cm of the stacked height, both level within 10 degrees, fingers clear, both still, for 0.5 s"
     )
     max_episode_steps = 500
     specs = (

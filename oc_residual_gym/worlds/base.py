@@ -79,7 +79,7 @@ class World(Protocol):
     speed: float
     """Fraction of the rate limit that targets may use: 1, or less in first trials on a robot."""
     peak_contact_force: Array
-    """(N,) largest force on the hand within the last step, in newtons."""
+    """(N,) largest force on arm and hand within the last step, in newtons."""
 
     def reset(self, worlds: IntArray, starts: Sequence[InitialState], physics: Sequence[EpisodePhysics]) -> None:
         """Start an episode in each of ``worlds`` (n,) with n start states and n episode physics."""

@@ -104,7 +104,7 @@ class Domain:
     """Smallest and largest number of control steps that the base policy needs to compute a chunk."""
     drawer: Range = (1.0, 1.0)
     """Factor on the friction and damping of drawers."""
-    reflex: Reflex = Reflex()
+    reflex: Reflex = field(default_factory=Reflex)
     """External forces and torques at which the robot stops itself. Not drawn; ``Reflex(math.inf, math.inf, math.inf)``
     never stops."""
 

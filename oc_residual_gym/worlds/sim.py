@@ -42,7 +42,7 @@ class SimWorld:
     Args:
         task: task whose scene is simulated.
         num_worlds: N.
-        domain: distribution of the episodes' physics, and the thresholds of the robot's reflex. In a nominal domain, all
+        domain: distribution of the episodes' physics, and thresholds of the robot's reflex. In a nominal domain, all
             worlds share one model.
         threads: number of threads that step the worlds; by default one per core, at most one per world.
     """
@@ -69,7 +69,7 @@ class SimWorld:
     def _allocate(self, model: mujoco.MjModel, max_latency: int) -> None:
         n, scene = self.num_worlds, self.scene
         self.stopped: BoolArray = np.zeros(n, bool)
-        """(N,) whether physics has diverged or the robot's reflex has stopped the arm. The world then stays as it is."""
+        """(N,) whether physics has diverged or the robot's reflex has stopped the arm. The world then stays still."""
         self.peak_contact_force = np.zeros(n)
         """(N,) largest net contact force on arm and hand within the last step, in newtons."""
         self._state = np.zeros((n, self._state_size))

@@ -52,6 +52,34 @@ def test_lying_on_the_plate_is_placed(stage, distance):
     assert world.core.terminated[0]
 
 
+ON_ITS_EDGE = Rotation.from_euler("x", 45, degrees=True)
+ON_ITS_SHORT_EDGE = Rotation.from_euler("y", np.degrees(np.arctan2(HALF_SIZE[0], HALF_SIZE[2])), degrees=True)
+
+
+@pytest.mark.parametrize(
+    ("turn", "height"),
+    [(ON_ITS_EDGE, np.sqrt(2) * HALF_SIZE[2]), (ON_ITS_SHORT_EDGE, np.hypot(HALF_SIZE[0], HALF_SIZE[2]))],
+    ids=["long edge", "short edge"],
+)
+def test_balanced_on_an_edge_is_not_placed(stage, turn, height):
+    world = stage("PickPlace")
+    on_edge = beside_center(world, 0.0, PLATE_HEIGHT + height)
+    world.put(block=np.concatenate([on_edge[:3], turn.as_quat()]))
+    assert not world.run(5).any()
+    assert world.touching("plate") and not world.touching("table")
+
+
+@pytest.mark.parametrize(("axis", "degrees"), [("x", 90), ("x", 180), ("y", 90), ("z", 60)])
+def test_the_block_may_lie_on_any_face(stage, axis, degrees):
+    world = stage("PickPlace")
+    height = HALF_SIZE[0] if axis == "y" else HALF_SIZE[2]
+    flat = beside_center(world, 0.0, PLATE_HEIGHT + height)
+    turn = Rotation.from_euler(axis, degrees, degrees=True).as_quat()
+    world.put(block=np.concatenate([flat[:3], turn]))
+    assert world.run(SUCCESS_STEPS).all()
+    assert world.succeeded
+
+
 def test_held_above_the_plate_is_not_placed(stopped):
     world = stopped("PickPlace", is_above_the_plate, stay)
     assert not world.run(40).any()

@@ -80,6 +80,45 @@ def test_leaning_on_green_cube_and_table_is_not_stacked(stage):
     assert world.touching("table")
 
 
+def turned(position: np.ndarray, axis: str | list[float], degrees: float) -> np.ndarray:
+    if isinstance(axis, str):
+        rotation = Rotation.from_euler(axis, degrees, degrees=True)
+    else:
+        rotation = Rotation.from_rotvec(np.radians(degrees) * np.array(axis) / np.linalg.norm(axis))
+    return np.concatenate([position[:3], rotation.as_quat()])
+
+
+ON_ITS_EDGE = turned(from_green(0.0, 0.0, HALF + np.sqrt(2) * HALF), "x", 45)
+ON_ITS_CORNER = turned(from_green(0.0, 0.0, HALF + np.sqrt(3) * HALF), [1.0, -1.0, 0.0], 54.7356)
+FLOOR = np.array([0.7, 0.0, -0.8])
+"""Beyond the table's edge, with its top at z = 0, from ``GREEN``'s place on it to the floor."""
+
+
+@pytest.mark.parametrize(
+    ("white", "green"),
+    [
+        (ON_ITS_EDGE, GREEN),
+        (ON_ITS_CORNER, GREEN),
+        (pose(0.5, 0.1, 2 * np.sqrt(2) * HALF + HALF), turned(np.array([0.5, 0.1, np.sqrt(2) * HALF]), "y", 45)),
+        (pose(*(STACKED[:3] + FLOOR)), pose(*(GREEN[:3] + FLOOR))),
+    ],
+    ids=["white on an edge", "white on a corner", "green on an edge", "on the floor"],
+)
+def test_balanced_or_off_the_table_is_not_stacked(stage, white, green):
+    world = stage("Stack")
+    world.put(white=white, green=green)
+    assert not world.run(SUCCESS_STEPS + 5).any()
+    assert world.touching("green"), "nothing has fallen over"
+
+
+@pytest.mark.parametrize("turn", [("x", 90), ("y", -90), ("x", 180), ("z", 30)])
+def test_cubes_may_lie_on_any_face(stage, turn):
+    world = stage("Stack")
+    world.put(green=turned(GREEN, *turn), white=turned(STACKED, *turn))
+    assert world.run(SUCCESS_STEPS).all()
+    assert world.succeeded
+
+
 def test_white_below_green_is_not_stacked(stage):
     world = stage("Stack")
     world.put(white=GREEN, green=STACKED)
