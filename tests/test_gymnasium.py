@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +12,8 @@ from gymnasium.vector import AutoresetMode
 
 from oc_residual_gym import ResidualEnv, ResidualVectorEnv
 from oc_residual_gym.errors import SettingsError
-from oc_residual_gym.registration import register_task
+from oc_residual_gym.registration import env_id, register_task
+from oc_residual_gym.tasks.index import INDEX
 from oc_residual_gym.tasks.lift import Lift
 
 LIMIT = 6
@@ -25,7 +26,16 @@ class ShortLift(Lift):
     max_episode_steps = LIMIT
 
 
-SHORT = register_task(ShortLift)
+SHORT = env_id(ShortLift.name)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered() -> Iterator[None]:
+    """Register the task for this module only: "all" means all tasks to other tests."""
+    register_task(ShortLift)
+    yield
+    INDEX.pop(ShortLift.name)
+    gym.registry.pop(SHORT)
 
 
 def sb3(**options: Any) -> Any:
