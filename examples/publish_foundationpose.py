@@ -43,7 +43,7 @@ class Tracker:
 
 
 class Demo:
-    """A block that lies still before a camera, with a tracker's noise, lost now and then."""
+    """A block that lies still on the table, as the camera of shoulder-1.yaml sees it; noisy, and lost now and then."""
 
     objects = ("block",)
 
@@ -51,8 +51,9 @@ class Demo:
         time.sleep(1 / 30)
         taken = time.monotonic() - 0.05
         pose = np.eye(4)
-        pose[:3, :3] = Rotation.from_rotvec(np.random.normal(0.0, 0.005, 3)).as_matrix()  # noqa: NPY002
-        pose[:3, 3] = np.random.normal([0.0, 0.1, 0.9], 0.001)  # noqa: NPY002
+        noise = Rotation.from_rotvec(np.random.normal(0.0, 0.005, 3))  # noqa: NPY002
+        pose[:3, :3] = (noise * Rotation.from_rotvec([2.108, -0.717, 0.365])).as_matrix()
+        pose[:3, 3] = np.random.normal([-0.040, 0.123, 1.068], 0.001)  # noqa: NPY002
         return taken, {"block": pose if int(5 * taken) % 10 else None}
 
 

@@ -26,6 +26,7 @@ from oc_residual_gym.real.tracking import TrackedObjects
 from oc_residual_gym.tasks.base import ObservedObject
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 HOME = np.array([[0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0]])
 PLACE = np.array([0.5, 0.1, 0.02, 0.0, 0.0, 0.0, 1.0])
 MESSAGE = {
@@ -512,12 +513,13 @@ def test_every_stop_reason_is_documented():
 def test_the_example_publisher_is_understood(publisher):
     address = address_of(publisher)
     publisher.unbind(address)
-    script = ROOT / "examples" / "publish_foundationpose.py"
+    script = EXAMPLES / "publish_foundationpose.py"
     process = subprocess.Popen([sys.executable, str(script), "--demo", "--bind", address])
     source = ZmqPoseSource(address, ["block"])
     try:
         wait_for(lambda: "block" in source.latest())
-        tracker = TrackedObjects([ObservedObject("block", "yaw_180")], source, Poses(""), camera())
+        calibration = load_calibration(EXAMPLES / "shoulder-1.yaml")
+        tracker = TrackedObjects([ObservedObject("block", "yaw_180")], source, Poses(""), calibration)
         start(tracker)
         assert tracker.observe(HOME)[1].all() and source.problem() == ""
     finally:
