@@ -13,14 +13,18 @@ from demos_replay.log import Log, LogError
 from demos_replay.path import Path, make_path, poses_at
 from demos_replay.transfer import Placement, place
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.geometry import norm, rotation_between
+from oc_residual_gym.geometry import clip_norm, norm, rotation_between, towards
 from oc_residual_gym.policies.base import PolicyView
+from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
+from oc_residual_gym.robots.kinematics import forward_kinematics
 from oc_residual_gym.states import CONTROL_FREQUENCY, Array, IntArray
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.render import POLICY_CAMERAS
 
 MAX_LAG = 6
 """Largest lead or delay (control steps, 0.3 s) of the replay against the log that is removed from the drift."""
+FARTHEST, MOST_TURNED = 0.2, 0.8
+"""Metres and radians of a target from the tool, within what a base policy may give for its next step."""
 SETTLING = 40
 """Control steps (2 s) left for success to occur after the last target."""
 
@@ -47,6 +51,11 @@ class TrackPolicy:
             targets = self.targets[world]
             chunk[i, 0] = targets[min(self._done[world], len(targets) - 1)]
             self._done[world] += 1
+        # Where the arm is held far behind its log, a nearer target leads the same way: the leash is shorter than this.
+        tool, ahead = view.tcp_pose, chunk[:, 0]
+        far = norm(ahead[:, :3] - tool[:, :3]) > FARTHEST
+        ahead[far, :3] = tool[far, :3] + clip_norm(ahead[far, :3] - tool[far, :3], FARTHEST)
+        ahead[:, 3:7] = towards(tool[:, 3:], ahead[:, 3:7], MOST_TURNED)
         return chunk
 
 
@@ -73,8 +82,7 @@ class Replayer:
         self._home = self._home_pose()
 
     def _home_pose(self) -> Array:
-        self._policy.targets[0] = np.zeros((1, 8))
-        self._policy.targets[0][:, 6] = 1.0
+        self._policy.targets[0] = np.append(forward_kinematics(HOME_JOINT_POSITIONS), 1.0)[None]
         self._core.reset(np.array([0]), [0])
         return self._core.world.robot.tcp_pose[0].copy()
 

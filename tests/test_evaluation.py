@@ -444,3 +444,14 @@ def test_targets_of_another_convention_are_failures_and_no_result_if_they_are_al
     with pytest.raises(SettingsError, match=r"every episode of CloseDrawer, which is not a result.*millimetres\?"):
         evaluate(EvaluationSettings(("CloseDrawer",), FailsIn(None, lambda episode: True), episodes=2), out)
     assert episodes_of(out) == [] and not (out / "summary.json").exists()
+
+
+def test_a_base_policy_that_fails_in_the_midst_of_every_episode_has_run(tmp_path: Path) -> None:
+    def later(view: PolicyView) -> np.ndarray:
+        chunks = np.repeat(view.previous_target[:, None], 16, axis=1)
+        later.calls += 1  # type: ignore[attr-defined]
+        return chunks * 1000.0 if later.calls > 1 else chunks  # type: ignore[attr-defined]
+
+    later.calls = 0  # type: ignore[attr-defined]
+    summary = evaluate(EvaluationSettings(("Lift",), later, episodes=1), tmp_path)
+    assert summary["cells"][0]["failures"] == {"base_policy_failed": 1}

@@ -23,6 +23,11 @@ TOLERANCE = 2e-3
 """Metres, radians and their rates, where bits differ: a change of physics moves the tool or an object by more."""
 
 
+def test_both_files_were_recorded_together() -> None:
+    assert MODELS["made_with"] == TRAJECTORIES["made_with"]
+    assert MODELS["made_with"].keys() == made_with().keys()
+
+
 def test_compiled_model_is_the_recorded_one(task: str) -> None:
     recorded, found = MODELS["models"][task], model_digests(task)
     assert [name for name in sorted(recorded | found) if recorded.get(name) != found.get(name)] == []

@@ -11,6 +11,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from oc_residual_gym import ResidualEnv, ResidualVectorEnv
+from oc_residual_gym.envs.episodes import episode_seed
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.registration import env_id, register_task
 from oc_residual_gym.tasks.index import INDEX
@@ -245,3 +246,22 @@ def test_attributes_per_world_are_those_of_the_single_environments() -> None:
         ours.set_attr("split", "val")
     with pytest.raises(NotImplementedError, match="stepped together"):
         ours.call("reset")
+
+
+@pytest.mark.parametrize("form", ["make", "vector"])
+def test_drawn_seeds_that_start_the_same_episode_do_not_share_all_later_ones(form: str) -> None:
+    env = forms()[form]()
+
+    def episodes(seed: int) -> list[int]:
+        infos = [env.reset(seed=seed)[1], *(env.reset()[1] for _ in range(3))]
+        return [int(np.ravel(info["seed"])[0]) for info in infos]
+
+    starts: dict[int, int] = {}
+    for seed in range(10_000, 10_600):  # more than there are rows
+        first = episode_seed("val", seed)
+        if first in starts:
+            assert episodes(seed)[0] == episodes(starts[first])[0]
+            assert episodes(seed)[1:] != episodes(starts[first])[1:]
+            return
+        starts[first] = seed
+    raise AssertionError("600 seeds start 600 different episodes of 500")

@@ -25,6 +25,7 @@ from baselines.residual.settings import load_settings  # noqa: E402
 from baselines.residual.train import TrainResidualRequest, _identity  # noqa: E402
 from baselines.residual.worlds import TrainingWorlds  # noqa: E402
 from oc_residual_gym.envs.actions import ResidualScales, compose  # noqa: E402
+from oc_residual_gym.errors import BasePolicyError, SettingsError  # noqa: E402
 from oc_residual_gym.evaluation.rollout import run_rows  # noqa: E402
 from oc_residual_gym.evaluation.settings import EvaluationSettings  # noqa: E402
 from oc_residual_gym.files import (  # noqa: E402
@@ -33,6 +34,7 @@ from oc_residual_gym.files import (  # noqa: E402
     write_text,
 )
 from oc_residual_gym.perception.errors import MODELS  # noqa: E402
+from oc_residual_gym.policies.base import HoldPolicy, PolicyView  # noqa: E402
 from oc_residual_gym.residuals.onnx import OnnxResidual  # noqa: E402
 
 SMALL = {
@@ -369,3 +371,21 @@ def test_finished_trainings_are_published_with_their_card(tmp_path: Path, capsys
     (first / "policy.onnx").write_bytes((second / "policy.onnx").read_bytes())
     assert main(["publish", str(first), "--out", str(out)]) == 2
     assert "is not the file" in capsys.readouterr().err
+
+
+def test_a_training_stops_for_its_base_policy_and_says_why_though_the_world_has_begun_anew() -> None:
+    class Lost(HoldPolicy):
+        calls = 0
+
+        def predict(self, view: PolicyView) -> np.ndarray:
+            self.calls += 1
+            if self.calls == 3:
+                raise BasePolicyError("the server went away")
+            return super().predict(view)
+
+    worlds = TrainingWorlds("Lift", Lost(), 1, ("paper",), BOUND, penalty=0.1, reward_scale=0.1, threads=1)  # type: ignore[arg-type]
+    worlds.reset()
+    worlds.step(np.zeros((1, 7), np.float32))
+    with pytest.raises(SettingsError, match="failed: the server went away: in Lift"):
+        worlds.step(np.zeros((1, 7), np.float32))
+    worlds.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,22 +49,30 @@ def episode_seed(split: str, seed: Any) -> int:
     return check_seed(split, number)
 
 
-def episode_seeds(split: str, seed: Any, count: int) -> list[int | None]:
-    """Seeds of the episodes that ``reset(seed=seed)`` starts in ``count`` worlds; ``None`` where one is to be drawn.
+def given_seeds(seed: Any, count: int) -> list[int | None]:
+    """Seeds that ``reset(seed=seed)`` gives to each of ``count`` worlds; ``None`` where one is to be drawn.
 
     Args:
-        split: "train", "val" or "test".
         seed: ``None``; an integer, for ``seed`` to ``seed + count - 1``; or a sequence of integers and ``None``.
         count: number of worlds.
 
     Raises:
-        SettingsError: their number is not ``count``, or see :func:`episode_seed`.
+        SettingsError: their number is not ``count``, or one is not an integer.
     """
     if seed is None:
         return [None] * count
     seeds = [_integer(seed) + i for i in range(count)] if isinstance(seed, str) or np.ndim(seed) == 0 else list(seed)
     if len(seeds) != count:
         raise SettingsError(f"got {len(seeds)} seeds for {count} worlds")
+    return [s if s is None else _integer(s) for s in seeds]
+
+
+def episode_seeds(split: str, seeds: Sequence[int | None]) -> list[int | None]:
+    """Seeds of the episodes that ``seeds`` start, see :func:`episode_seed`; ``None`` stays.
+
+    Raises:
+        SettingsError: see :func:`episode_seed`.
+    """
     return [s if s is None else episode_seed(split, s) for s in seeds]
 
 

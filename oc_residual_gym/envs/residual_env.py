@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from typing import Any
 
 import gymnasium as gym
@@ -116,7 +117,7 @@ class ResidualEnv(gym.Env, EzPickle):
         """
         check_options(options)
         episode = None if seed is None else episode_seed(self.core.split, seed)
-        super().reset(seed=episode)
+        super().reset(seed=None if seed is None else operator.index(seed))
         if episode is None:
             episode = draw_seed(self.core.split, self.np_random)
         self.core.reset(self._world, [episode])

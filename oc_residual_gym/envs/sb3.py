@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from oc_residual_gym.envs.episodes import episode_seeds
+from oc_residual_gym.envs.episodes import episode_seeds, given_seeds
 from oc_residual_gym.envs.vector_env import ResidualVectorEnv
 
 
@@ -38,7 +38,7 @@ class ResidualVecEnv(VecEnv):
         Raises:
             SettingsError: the split does not have one of them.
         """
-        self._seeds = episode_seeds(self.envs.core.split, seed, self.num_envs)
+        self._seeds = episode_seeds(self.envs.core.split, given_seeds(seed, self.num_envs))
         return self._seeds
 
     def reset(self) -> VecEnvObs:

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from oc_residual_gym.envs.actions import checked
 from oc_residual_gym.envs.core import ResidualWorlds
-from oc_residual_gym.envs.episodes import draw_seed, episode_seeds
+from oc_residual_gym.envs.episodes import draw_seed, episode_seeds, given_seeds
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.envs.options import EnvOptions
 from oc_residual_gym.envs.residual_env import check_options
@@ -98,11 +98,12 @@ class ResidualVectorEnv(VectorEnv, EzPickle):
         given = {**(options or {})}
         mask = self._mask(given.pop("reset_mask")) if "reset_mask" in given else np.ones(self.num_envs, bool)
         check_options(given)
-        seeds = episode_seeds(self.core.split, seed, self.num_envs)
+        told = given_seeds(seed, self.num_envs)
+        seeds = episode_seeds(self.core.split, told)
         worlds = np.flatnonzero(mask)
         for world in worlds:
-            if seeds[world] is not None:
-                self._rngs[world] = np.random.default_rng(seeds[world])
+            if told[world] is not None:
+                self._rngs[world] = np.random.default_rng(told[world])
         self._start(worlds, [seeds[world] for world in worlds])
         self._finished[worlds] = False
         return self._observation(), self._infos(mask)

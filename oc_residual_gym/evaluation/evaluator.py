@@ -82,15 +82,16 @@ def evaluate(
             shown.update()
 
     episodes.sort(key=lambda episode: (episode["task"], episode["seed"]))
-    worked = {episode["task"] for episode in episodes if episode["failure"] != StopReason.BASE_POLICY_FAILED}
+    # Where it fails in the first step of every episode, the policy has never run.
+    worked = {e["task"] for e in episodes if e["failure"] != StopReason.BASE_POLICY_FAILED or e["steps"] > 1}
     useful = [episode for episode in episodes if episode["task"] in worked]
     write_text(out / EPISODES_FILE, "".join(map(json_line, useful)))
     if len(useful) < len(episodes):
         lost = sorted({episode["task"] for episode in episodes} - worked)
         reason = next((problems[task] for task in lost if task in problems), "run it again to see why")
         raise SettingsError(
-            f"the base policy failed in every episode of {', '.join(lost)}, which is not a result and was not kept: "
-            f"{reason}"
+            f"the base policy failed at once in every episode of {', '.join(lost)}, which is not a result and was not "
+            f"kept: {reason}"
         )
     summary = {
         "cells": cells(episodes),

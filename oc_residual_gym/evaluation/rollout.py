@@ -15,6 +15,7 @@ from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
 from oc_residual_gym.evaluation.tally import Tally
 from oc_residual_gym.files import Record
 from oc_residual_gym.identity import name_of, own_copy
+from oc_residual_gym.policies.chunks import described
 from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
@@ -95,11 +96,11 @@ def stopped_by_base(core: ResidualWorlds) -> Iterator[None]:
             raise
     cause = core.base_policy_error
     if cause is not None:
-        world = int(np.argmax(core.base_policy_failed))
-        raise SettingsError(
-            f"{core.base_policy_problem[world]}: in {core.task.name}, seed {core.seeds[world]}; mend that, and run "
-            "the same command again to go on"
-        ) from cause
+        text = f"base policy {core.base_policy.name!r} failed: {described(cause)}"
+        # An automatic reset may have started the world's next episode by now.
+        seeds = [f", seed {core.seeds[i]}" for i, problem in enumerate(core.base_policy_problem) if problem == text]
+        where = core.task.name + (seeds[0] if seeds else "")
+        raise SettingsError(f"{text}: in {where}; mend that, and run the same command again to go on") from cause
 
 
 def _actions(residual: ResidualPolicy, core: ResidualWorlds, running: IntArray) -> Array:

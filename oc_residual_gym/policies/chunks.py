@@ -45,6 +45,15 @@ def _store(
         phases[world] = 0
 
 
+EXPECTED = (BasePolicyError, OSError)
+"""Exceptions with which a base policy says that it cannot return targets; all others are programming errors."""
+
+
+def described(error: Exception) -> str:
+    """How an exception of a base policy is reported."""
+    return outside_text(error if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}")
+
+
 class ChunkRunner:
     """Requests chunks from a base policy and executes them open loop, each world at its own phase.
 
@@ -141,10 +150,9 @@ class ChunkRunner:
 
     def _fail_by(self, worlds: IntArray, error: Exception) -> None:
         """Note an exception of the policy; pass it on if it is a programming error."""
-        expected, self.error = isinstance(error, (BasePolicyError, OSError)), error
-        problem = outside_text(error if expected else f"{type(error).__name__}: {error}")
-        self._fail(dict.fromkeys(worlds.tolist(), problem))
-        if not expected:
+        self.error = error
+        self._fail(dict.fromkeys(worlds.tolist(), described(error)))
+        if not isinstance(error, EXPECTED):
             raise error
 
     def _fail(self, problems: Mapping[int, str]) -> None:

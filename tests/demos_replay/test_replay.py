@@ -233,3 +233,18 @@ def test_states_are_shown_and_never_judged(tmp_path):
 
 def test_logs_are_small_enough_to_ship():
     assert sum(file.stat().st_size for file in LOGS.glob("*.hdf5")) < 15e6
+
+
+def test_an_arm_that_cannot_follow_fails_its_task_and_no_convention(caplog):
+    """The log goes 0.5 m further than the workspace's limits let the arm follow, and turns away by a right angle."""
+    (log,) = shipped("Lift", 1)
+    replayer = Replayer(TASKS["Lift"], 1)
+    path = make_path(log, place(log, TASKS["Lift"], None).shift, HOME)
+    path.targets[:, 0] += 0.5
+    path.targets[:, 3:7] = [np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5)]
+    replayer._policy.targets[0] = path.targets
+    replayer._core.reset(np.array([0]), [0])
+    for _ in range(40):
+        replayer._core.step(np.zeros((1, 7)))
+    assert not replayer._core.base_policy_failed[0] and not caplog.records
+    replayer.close()
