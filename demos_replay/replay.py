@@ -36,6 +36,7 @@ class TrackPolicy:
     hash: str | None = None
     horizon = 1
     needs: frozenset[str] = frozenset()
+    is_log = True
 
     def __init__(self) -> None:
         self.targets: dict[int, Array] = {}

@@ -63,6 +63,7 @@ def runner_of(policy: BasePolicy, task: Task, num_worlds: int, options: EnvOptio
     """
     given = options.base_policy
     is_ours = given is None or (isinstance(given, str) and given in OWN_BASES)
-    watched = task.grasped is not None and not is_ours
+    # A log's gripper was checked against its states when the log was read.
+    watched = task.grasped is not None and not is_ours and not getattr(policy, "is_log", False)
     watch = GripperWatch(policy.name, num_worlds, task.max_episode_steps // 2) if watched else None
     return ChunkRunner(policy, num_worlds, domain_of(options.domain).inference_pause[1], watch)
