@@ -15,8 +15,7 @@ from baselines import BaselineError
 from baselines.residual.algorithms import ALGORITHMS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import TASK, add_engine_options, engine_of, positive
-from oc_residual_gym.command_line import HelpFormatter, add_version, ends_with_its_reader
-from oc_residual_gym.commands import run_command
+from oc_residual_gym.command_line import HelpFormatter, add_version, ends_with_its_reader, run_command
 
 
 @ends_with_its_reader

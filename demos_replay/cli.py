@@ -11,8 +11,7 @@ from pathlib import Path
 from demos_replay import LOGS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import positive
-from oc_residual_gym.command_line import HelpFormatter, add_completion, add_version, ends_with_its_reader
-from oc_residual_gym.commands import run_command
+from oc_residual_gym.command_line import HelpFormatter, add_completion, add_version, ends_with_its_reader, run_command
 from oc_residual_gym.registration import look_in_current_folder
 
 V3 = (

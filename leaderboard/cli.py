@@ -13,8 +13,7 @@ from leaderboard.about import EXAMPLE
 from leaderboard.entry import ENTRIES, ENTRY_FILE, Entry, load_entries
 from leaderboard.limits import MEMORY_GIB, WORLDS
 from oc_residual_gym.cli import positive
-from oc_residual_gym.command_line import HelpFormatter, add_version, ends_with_its_reader
-from oc_residual_gym.commands import run_command
+from oc_residual_gym.command_line import HelpFormatter, add_version, ends_with_its_reader, run_command
 from oc_residual_gym.errors import outside_text
 
 SITE = Path("results/site")

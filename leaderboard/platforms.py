@@ -10,7 +10,7 @@ import mujoco
 from leaderboard import LeaderboardError
 from oc_residual_gym.evaluation import provenance
 from oc_residual_gym.evaluation.provenance import MEASURED_MUJOCO
-from oc_residual_gym.files import Record, differing
+from oc_residual_gym.files import Record
 
 
 def check_mujoco() -> None:
@@ -38,7 +38,9 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     Both have "machine", "versions" and "simulation", as in entry.json and in verifications.
     """
-    return [f"{key} ({mine}; {theirs})" for key, mine, theirs in differing(identity(one), identity(other))]
+    mine, theirs = identity(one), identity(other)
+    names = {**mine, **theirs}
+    return [f"{n} ({mine.get(n)}; {theirs.get(n)})" for n in names if mine.get(n) != theirs.get(n)]
 
 
 def identity(platform: Mapping[str, Any]) -> Record:

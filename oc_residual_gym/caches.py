@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,18 +14,21 @@ VARIABLE = "XDG_CACHE_HOME"
 """Environment variable that moves the user's cache."""
 
 
-def cache_folders() -> list[Path]:
+def cache_folders() -> Iterator[Path]:
     """Folders that may hold caches of this package, the best first: in the user's cache, then in the temporary folder.
 
-    They need not exist, or be writable. The list is empty for a user without a home on a machine without a temporary
-    folder.
+    They need not exist, or be writable. The one in the temporary folder is created only if the caller asks for it.
+    There is none for a user without a home on a machine without a temporary folder.
     """
-    found = []
+    home = temporary = None
     with suppress(RuntimeError, OSError):  # no HOME, and the user is not in passwd
-        found.append(Path(os.environ.get(VARIABLE) or Path.home() / ".cache").absolute())
+        home = Path(os.environ.get(VARIABLE) or Path.home() / ".cache").absolute()
+    if home is not None:
+        yield home / NAME
     with suppress(OSError):  # full, read-only, or taken by somebody else
-        found.append(_own(Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"))
-    return [folder / NAME for folder in found]
+        temporary = _own(Path(tempfile.gettempdir()) / f"cache-{os.getuid()}")
+    if temporary is not None:
+        yield temporary / NAME
 
 
 def _own(folder: Path) -> Path:

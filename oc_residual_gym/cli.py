@@ -17,8 +17,8 @@ from oc_residual_gym.command_line import (
     add_json_option,
     add_version,
     ends_with_its_reader,
+    run_command,
 )
-from oc_residual_gym.commands import run_command
 from oc_residual_gym.engines import Engine
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.real import cli as real_commands

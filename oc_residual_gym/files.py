@@ -123,16 +123,11 @@ def alone(out: Path) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise
             logging.getLogger(__name__).warning(
-                "%s is on a file system without locks (%s): see to it that no other process works in it", out, error
+                "%s is on a file system without locks (%s): make sure that no other process uses it", out, error
             )
         yield
     finally:
         os.close(descriptor)
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Entries that differ: the key, its value in ``one`` and its value in ``other``; None for a missing key."""
-    return [(key, one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)]
 
 
 def differences(

@@ -124,6 +124,21 @@ def test_old_caches_may_vanish_while_they_are_listed(tmp_path: Path, monkeypatch
     compiled._drop_old_caches(folders[0])
 
 
+def test_nothing_is_made_in_the_temporary_folder_where_the_users_cache_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv(caches.VARIABLE, str(tmp_path / "home"))
+    folder = compiled._cache_directory()
+    assert folder is not None and folder.is_relative_to(tmp_path / "home")
+    assert next(caches.cache_folders()).is_relative_to(tmp_path / "home")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    monkeypatch.setenv(caches.VARIABLE, "/dev/null/cache")
+    folder = compiled._cache_directory()
+    assert folder is not None and folder.is_relative_to(tmp_path / "temporary")
+
+
 def test_without_a_home_the_cache_is_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody(monkeypatch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

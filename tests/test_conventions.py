@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 import oc_residual_gym  # noqa: F401
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.errors import BasePolicyError, SettingsError, outside_text
-from oc_residual_gym.policies.conventions import MAX_ANGLE, problem_of
+from oc_residual_gym.policies.conventions import MAX_ANGLE, problem_of, violates
 from oc_residual_gym.robots.constants import HOME_JOINT_POSITIONS
 
 H = 16
@@ -93,6 +93,10 @@ def gripper_to_255(chunk, view):
     chunk[..., 7] *= 255.0
 
 
+def gripper_differences(chunk, view):
+    chunk[..., 7] = -5.0
+
+
 def not_a_number(chunk, view):
     chunk[:, 9, 1] = np.nan
 
@@ -123,6 +127,7 @@ CAUSES = {
     gripper_from_minus_one: "(1 - x) / 2 if -1 opens it",
     width_in_millimetres: "Divide by 80",
     gripper_to_255: "Divide by 255",
+    gripper_differences: "differences, or values that are still normalised?",
     not_a_number: "target 9 of its chunk has nan as y",
     infinite_later: "target 15 of its chunk has inf as x",
     long_quaternion_later: "target 15 of its chunk has the quaternion",
@@ -139,6 +144,19 @@ def test_another_convention_fails_the_base_policy_names_the_cause_and_moves_noth
     assert core.truncated[0] and core.failure[0] == "base_policy_failed"
     assert CAUSES[change] in core.base_policy_problem[0]
     np.testing.assert_allclose(core.executed_target, before, atol=1e-9)
+
+
+def test_every_chunk_that_is_refused_has_a_reason():
+    tool = np.array([0.42, 0.0, 0.28, 1.0, 0.0, 0.0, 0.0])
+    for turned in MAX_ANGLE + np.arange(-50, 50) * 2e-16:
+        chunk = np.append(tool, 1.0)[None]
+        chunk[0, 3:7] = (Rotation.from_rotvec([0.0, 0.0, turned]) * Rotation.from_quat(tool[3:])).as_quat()
+        for length in np.linspace(0.91, 1.09, 50):
+            scaled = chunk.copy()
+            scaled[0, 3:7] *= length
+            bad = np.zeros(1, bool)
+            violates(scaled[None], tool[None], bad)
+            assert bad[0] <= bool(problem_of(scaled, tool, HOME_JOINT_POSITIONS))
 
 
 def test_two_mistakes_at_once_are_both_named():

@@ -17,7 +17,7 @@ import pytest
 
 import demos_replay
 from oc_residual_gym import cli
-from oc_residual_gym.commands import run_command
+from oc_residual_gym.command_line import run_command
 from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.evaluation import evaluator
 from oc_residual_gym.evaluation.evaluator import evaluate

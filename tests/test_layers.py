@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("caches", "command_line", "errors", "states", "syntax"),
-    ("commands", "compiled", "identity", "parsing"),
+    ("caches", "errors", "states", "syntax"),
+    ("command_line", "compiled", "identity", "parsing"),
     ("files", "geometry", "hdf5"),
     ("log_schema",),
     ("robots",),

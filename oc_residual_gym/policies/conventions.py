@@ -65,11 +65,18 @@ def problem_of(chunk: Array, tcp_pose: Array, joint_positions: Array) -> str:
         joint_positions: (7,) measured joint positions, rad.
     """
     first = chunk[0, :7]
-    return (
+    problem = (
         malformed(chunk, joint_positions)
         or _joints(first, joint_positions)
         or "; ".join(filter(None, (_misplaced(first, tcp_pose), _turned(first, tcp_pose))))
     )
+    bad = np.zeros(1, bool)
+    violates(chunk[None], tcp_pose[None], bad)
+    if bad[0] and not problem:  # rounding: both compute the same limits in different ways
+        problem = (
+            f"its chunk is just beyond a limit; it starts with {_numbers(first)}, the tool is at {_numbers(tcp_pose)}"
+        )
+    return problem
 
 
 def malformed(chunk: Array, joint_positions: Array) -> str:
@@ -89,7 +96,9 @@ def malformed(chunk: Array, joint_positions: Array) -> str:
     low, high = chunk[:, 7].min(), chunk[:, 7].max()
     if low >= LOWEST_OPENING and high <= HIGHEST_OPENING:
         return ""
-    if max(-low, high) <= HIGHEST_OPENING:
+    if low < -HIGHEST_OPENING:
+        cause = "differences, or values that are still normalised? Give absolute openings"
+    elif high <= HIGHEST_OPENING:
         cause = "a gripper from -1 to 1? Give (1 + x) / 2 if 1 opens it, or (1 - x) / 2 if -1 opens it"
     elif low >= LOWEST_OPENING and high <= 110.0:
         cause = "a width in millimetres or per cent? Divide by 80 or by 100"

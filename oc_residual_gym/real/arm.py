@@ -96,7 +96,7 @@ def arm_settings(cell: Cell) -> ArmSettings:
         set_tcp=robot.set_tcp,
         speed_cap=robot.speed_cap,
         control_period=1.0 / CONTROL_FREQUENCY,
-        state_limit=STATE_LIMIT if robot.realtime else REHEARSED_STATE_LIMIT,
+        state_limit=REHEARSED_STATE_LIMIT if robot.is_rehearsed else STATE_LIMIT,
         target_limit=robot.target_limit,
         pose_limit=cell.poses.silence_limit,
         rate_position=fraction * RATE_POSITION,

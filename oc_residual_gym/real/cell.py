@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -44,7 +45,8 @@ class Robot:
     host: str
     """Address of the robot's controller, whose ports are fixed."""
     realtime: bool = True
-    """Whether the control computer must have a real-time kernel; false only in a rehearsal."""
+    """Whether the control computer must have a real-time kernel; false only in a rehearsal. The robot's state may be up
+    to 0.1 s old; false raises this to 0.7 s if ``host`` is a loopback address, so never for a robot."""
     set_tcp: bool = False
     """Whether to set the Franka Hand's TCP in the robot, and its mass (0.73 kg) if Desk has none configured. If false,
     Desk must be configured, which is checked. Any further payload must always be set in Desk."""
@@ -63,6 +65,15 @@ class Robot:
 
     def __post_init__(self) -> None:
         _check_bounds(self)
+
+    @property
+    def is_rehearsed(self) -> bool:
+        """Whether this is the rig of a rehearsal, not a robot: on this computer, and without a real-time kernel."""
+        try:
+            on_this_computer = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            on_this_computer = self.host == "localhost"
+        return on_this_computer and not self.realtime
 
     @property
     def reflex(self) -> Reflex:

@@ -150,8 +150,8 @@ def _robot(world: FR3World) -> list[Finding]:
         Finding("connection, frames", True, f"{robot.host}, TCP as in our model"),
         Finding(
             "payload",
-            not robot.realtime or abs(state.mass - wanted) < MASS_TOLERANCE,
-            told if robot.realtime else "not checked, as realtime is false: a rehearsal's arm carries nothing",
+            robot.is_rehearsed or abs(state.mass - wanted) < MASS_TOLERANCE,
+            "not checked: a rehearsal's arm carries nothing" if robot.is_rehearsed else told,
             "set the end effector and its load in Desk, and payload_mass in the cell's file",
         ),
     ]

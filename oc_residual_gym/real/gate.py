@@ -121,7 +121,7 @@ class Gate:
             pose: (7,) its pose in the base frame; ignored without a reading.
             now: seconds of ``time.monotonic()``.
             motion: motion of the TCP.
-            exchanged_with: name of an object whose pose this reading has, while that one has this object's; or "".
+            exchanged_with: name of another object, if the readings of the two have swapped their poses; else "".
         """
         if reading is None:
             self.state = "missing"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from oc_residual_gym.errors import KeptElsewhere
 from oc_residual_gym.files import write_bytes
 
 PREFIX = "oc-residual-rescued-"
-"""How the folders begin in which results are kept that their own folder did not take."""
+"""Prefix of the names of new folders for results that could not be written into their own folder."""
 
 
 def keep(path: Path, content: bytes) -> None:
@@ -48,18 +47,37 @@ def _rescue(name: str, content: bytes) -> Path | None:
     return None
 
 
-def read_folder(folder: Path) -> dict[str, bytes]:
-    """Content of all files in ``folder`` and its subfolders, by path relative to it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+class Copies:
+    """Copies in memory of the files of a folder, so that they can be written again if they are deleted.
 
+    A file is read once: its content must not change afterwards.
 
-def restore(folder: Path, files: Mapping[str, bytes]) -> list[str]:
-    """Write those of ``files`` that ``folder`` has lost; return their names.
-
-    Raises:
-        OSError: a file cannot be written.
+    Args:
+        folder: the folder.
+        patterns: which files, relative to the folder, such as ``trials/*.hdf5``.
     """
-    lost = [name for name in files if not (folder / name).exists()]
-    for name in lost:
-        write_bytes(folder / name, files[name])
-    return lost
+
+    def __init__(self, folder: Path, *patterns: str):
+        self._folder, self._patterns = folder, patterns
+        self._files: dict[str, bytes] = {}
+
+    def look(self) -> None:
+        """Read the files that are new. Files that cannot be read are skipped, and tried again at the next look."""
+        for pattern in self._patterns:
+            with suppress(OSError):
+                for path in self._folder.glob(pattern):
+                    name = str(path.relative_to(self._folder))
+                    if name not in self._files:
+                        with suppress(OSError):
+                            self._files[name] = path.read_bytes()
+
+    def restore(self) -> list[str]:
+        """Write the files again that the folder has lost; return their names.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        lost = [name for name in self._files if not (self._folder / name).exists()]
+        for name in lost:
+            write_bytes(self._folder / name, self._files[name])
+        return lost

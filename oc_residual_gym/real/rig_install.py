@@ -31,8 +31,8 @@ def ensure_rig() -> Path:
     """
     if named := os.environ.get(ENVIRONMENT):
         folder = Path(os.path.expanduser(named)).absolute()
-    elif caches := cache_folders():
-        folder = caches[0] / f"rig-{FRANKA_SIM}"
+    elif cache := next(cache_folders(), None):
+        folder = cache / f"rig-{FRANKA_SIM}"
     else:
         raise RigError(f"this user has no home, and the machine no temporary folder: name a folder in ${ENVIRONMENT}")
     if python_of(folder).exists():

@@ -25,11 +25,11 @@ from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.files import Record, claim, write_json
 from oc_residual_gym.parsing import read_json
 from oc_residual_gym.real.attempts import TrialRunner
-from oc_residual_gym.real.keeping import read_folder, restore
+from oc_residual_gym.real.keeping import Copies
 from oc_residual_gym.real.operator import Operator
 from oc_residual_gym.real.settings import TrialSettings
 from oc_residual_gym.real.starts import write_starts
-from oc_residual_gym.real.trials import CONDITIONS, judge_later, now, read_trials, recover, unjudged
+from oc_residual_gym.real.trials import CONDITIONS, SUFFIX, judge_later, now, read_trials, recover, unjudged
 from oc_residual_gym.tasks import TASKS
 
 SETTINGS_FILE, PLAN_FILE, BLIND_FILE, TRIALS = "settings.json", "plan.json", "blind.json", "trials"
@@ -89,12 +89,13 @@ def run_trials(
         env = env_factory()
         try:
             runner = TrialRunner(settings, env, operator, folder)
-            files = read_folder(out)
+            copies = Copies(out, SETTINGS_FILE, PLAN_FILE, BLIND_FILE, f"{TRIALS}/*{SUFFIX}")
+            copies.look()
             for trial, condition in zip(plan, conditions, strict=True):
                 goes_on = runner.attempt(trial, condition, len(plan), out)
-                if not (out / PLAN_FILE).exists():  # somebody deleted the folder while the trial ran
-                    operator.say(f"{out} was deleted: it is written again, with {len(restore(out, files))} files")
-                files = read_folder(out)
+                if lost := copies.restore():  # somebody deleted them while the trial ran
+                    operator.say(f"files in {out} were deleted and are written again: {', '.join(lost)}")
+                copies.look()
                 if not goes_on:
                     break
         finally:

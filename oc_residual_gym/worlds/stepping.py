@@ -180,7 +180,7 @@ def check_reflex(
         worlds: (n,) indices of the worlds that were stepped.
         sensors_out: (N, S, nsensor) sensors before each physics step.
         wrench_column: first sensor column of the net contact on arm and hand.
-        tcp: (N, 3) position of the TCP, metres.
+        tcp: (N, 7) pose of the TCP, base frame; only its position, in metres, is used.
         axes, anchors: (N, 7, 3) unit vectors along the joint axes and points on them, base frame, metres.
         bias: (N, 6) bias of the robot's estimate, N and Nm.
         gain: share of a new value in the low-pass filter, per physics step.

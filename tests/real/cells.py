@@ -54,7 +54,7 @@ class Took:
     seconds: float
     """By the rig's clock."""
     waited: float
-    """At most so many of them passed while the programs under test could have run, and had to wait for a core."""
+    """Upper bound of the seconds in which the programs under test were ready to run and waited for a core."""
 
     @property
     def own(self) -> float:

@@ -105,6 +105,24 @@ def test_what_is_overdue_stops_the_arm() -> None:
     assert never is not None and never[0] is StopReason.POSES_SILENT
 
 
+@pytest.mark.parametrize(
+    ("host", "realtime", "limit"),
+    [
+        ("127.0.0.1", False, REHEARSED_STATE_LIMIT),
+        ("127.77.3.4", False, REHEARSED_STATE_LIMIT),
+        ("::1", False, REHEARSED_STATE_LIMIT),
+        ("localhost", False, REHEARSED_STATE_LIMIT),
+        ("127.0.0.1", True, STATE_LIMIT),
+        ("172.16.0.2", False, STATE_LIMIT),
+        ("127.0.0.1.lab", False, STATE_LIMIT),
+        ("robot", False, STATE_LIMIT),
+    ],
+)
+def test_only_a_rehearsals_rig_may_be_silent_for_longer(host: str, realtime: bool, limit: float) -> None:
+    cell = Cell("test", robot=Robot(host, realtime=realtime), poses=Poses("tcp://127.0.0.1:1"))
+    assert arm_settings(cell).state_limit == limit
+
+
 def test_the_first_cause_of_a_stop_stays_unless_a_later_one_explains_it() -> None:
     def stop(reason: StopReason) -> Stop:
         return Stop(reason, f"it was {reason}", 1.0)

@@ -15,7 +15,7 @@ from test_trials import HEAD, SETTINGS, STEPS, Cells, rows
 
 from oc_residual_gym.errors import KeptElsewhere, SettingsError
 from oc_residual_gym.real import trials
-from oc_residual_gym.real.keeping import PREFIX
+from oc_residual_gym.real.keeping import PREFIX, Copies
 from oc_residual_gym.real.operator import ScriptedOperator
 from oc_residual_gym.real.run import BLIND_FILE, PLAN_FILE, SETTINGS_FILE, TRIALS, run_trials
 from oc_residual_gym.real.trials import TrialRecorder, Verdict, judge_later, read_trials, recover, unjudged
@@ -104,7 +104,46 @@ def test_a_folder_deleted_in_mid_trial_is_written_again_with_all_that_was_in_it(
         name: content for name, content in before.items() if not name.endswith(".journal")
     }
     assert [length(trial["path"]) for trial in read_trials(out / TRIALS)] == [STEPS] * 4
-    assert sum("was deleted" in text for text in operator.said) == 1 and rescued(place) == []
+    assert sum("were deleted" in text for text in operator.said) == 1 and rescued(place) == []
+
+
+@pytest.mark.parametrize("lost", [TRIALS, BLIND_FILE, f"{TRIALS}/trial_0001.hdf5"])
+def test_whatever_is_deleted_between_trials_is_written_again(lost: str, tmp_path: Path, place: Path) -> None:
+    out = tmp_path / "comparison"
+
+    def delete() -> None:
+        shutil.rmtree(out / lost) if (out / lost).is_dir() else (out / lost).unlink()
+
+    operator = Accident(delete, number=3)
+    assert run_trials(SETTINGS, Cells(operator), operator, out, pictures=False)["judged"] == 4
+    assert (out / BLIND_FILE).exists() and len(read_trials(out / TRIALS)) == 4
+    (said,) = (text for text in operator.said if "were deleted" in text)
+    assert (lost if "." in lost else f"{TRIALS}/trial_0001.hdf5") in said
+
+
+def test_copies_are_read_once_only_of_the_files_asked_for_and_skip_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked = Path.read_bytes, []
+
+    def read_bytes(path: Path) -> bytes:
+        asked.append(path.name)
+        if path.name == "locked.hdf5" and asked.count(path.name) == 1:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    (tmp_path / "trials").mkdir()
+    for name in ("plan.json", "a video.mp4", "trials/one.hdf5", "trials/locked.hdf5"):
+        (tmp_path / name).write_text(name)
+    copies = Copies(tmp_path, "plan.json", "trials/*.hdf5")
+    copies.look()
+    assert sorted(asked) == ["locked.hdf5", "one.hdf5", "plan.json"]
+    copies.look()
+    assert sorted(asked) == ["locked.hdf5", "locked.hdf5", "one.hdf5", "plan.json"]
+    shutil.rmtree(tmp_path)
+    assert sorted(copies.restore()) == ["plan.json", "trials/locked.hdf5", "trials/one.hdf5"]
+    assert (tmp_path / "trials/locked.hdf5").read_text() == "trials/locked.hdf5" and copies.restore() == []
 
 
 def test_a_folder_that_cannot_be_made_again(tmp_path: Path, place: Path) -> None:
