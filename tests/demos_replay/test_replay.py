@@ -248,3 +248,12 @@ def test_an_arm_that_cannot_follow_fails_its_task_and_no_convention(caplog):
         replayer._core.step(np.zeros((1, 7)))
     assert not replayer._core.base_policy_failed[0] and not caplog.records
     replayer.close()
+
+
+def test_a_log_that_slams_the_hand_ends_as_it_would_on_the_robot():
+    (log,) = shipped("Lift", 1)
+    target, begin = log.target.copy(), len(log.target) // 2
+    target[begin:, 1] += 0.12  # beside the block
+    target[begin:, 2] = np.maximum(target[begin, 2] + 0.1 - 0.01 * np.arange(len(target) - begin), -0.01)
+    (demo,) = replayed("Lift", [replace(log, target=target)])
+    assert isinstance(demo, Demo) and demo.failure == "robot_reflex" and not demo.success
