@@ -23,7 +23,7 @@ pytest.importorskip("franky", reason="a robot needs franky-control")
 import franky
 from cells import PATIENCE
 
-from oc_residual_gym.real.homing import robot_seconds
+from oc_residual_gym.real.homing import move_joints, robot_seconds
 from oc_residual_gym.real.rig import Rig, RigError, ensure_rig, rig_available
 from oc_residual_gym.real.rig_install import python_of
 from oc_residual_gym.real.rig_models import WATCHED_APART, scene_data, write_models
@@ -62,11 +62,11 @@ class Client:
 
     def __init__(self, rig: Rig):
         self.robot = franky.Robot(rig.host, realtime_config=franky.RealtimeConfig.Ignore)
-        self.robot.relative_dynamics_factor = 0.4
         tool = np.eye(4)
         tool[:3, :3], tool[:3, 3] = Rotation.from_quat(TCP_FROM_FLANGE[3:]).as_matrix(), TCP_FROM_FLANGE[:3]
         self.robot.set_ee(tool.T.ravel().tolist())
-        self.robot.move(franky.JointMotion(HOME_JOINT_POSITIONS.tolist()))
+        # Compliant: a joint motion of franky's ends in a reflex where a busy machine delays single commands.
+        move_joints(self.robot, HOME_JOINT_POSITIONS, speed_cap=0.2, pause=time.sleep)
 
     @property
     def pose(self) -> np.ndarray:
