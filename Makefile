@@ -4,6 +4,8 @@ EPISODES ?= 50
 BASE ?= bc
 # Workers steal tests from each other's ends, so that those that share worlds and rigs stay together.
 PYTEST_ARGS ?= -n auto --dist worksteal
+# A rig keeps two cores busy in real time: beside another one it is late, and its robot stops.
+RIG_ARGS ?= -n $(shell expr \( $$(getconf _NPROCESSORS_ONLN) + 1 \) / 2) --dist worksteal
 BIN := .venv/bin
 NEWEST := .venv-newest/bin
 PIP := -m pip install --disable-pip-version-check --quiet
@@ -17,7 +19,7 @@ setup: .venv/developer.stamp
 # Beside each other: the tests have moments in which they leave a core idle.
 test: setup
 	$(MAKE) -j2 lint fast
-	$(BIN)/python -m pytest $(PYTEST_ARGS) -m rig tests/real
+	$(BIN)/python -m pytest $(RIG_ARGS) -m rig tests/real
 
 fast: setup check
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not rig"
@@ -25,7 +27,7 @@ fast: setup check
 # The same tests on the newest versions (numpy 2, MuJoCo 4), without robosuite, in an environment of their own.
 test-newest: .venv-newest/stamp
 	$(NEWEST)/python -m pytest $(PYTEST_ARGS) -m "not rig"
-	$(NEWEST)/python -m pytest $(PYTEST_ARGS) -m rig tests/real
+	$(NEWEST)/python -m pytest $(RIG_ARGS) -m rig tests/real
 
 lint: .venv/developer.stamp
 	$(BIN)/ruff check .
