@@ -8,15 +8,14 @@ import fcntl
 import io
 import json
 import os
-import resource
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from disks import full_disk
 
 from demos_replay.log import LogError
 from demos_replay.readers import open_log
@@ -28,17 +27,6 @@ from oc_residual_gym.real.cell import load_cell
 
 ROOT = Path(__file__).parents[1]
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond ``size`` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # Text, YAML and JSON

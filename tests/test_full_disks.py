@@ -6,14 +6,13 @@ import errno
 import importlib
 import json
 import re
-import resource
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import full_disk
 
 import demos_replay
 from oc_residual_gym import cli
@@ -28,17 +27,6 @@ EVALUATE = ["evaluate", "--task", "Lift", "--base", "expert", "--episodes", "6"]
 LOG = demos_replay.LOGS / "Lift.hdf5"
 NOWHERE = "/dev/null/out"
 """A place that nobody can write, whatever their rights."""
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond ``size`` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def main_of(package: str) -> Any:

@@ -76,13 +76,19 @@ def episode_seeds(split: str, seeds: Sequence[int | None]) -> list[int | None]:
     return [s if s is None else episode_seed(split, s) for s in seeds]
 
 
-def _integer(seed: Any) -> int:
+def integer(value: Any) -> int | None:
+    """``value`` as an ``int`` if it is of any integer type; ``None`` if it is not. A bool is not."""
     try:
-        if isinstance(seed, (bool, np.bool_)):
-            raise TypeError
-        return operator.index(seed)
+        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
-        raise SettingsError(f"the seed is {seed!r}: give an integer, such as 3") from None
+        return None
+
+
+def _integer(seed: Any) -> int:
+    number = integer(seed)
+    if number is None:
+        raise SettingsError(f"the seed is {seed!r}: give an integer, such as 3")
+    return number
 
 
 def draw_seed(split: str, rng: np.random.Generator) -> int:

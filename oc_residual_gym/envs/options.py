@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Self
 
 from oc_residual_gym.envs.actions import ResidualScales
-from oc_residual_gym.envs.episodes import SPLITS
+from oc_residual_gym.envs.episodes import SPLITS, integer
 from oc_residual_gym.errors import SettingsError, one_of
 from oc_residual_gym.perception.errors import PoseErrorModel, error_model_of
 from oc_residual_gym.tasks.base import Task
@@ -116,10 +115,5 @@ class EnvOptions:
 
 def _is_limit(steps: Any) -> bool:
     """Whether ``steps`` is a number of control steps, or -1."""
-    if isinstance(steps, bool):
-        return False
-    try:
-        number = operator.index(steps)
-    except TypeError:
-        return False
-    return number > 0 or number == -1
+    number = integer(steps)
+    return number is not None and (number > 0 or number == -1)

@@ -15,7 +15,7 @@ from oc_residual_gym.evaluation.settings import EvaluationSettings, Row
 from oc_residual_gym.evaluation.tally import Tally
 from oc_residual_gym.files import Record
 from oc_residual_gym.identity import name_of, own_copy
-from oc_residual_gym.policies.chunks import described
+from oc_residual_gym.policies.chunks import failure_text
 from oc_residual_gym.residuals import ResidualPolicy, load_residual
 from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
@@ -96,7 +96,7 @@ def stopped_by_base(core: ResidualWorlds) -> Iterator[None]:
             raise
     cause = core.base_policy_error
     if cause is not None:
-        text = f"base policy {core.base_policy.name!r} failed: {described(cause)}"
+        text = failure_text(core.base_policy, cause)
         # An automatic reset may have started the world's next episode by now.
         seeds = [f", seed {core.seeds[i]}" for i, problem in enumerate(core.base_policy_problem) if problem == text]
         where = core.task.name + (seeds[0] if seeds else "")

@@ -49,9 +49,11 @@ EXPECTED = (BasePolicyError, OSError)
 """Exceptions with which a base policy says that it cannot return targets; all others are programming errors."""
 
 
-def described(error: Exception) -> str:
-    """How an exception of a base policy is reported."""
-    return outside_text(error if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}")
+def failure_text(policy: BasePolicy, cause: Exception | str) -> str:
+    """How a failure of a base policy is reported: an exception, or what is wrong with its targets."""
+    if isinstance(cause, Exception):
+        cause = outside_text(cause if isinstance(cause, EXPECTED) else f"{type(cause).__name__}: {cause}")
+    return f"base policy {policy.name!r} failed: {cause}"
 
 
 class ChunkRunner:
@@ -151,19 +153,19 @@ class ChunkRunner:
     def _fail_by(self, worlds: IntArray, error: Exception) -> None:
         """Note an exception of the policy; pass it on if it is a programming error."""
         self.error = error
-        self._fail(dict.fromkeys(worlds.tolist(), described(error)))
+        self._fail(dict.fromkeys(worlds.tolist(), error))
         if not isinstance(error, EXPECTED):
             raise error
 
-    def _fail(self, problems: Mapping[int, str]) -> None:
-        for world, problem in problems.items():
+    def _fail(self, causes: Mapping[int, Exception | str]) -> None:
+        for world, cause in causes.items():
             self.failed[world] = True
-            self.problems[world] = f"base policy {self.policy.name!r} failed: {problem}"
-        if problems and not self._is_logged:
+            self.problems[world] = failure_text(self.policy, cause)
+        if causes and not self._is_logged:
             self._is_logged = True
-            _log.warning("%s", self.problems[next(iter(problems))])
+            _log.warning("%s", self.problems[next(iter(causes))])
 
-    def _load(self, worlds: IntArray, previous_target: Array, chunks: Array, robot: RobotState) -> dict[int, str]:
+    def _load(self, worlds: IntArray, previous_target: Array, chunks: Array, robot: RobotState) -> Mapping[int, str]:
         """Start new chunks (n, H, 8) in ``worlds``, but for those that violate a convention: return their problems."""
         shape = (len(worlds), self.policy.horizon, 8)
         if np.shape(chunks) != shape:

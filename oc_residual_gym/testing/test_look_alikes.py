@@ -35,7 +35,7 @@ def _turned(poses: dict[str, Array], turns: dict[str, Array]) -> dict[str, Array
 
 @cache
 def _look_alikes(task: str) -> list[dict[str, Array]]:
-    """Object name to turn, for every pose that looks like the start: first none, then each object in turn, then all.
+    """Starts that look the same, each as object name to turn: without turns, then one object turned, then all turned.
 
     An observed object that is not placed by its own pose, such as a drawer's face, stays as it is.
     """

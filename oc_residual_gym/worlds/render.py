@@ -113,7 +113,15 @@ class _Renderers(threading.local):
     """The renderers of the current thread. They are freed when it ends."""
 
     def __init__(self) -> None:
-        self.get = lru_cache(maxsize=16)(SceneRenderer)
+        self.get = lru_cache(maxsize=16)(_made)
+
+
+def _made(task: Task, visuals: Visuals, size: tuple[int, int]) -> SceneRenderer:
+    renderer = SceneRenderer(task, visuals, size)
+    # Contexts must be freed before the OpenGL library is unloaded: exit handlers run last in, first out.
+    atexit.unregister(free_renderers)
+    atexit.register(free_renderers)
+    return renderer
 
 
 _renderers = _Renderers()
@@ -125,11 +133,7 @@ def shared_renderer(task: Task, visuals: Visuals, size: tuple[int, int]) -> Scen
     Raises:
         RenderError: there is no OpenGL library, or this process was forked from one that had rendered.
     """
-    renderer = _renderers.get(task, visuals, size)
-    # Contexts must be freed before the OpenGL library is unloaded: exit handlers run last in, first out.
-    atexit.unregister(free_renderers)
-    atexit.register(free_renderers)
-    return renderer
+    return _renderers.get(task, visuals, size)
 
 
 def free_renderers() -> None:

@@ -1,7 +1,8 @@
 """The tracker of a simulation: true poses with a hand-eye calibration error and a pose noise model.
 
-At the start of an episode it registers each object in the canonical one of the poses that look alike, and then follows
-that frame. So the noise, which is in the object's own frame, is the same for every pose that looks alike.
+A symmetric object looks the same in several poses. At the start of an episode, the tracker chooses the one that is
+turned least from the base frame, and then follows that frame. The noise is added in that frame, so it does not depend
+on which of these poses the simulation started with.
 """
 
 from __future__ import annotations
