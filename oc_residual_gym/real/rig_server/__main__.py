@@ -23,6 +23,9 @@ from .robot import LateSocket, Server
 THREAD_SWITCH = 0.0005
 """Python's thread switch interval in seconds; the default of 5 ms is five control cycles of the robot."""
 
+MIN_SETTLING, AT_REST = 0.1, 0.005
+"""Seconds of the rig's time before the arm can have come to rest, and rad/s below which it has."""
+
 
 def publish(sim: SceneSim, poses: PosePublisher, poses_socket: zmq.Socket, truth_socket: zmq.Socket) -> None:
     """Send every new true state, and poses at their rate. Never returns."""
@@ -75,9 +78,12 @@ def end_with_parent() -> None:
     os._exit(0)
 
 
-def announce(folder: Path, host: str, addresses: dict[str, str]) -> None:
-    """Write ``ready.json`` to ``folder`` once the robot's interface answers a client."""
+def announce(folder: Path, host: str, sim: SceneSim, addresses: dict[str, str]) -> None:
+    """Write ``ready.json`` to ``folder`` once the arm is at rest and the robot's interface answers a client."""
     check_server(host, timeout=60.0)
+    # The simulation begins in another posture, from which its servo pulls the arm at up to 6 rad/s.
+    while not sim.view or sim.view["time"] < MIN_SETTLING or np.abs(sim.view["dq"]).max() > AT_REST:
+        time.sleep(0.01)
     temporary = folder / "ready.json.tmp"
     temporary.write_text(json.dumps(addresses), encoding="utf-8")
     temporary.rename(folder / "ready.json")
@@ -101,7 +107,7 @@ def main(folder: Path) -> None:
         (end_with_parent, ()),
         (publish, (server.physics_sim, poses, sockets["poses"], sockets["truth"])),
         (answer, (server, poses, sockets["control"])),
-        (announce, (folder, settings["host"], addresses)),
+        (announce, (folder, settings["host"], server.physics_sim, addresses)),
     ):
         threading.Thread(target=work, args=arguments, daemon=True).start()
     server.start()
