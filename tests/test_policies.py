@@ -216,7 +216,7 @@ def test_oracle_repairs_an_expert_that_is_10_mm_off():
 
 def test_unknown_residuals_are_answered_with_the_valid_ones():
     for name in ("magic", ""):
-        with pytest.raises(ValueError, match=r"zero, oracle, trained, trained-v0, FILE\.onnx"):
+        with pytest.raises(ValueError, match=r"zero, planner, oracle, trained, trained-v0, FILE\.onnx"):
             load_residual(name, "Lift", "bc")
 
 

@@ -111,6 +111,11 @@ class ResidualWorlds:
         """Last exception of the base policy; ``None`` if it has raised none."""
         return self._runner.error
 
+    @property
+    def chunk_starts(self) -> BoolArray:
+        """(N,) whether the next step is the first of a base policy's chunk of several targets."""
+        return self._runner.starts
+
     @cached_property
     def simulation(self) -> Simulation:
         """The simulated worlds. Raises ``ValueError`` if the robot is real."""

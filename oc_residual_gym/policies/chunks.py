@@ -197,6 +197,11 @@ class ChunkRunner:
         """(N,) executed share of the chunk, in [0, 1)."""
         return self._phases / self._lengths
 
+    @property
+    def starts(self) -> BoolArray:
+        """(N,) whether the next step is the first of a chunk. Without chunks (a horizon of 1), never."""
+        return (self._phases == 0) & (self.policy.horizon > 1)
+
     def targets(self, ahead: Array) -> Array:
         """(N, A, 8) targets ``ahead`` (A,) steps ahead, 1 for the next step; past its end, the chunk's last target."""
         index = np.minimum(self._phases[:, None] + (ahead - 1), self._lengths[:, None] - 1)

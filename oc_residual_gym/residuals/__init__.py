@@ -1,4 +1,4 @@
-"""Residual policies by name: zero (the base policy alone), the oracle, and trained ones."""
+"""Residual policies by name: zero (the base policy alone), the planner, the oracle, and trained ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from oc_residual_gym.envs.actions import residual_between
 from oc_residual_gym.errors import one_of
 from oc_residual_gym.policies import DEFAULT_BASE, default_base
-from oc_residual_gym.policies.chunks import ChunkRunner
-from oc_residual_gym.policies.expert import ExpertPolicy
 from oc_residual_gym.policies.versions import NEWEST_RESIDUALS, residual_file, residual_folder
 from oc_residual_gym.residuals.onnx import OnnxResidual
+from oc_residual_gym.residuals.scripted import ScriptedResidual
 from oc_residual_gym.states import Array, IntArray
 from oc_residual_gym.tasks import TASKS
 
@@ -22,7 +20,15 @@ if TYPE_CHECKING:
 
 TRAINED = (*NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values())
 """Names of the shipped residual policies. Each has one file per task and base policy."""
-RESIDUALS = ("zero", "oracle", *TRAINED, "FILE.onnx", "FOLDER with a TASK.onnx for each task", "a ResidualPolicy")
+RESIDUALS = (
+    "zero",
+    "planner",
+    "oracle",
+    *TRAINED,
+    "FILE.onnx",
+    "FOLDER with a TASK.onnx for each task",
+    "a ResidualPolicy",
+)
 
 
 class ResidualPolicy(Protocol):
@@ -51,37 +57,6 @@ class ZeroResidual:
         return np.zeros((core.num_worlds, 7))
 
 
-class OracleResidual:
-    """Acts with clip(expert target - base target): an upper reference for what the action range allows. No learning."""
-
-    name = "oracle"
-    hash: str | None = None
-
-    def __init__(self) -> None:
-        self._runner: ChunkRunner | None = None
-        self._steps = np.zeros(0, np.int64)
-
-    def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
-        if self._runner is None:
-            self._runner = ChunkRunner(ExpertPolicy(core.task), core.num_worlds, max_pause=0)
-            self._steps = np.zeros(core.num_worlds, np.int64)
-        self._plan(core, worlds)
-
-    def act(self, core: ResidualWorlds) -> Array:
-        assert self._runner is not None, "call reset first"
-        # Worlds that were not stepped since the last call keep their phase in the expert's chunk.
-        moved = np.flatnonzero(core.steps != self._steps)
-        self._steps[:] = core.steps
-        self._plan(core, self._runner.advance(moved))
-        return residual_between(core.base_target, self._runner.current, core.scales)
-
-    def _plan(self, core: ResidualWorlds, worlds: IntArray) -> None:
-        assert self._runner is not None
-        if len(worlds):
-            self._runner.request(worlds, core.view, core.executed_target[worlds], core.world.robot)
-            self._steps[worlds] = core.steps[worlds]
-
-
 class FileResidual:
     """A trained residual policy from an ONNX file."""
 
@@ -91,8 +66,9 @@ class FileResidual:
         self.hash: str | None = policy.hash
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
-        """Check that the file was made for this observation. Raises ``ValueError`` if it was not."""
+        """Forget earlier episodes. Raises ``ValueError`` if the file was made for another observation."""
         self._policy.check([f.name for f in core.observation_layout], core.observation.shape[1])
+        self._policy.reset(worlds)
 
     def act(self, core: ResidualWorlds) -> Array:
         return self._policy(core.observation).astype(np.float64)
@@ -102,9 +78,9 @@ def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -
     """Load the residual policy ``residual`` for ``task`` on the base policy ``base``.
 
     Args:
-        residual: "zero", "oracle", "trained" (the newest shipped version), a name with a version such as "trained-v0",
-            an .onnx file, a folder with one ``<Task>.onnx`` per task, or an object with the methods ``reset`` and
-            ``act`` of :class:`ResidualPolicy`, which is returned unchanged.
+        residual: "zero", "planner", "oracle", "trained" (the newest shipped version), a name with a version such as
+            "trained-v0", an .onnx file, a folder with one ``<Task>.onnx`` per task, or an object with the methods
+            ``reset`` and ``act`` of :class:`ResidualPolicy`, which is returned unchanged.
         task: name of the task.
         base: base policy that a shipped residual must have been trained on; ``None`` for the task's default.
 
@@ -118,8 +94,8 @@ def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -
     name = str(residual)
     if name == "zero":
         return ZeroResidual()
-    if name == "oracle":
-        return OracleResidual()
+    if name in ("planner", "oracle"):
+        return ScriptedResidual(name)
     if name in TRAINED:
         return FileResidual(_shipped(name, task, base))
     if name.endswith(".onnx"):

@@ -176,6 +176,14 @@ class Task(ABC):
     def expert(self, state: Snapshot) -> list[Waypoint]:
         """Plan the remaining legs of the task from the true state. The expert has no memory."""
 
+    def infer(self, seen: Snapshot) -> Snapshot:
+        """Add what the expert needs to know and can tell from ``seen``: by default, nothing.
+
+        The planner acts on it. ``seen`` has poses of the observed objects only; in its contacts, "left", "right" and
+        "hand" stand for the grasped object in the fingers, and all others are ``False``.
+        """
+        return seen
+
     def object_poses(self, state: TrueState) -> list[Array]:
         """True poses (N, 7) of each of ``objects``, in order."""
         return [state.poses[o.name] for o in self.objects]

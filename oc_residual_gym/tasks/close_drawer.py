@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -160,10 +161,8 @@ class CloseDrawer(Task):
 
     def start_at(self, poses: Mapping[str, Array]) -> InitialState:
         cabinet = poses["cabinet"]
-        face = pose_relative(cabinet, poses["drawer"])
-        active = round(float(np.clip((face[2] - WALL - SLOT / 2) / PITCH, ACTIVE[0], ACTIVE[-1])))
-        cabinet = pose(cabinet[0], cabinet[1], 0.0, heading(cabinet[3:]))
-        return self._start(cabinet, active, float(np.clip(face[0], 0.0, TRAVEL)))
+        active, opening = _drawer_at(cabinet, poses["drawer"])
+        return self._start(pose(cabinet[0], cabinet[1], 0.0, heading(cabinet[3:])), active, opening)
 
     def _start(self, cabinet: Array, active: int, opening: float) -> InitialState:
         return InitialState(
@@ -200,9 +199,26 @@ class CloseDrawer(Task):
         end = pose_multiply(face, _tool_before(-opening - PRESS))
         return [*legs, Waypoint(end, closed=True, speed=GENTLE)]
 
+    def infer(self, seen: Snapshot) -> Snapshot:
+        drawer = seen.poses["drawer"]
+        active, opening = _drawer_at(seen.poses["cabinet"], drawer)
+        return replace(
+            seen,
+            poses={**seen.poses, DRAWERS[active]: drawer},
+            slides={DRAWERS[active]: np.array([opening, 0.0])},
+            parameters={"active": active},
+        )
+
     def object_poses(self, state: TrueState) -> list[Array]:
         """Poses (N, 7) of the cabinet, and of the face of the drawer that was open at the start."""
         return [state.poses["cabinet"], _of_active(state, state.poses)]
+
+
+def _drawer_at(cabinet: Array, face: Array) -> tuple[int, float]:
+    """Number and opening in metres of the drawer whose face is at ``face`` (7,), for a cabinet at ``cabinet`` (7,)."""
+    x, _, z = pose_relative(cabinet, face)[:3]
+    active = round(float(np.clip((z - WALL - SLOT / 2) / PITCH, ACTIVE[0], ACTIVE[-1])))
+    return active, float(np.clip(x, 0.0, TRAVEL))
 
 
 def _of_active(state: TrueState, values: Mapping[str, Array]) -> Array:

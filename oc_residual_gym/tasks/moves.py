@@ -21,6 +21,8 @@ EASE = 0.03
 oscillations nearly cancel (3 mm of overshoot instead of 10)."""
 PRESS = 0.002
 """Metres by which to aim below an object's resting height, so that it is released under 2 N and not in the air."""
+SEEN_CONTACT = 0.008
+"""Metres above its resting height below which an object seems to rest: a tracker's error, and the lag of its filter."""
 SETTLE = 3
 """Control steps until the arm, which lags behind its target, has nearly come to rest."""
 HOVER = 0.08

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from oc_residual_gym.tasks.base import (
     is_still,
     pose,
 )
-from oc_residual_gym.tasks.moves import PRESS, is_holding, pick, place, release, top_grasp
+from oc_residual_gym.tasks.moves import PRESS, SEEN_CONTACT, is_holding, pick, place, release, top_grasp
 from oc_residual_gym.tasks.objects import RED, WHITE, Geom, ObjectSpec, solid_box
 
 HALF_SIZE = (0.04, 0.02, 0.02)
@@ -157,6 +158,11 @@ class PickPlace(Task):
             goal = np.array([*plate[:2], state.table_height + PLATE_HEIGHT + HALF_SIZE[2] - PRESS])
             return place(state, block[:3], goal, heading(state.target[3:7]))
         return pick(state, top_grasp(state, block, np.pi), 2 * HALF_SIZE[1])
+
+    def infer(self, seen: Snapshot) -> Snapshot:
+        block, plate = seen.poses["block"], seen.poses["plate"]
+        height = block[2] - plate[2] - PLATE_HEIGHT / 2 - HALF_SIZE[2]
+        return replace(seen, contacts={**seen.contacts, "plate": bool(height < SEEN_CONTACT)})
 
 
 @njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:],boolean[:])")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from oc_residual_gym.tasks.base import (
 )
 from oc_residual_gym.tasks.moves import (
     PRESS,
+    SEEN_CONTACT,
     is_holding,
     nearest_yaw,
     pick,
@@ -165,6 +167,10 @@ class Stack(Task):
             goal = green[:3] + STACKED - [0.0, 0.0, PRESS]
             return place(state, white[:3], goal, heading(state.tcp_pose[3:]) + turn)
         return pick(state, top_grasp(state, white, np.pi / 2), 2 * HALF)
+
+    def infer(self, seen: Snapshot) -> Snapshot:
+        height = (seen.poses["white"][:3] - seen.poses["green"][:3] - STACKED)[2]
+        return replace(seen, contacts={**seen.contacts, "green": bool(height < SEEN_CONTACT)})
 
 
 @njit("float64[:,:](float64[:,:],float64[:,:],float64[:])")
