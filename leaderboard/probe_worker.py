@@ -19,6 +19,8 @@ from oc_residual_gym.tasks.base import Task
 
 INPUTS, BATCH = 64, 8
 """Number of made-up inputs, given all at once, ``BATCH`` at a time, and one by one."""
+STEPS = 3
+"""Control steps of a made-up episode of a residual policy: what it remembers counts too."""
 PERIOD = 0.05
 """Seconds per control step: a policy has to keep up with it."""
 _LOW, _HIGH = (0.3, -0.3, 0.02), (0.65, 0.3, 0.5)
@@ -71,15 +73,17 @@ def _residual(file: str, task: Task) -> tuple[Answer, int]:
     policy = OnnxResidual(file, f"for {task.name}")
     layout = ObservationBuilder(tuple(item.name for item in task.objects)).layout
     policy.check([f.name for f in layout], layout[-1].stop)
-    observations = np.random.default_rng(0).uniform(-2.0, 2.0, (INPUTS, layout[-1].stop)).astype(np.float32)
+    size = (STEPS, INPUTS, layout[-1].stop)
+    observations = np.random.default_rng(0).uniform(-2.0, 2.0, size).astype(np.float32)
 
     def answer(start: int, stop: int) -> np.ndarray:
-        actions = policy(observations[start:stop])
+        policy.reset()
+        actions = np.concatenate([policy(step[start:stop]) for step in observations], axis=1)
         if not np.isfinite(actions).all():
             raise PolicyFailure("its answer holds NaN; it must be 7 finite numbers for every observation")
         return actions
 
-    return answer, 1
+    return answer, STEPS
 
 
 def _base(file: str, task: Task) -> tuple[Answer, int]:

@@ -57,7 +57,7 @@ def _loaded(path: Path, inode: int, mtime: int, size: int) -> OnnxFile:
 
 
 class OnnxFile:
-    """An ONNX model whose first output is a policy's answer. It has no state, so policies can share it."""
+    """An ONNX model of a policy. It has no state, so policies can share it."""
 
     def __init__(self, path: Path):
         import onnxruntime
@@ -83,38 +83,55 @@ class OnnxFile:
         self._session = session
         self.inputs = {i.name: tuple(i.shape) for i in session.get_inputs()}
         self.input_types: dict[str, str] = {i.name: i.type for i in session.get_inputs()}
-        first = session.get_outputs()[0]
-        self.output_shape, self.output_type = tuple(first.shape), str(first.type)
+        self.outputs = {o.name: tuple(o.shape) for o in session.get_outputs()}
+        self.output_types: dict[str, str] = {o.name: o.type for o in session.get_outputs()}
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def answer(self) -> str:
+        """Name of the first output, which is the policy's answer."""
+        return next(iter(self.outputs))
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """First output for a batch of inputs."""
-        return self._session.run(None, inputs)[0]
+        return self._session.run([self.answer], inputs)[0]
 
-    def check(self, what: str, inputs: Mapping[str, tuple[str, Sequence[int]]], output: Sequence[int | None]) -> None:
-        """Check the declared inputs and output of the file, and run it once for two rows of zeros.
+    def run_all(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name for a batch of inputs."""
+        return dict(zip(self.outputs, self._session.run(None, inputs), strict=True))
+
+    def check(
+        self, what: str, inputs: Mapping[str, tuple[str, Sequence[int]]], outputs: Mapping[str, Sequence[int | None]]
+    ) -> None:
+        """Check declared inputs and outputs of the file, and run it once for two rows of zeros.
 
         Args:
             what: the policy, for messages.
             inputs: name of each input to its type and its shape without the batch axis.
-            output: the output's shape without the batch axis; ``None`` for a size that the file sets.
+            outputs: name of each output that is used to its shape without the batch axis; ``None`` for a size that the
+                file sets.
 
         Raises:
             ValueError: they differ, or it fails; the message names what was found and what is needed.
         """
         for name, (kind, tail) in inputs.items():
             self._check_one(f"{what} has input {name!r}", self.input_types[name], self.inputs[name], kind, tail)
-        self._check_one(f"{what} has an output", self.output_type, self.output_shape, FLOAT, output)
+        for name, sizes in outputs.items():
+            self._check_one(f"{what} has output {name!r}", self.output_types[name], self.outputs[name], FLOAT, sizes)
         rows = {name: np.zeros((2, *tail), _TYPES[kind]) for name, (kind, tail) in inputs.items()}
         try:
-            shape = np.shape(self.run(rows))
+            found = self.run_all(rows)
         except MemoryError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ValueError(f"{what} fails on two rows of zeros: {outside_text(error)}") from error
-        expected = (2, *(size or found for size, found in zip(output, self.output_shape[1:], strict=True)))
-        if shape != expected:
-            raise ValueError(f"{what} returned shape {shape} for two rows; expected {expected}")
+        for name, sizes in outputs.items():
+            declared = self.outputs[name][1:]
+            expected = (2, *(size or fixed for size, fixed in zip(sizes, declared, strict=True)))
+            if found[name].shape != expected:
+                raise ValueError(
+                    f"{what} returned shape {found[name].shape} as {name!r} for two rows; expected {expected}"
+                )
 
     @staticmethod
     def _check_one(found: str, kind: str, shape: tuple[Any, ...], wanted: str, tail: Sequence[int | None]) -> None:
@@ -152,8 +169,8 @@ class OnnxBasePolicy:
         self.name = name or str(path)
         self.hash: str | None = self._file.hash
         self._inputs = {name: self._input(name) for name in self._file.inputs}
-        self._file.check(f"base policy {path}", self._inputs, (None, 8))
-        self.horizon: int = self._file.output_shape[1]
+        self._file.check(f"base policy {path}", self._inputs, {self._file.answer: (None, 8)})
+        self.horizon: int = self._file.outputs[self._file.answer][1]
         groups = {name.split("/")[0] for name in self._inputs}
         self.needs = frozenset(need for group, need in _NEEDS.items() if group in groups)
 
