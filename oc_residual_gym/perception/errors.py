@@ -73,6 +73,16 @@ MODELS = {
         stay_lost=1.0 - 1.0 / _BURST_STEPS,
         wrench=(0.5, 0.05),
     ),
+    # For training: wide and round, so that a policy learns to cope with errors that last.
+    "lasting": PoseErrorModel(
+        bias=(0.004, np.deg2rad(2.0)),
+        jitter=(0.001, np.deg2rad(1.0)),
+        latency=(0, 3),
+        loss=0.02,
+        loss_near_fingers=0.05,
+        stay_lost=0.8,
+        wrench=(1.0, 0.1),
+    ),
 }
 
 

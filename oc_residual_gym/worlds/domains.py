@@ -1,7 +1,6 @@
-"""Physics domains: "nominal", and "twin", the held-out physics for tests of zero-shot transfer.
+"""Physics domains: "nominal"; "randomised", for training; and "twin", held out for tests of zero-shot transfer.
 
-Values are drawn once per episode, from the episode's own generator. These two domains are frozen in v0. For training,
-define your own ``Domain``.
+Values are drawn once per episode, from the episode's own generator. "nominal" and "twin" are frozen in v0.
 """
 
 from __future__ import annotations
@@ -170,6 +169,24 @@ DOMAINS = {
         camera=(0.005, math.radians(1.0)),
         inference_pause=(3, 3),
         drawer=(0.6, 1.6),
+    ),
+    # Wide, round ranges of what may differ between cells; not fitted to "twin".
+    "randomised": Domain(
+        friction=(0.5, 1.5),
+        object_mass=(0.5, 2.0),
+        stiffness=(0.7, 1.3),
+        gripper_force=(0.5, 1.25),
+        gripper_speed=(0.5, 1.25),
+        joint_friction=(0.0, 1.0),
+        payload=(-0.2, 0.2),
+        wrench_bias=(2.0, 0.2),
+        latency=(0, 3),
+        table_height=(-0.003, 0.003),
+        tcp_offset=0.0015,
+        hand_eye=(0.003, math.radians(1.0)),
+        camera=(0.01, math.radians(2.0)),
+        inference_pause=(0, 4),
+        drawer=(0.5, 2.0),
     ),
 }
 """The named domains."""
