@@ -1,10 +1,15 @@
-"""The base policy "bc": action chunks from object poses, one network per task, cloned from replayed demonstrations."""
+"""The base policies "bc" and "bc-few": action chunks from object poses, one network per task, cloned from replays.
+
+"bc" is made as good as it gets. "bc-few" is the same network, cloned plainly and from few demonstrations, and thus as
+clumsy as a policy that has seen little.
+"""
 
 from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,19 +28,42 @@ from oc_residual_gym.tasks.base import ObservedObject, Task
 from oc_residual_gym.tasks.symmetry import Symmetry, symmetry_of
 from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 
-SCHEDULE = Schedule(steps=4_000, batch=512, learning_rate=1e-3)
 HIDDEN = 384
-NOISE_DRAWS = {"paper": 20, "tracker": 12}
-"""Number of noise draws per demonstration, by pose error model; each draw passes through the pose filter."""
-MOVED_POSITION, MOVED_ROTATION = 0.006, 0.03
-"""Augmentation: random offset of the hand from the demonstrated path, in metres and radians (standard deviation per
-axis)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a policy is cloned."""
+
+    demonstrations: int | None = None
+    """Number of demonstrations per task: the first ones of the files; ``None`` for all."""
+    noise_draws: Mapping[str, int] = field(default_factory=lambda: {"paper": 20, "tracker": 12})
+    """Number of noise draws per demonstration, by pose error model; each draw passes through the pose filter."""
+    moved: tuple[float, float] = (0.006, 0.03)
+    """Augmentation: random offset of the hand from the demonstrated path, in metres and radians (standard deviation per
+    axis)."""
+    turned: float = 0.4
+    """Augmentation: largest rotation of the scene about the vertical, in radians, to either side."""
+    sees_symmetry: bool = True
+    """Whether features are the same for all orientations that look alike."""
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=4_000, batch=512, learning_rate=1e-3))
+
+
+RECIPES = {
+    "bc": Recipe(),
+    "bc-few": Recipe(
+        demonstrations=10,
+        noise_draws={"clean": 1},
+        moved=(0.0, 0.0),
+        turned=0.0,
+        sees_symmetry=False,
+        schedule=Schedule(steps=1_500, batch=512, learning_rate=1e-3),
+    ),
+}
 HELD_SHARE = 0.3
-"""Factor on that offset while the hand is closed."""
+"""Factor on the offset of the hand while it is closed."""
 RETURN_STEPS = 6
 """Steps within which the targets return to the demonstrated path."""
-TURNED = 0.4
-"""Augmentation: largest rotation of the scene about the vertical, in radians, to either side."""
 NEAR, NEARER = 0.04, 0.01
 """Length scales in metres of the saturating distance features, in addition to the linear one."""
 
@@ -47,11 +75,15 @@ class BcPolicy(nn.Module):
     object. All features are relative to the last executed target. The measured TCP pose is left out: its lag behind the
     target reveals the arm's speed, and a network that sees it learns to continue as before, or never to start. Absolute
     positions on the table are left out too: with only 50 demonstrations, a network would recognise each one by them.
+
+    Args:
+        objects: the task's observed objects.
+        recipe: whether features know their symmetries.
     """
 
-    def __init__(self, objects: Sequence[ObservedObject]):
+    def __init__(self, objects: Sequence[ObservedObject], recipe: Recipe):
         super().__init__()
-        self.symmetries = [symmetry_of(o.symmetry) for o in objects]
+        self.symmetries = [symmetry_of(o.symmetry if recipe.sees_symmetry else "none") for o in objects]
         inputs = [torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 8), *[torch.ones(1, 7) for _ in objects]]
         width = self.features(*inputs).shape[1]
         self.body = nn.Sequential(
@@ -64,15 +96,15 @@ class BcPolicy(nn.Module):
     def features(self, width: Tensor, closed: Tensor, previous: Tensor, *objects: Tensor) -> Tensor:
         """(n, F) features of order one."""
         position, tool = previous[:, :3], axes_of(previous[:, 3:7])
-        parts = [_near(position[:, 2:]), tool[0], tool[2]]
+        parts = [near(position[:, 2:]), tool[0], tool[2]]
         parts += [width * 25.0 - 1.0, closed * 2.0 - 1.0, previous[:, 7:]]
         for pose, symmetry in zip(objects, self.symmetries, strict=True):
             away = pose[:, :3] - position
-            parts += [_near(pose[:, 2:3]), _near(away), _near(within(away, tool))]
-            for axis in _visible_axes(pose[:, 3:], symmetry, tool):
+            parts += [near(pose[:, 2:3]), near(away), near(within(away, tool))]
+            for axis in visible_axes(axes_of(pose[:, 3:]), symmetry, tool):
                 parts += [axis, within(axis, tool)]
         for a, b in itertools.pairwise(objects):
-            parts.append(_near(b[:, :3] - a[:, :3]))
+            parts.append(near(b[:, :3] - a[:, :3]))
         return torch.cat(parts, dim=1)
 
     def raw(self, width: Tensor, closed: Tensor, previous: Tensor, *objects: Tensor) -> Tensor:
@@ -88,25 +120,26 @@ def input_names(objects: Iterable[str]) -> list[str]:
     return ["gripper_width", "gripper_closed", "previous_target", *(f"object/{name}" for name in objects)]
 
 
-def _near(vector: Tensor) -> Tensor:
+def near(vector: Tensor) -> Tensor:
     """``vector`` (n, d) in metres at three scales, because an MLP resolves millimetres badly in a range of 0.5 m."""
     size = vector.abs()
     return torch.cat([vector * 8.0, vector / (NEAR + size), vector / (NEARER + size)], dim=1)
 
 
-def _visible_axes(quat: Tensor, symmetry: Symmetry, tool: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-    """Axes (n, 3) that are the same for all orientations ``quat`` (n, 4) that look alike.
+def visible_axes(
+    axes: tuple[Tensor, Tensor, Tensor], symmetry: Symmetry, tool: tuple[Tensor, Tensor, Tensor]
+) -> list[Tensor]:
+    """Axes (n, 3) that are the same for all orientations that look alike; ``axes`` are those of one of them.
 
     These are the x and z axes of the equivalent whose x axis points most along the tool's and whose z axis points most
     upwards; of a round object, the axis that points most upwards.
     """
-    axes = axes_of(quat)
-    members = torch.from_numpy(Rotation.from_quat(symmetry.turns).as_matrix()).to(quat.dtype)
+    members = torch.from_numpy(Rotation.from_quat(symmetry.turns).as_matrix()).to(axes[0].dtype)
     fixed = [(1.0, 0.0, 0.0), (0.0, 0.0, 1.0)] if symmetry.axis is None else [symmetry.axis]
     # (n, G, 3) for each visible axis, by elementwise operations only: matrix products depend on the batch size.
     alike = []
     for axis in fixed:
-        own = members @ torch.tensor(axis, dtype=quat.dtype)
+        own = members @ torch.tensor(axis, dtype=axes[0].dtype)
         alike.append(axes[0][:, None] * own[:, :1] + axes[1][:, None] * own[:, 1:2] + axes[2][:, None] * own[:, 2:])
     likeness = alike[-1][..., 2:]
     if symmetry.axis is None:
@@ -121,17 +154,20 @@ class BcBatches:
     Args:
         demos: demonstrations of the task.
         task: the task.
+        recipe: pose errors and augmentation.
         seed: seed of the pose errors.
     """
 
-    def __init__(self, demos: Sequence[Demo], task: Task, seed: int):
+    def __init__(self, demos: Sequence[Demo], task: Task, recipe: Recipe, seed: int):
+        self._recipe = recipe
         self.samples = samples = samples_of(demos)
         draws = [
             seen_through(model, demos, task, [seed, zlib.crc32(model.encode()), draw])
-            for model, count in NOISE_DRAWS.items()
+            for model, count in recipe.noise_draws.items()
             for draw in range(count)
         ]
         poses = np.stack([draw[samples.demo, samples.row] for draw in draws])
+        self._draws = len(draws)
         self.seen = {o.name: np.ascontiguousarray(poses[:, :, i]) for i, o in enumerate(task.objects)}
         """Object name to filtered poses (D, R, 7), in each of D noise draws."""
         self.held_out = np.flatnonzero(samples.is_held_out)
@@ -147,13 +183,13 @@ class BcBatches:
         objects = {name: torch.from_numpy(poses[draws, rows]) for name, poses in self.seen.items()}
         if generator is not None:
             yaw = torch.zeros(len(rows), 3)
-            yaw[:, 2] = (2.0 * torch.rand(len(rows), generator=generator) - 1.0) * TURNED
+            yaw[:, 2] = (2.0 * torch.rand(len(rows), generator=generator) - 1.0) * self._recipe.turned
             spin = quat_from_rotvec(yaw)
             previous, chunk = turned(spin, previous), turned(spin[:, None].expand(-1, HORIZON, -1), chunk)
             objects = {name: turned(spin, pose) for name, pose in objects.items()}
             size = slack * (1.0 - (1.0 - HELD_SHARE) * closed)
-            offset = torch.randn(len(rows), 3, generator=generator) * MOVED_POSITION * size
-            turn = torch.randn(len(rows), 3, generator=generator) * MOVED_ROTATION * size
+            offset = torch.randn(len(rows), 3, generator=generator) * self._recipe.moved[0] * size
+            turn = torch.randn(len(rows), 3, generator=generator) * self._recipe.moved[1] * size
             previous = torch.cat(
                 [previous[:, :3] + offset, quat_multiply(previous[:, 3:7], quat_from_rotvec(turn)), previous[:, 7:]], 1
             )
@@ -169,13 +205,13 @@ class BcBatches:
         """Loss on the batch of ``step``; the batch depends only on ``step`` and ``seed``."""
         rng = np.random.default_rng([seed, step])
         rows = rng.choice(self._training, batch)
-        draws = rng.integers(sum(NOISE_DRAWS.values()), size=batch)
+        draws = rng.integers(self._draws, size=batch)
         return self.loss(model, rows, draws, torch.Generator().manual_seed(int(rng.integers(2**62))))
 
     def held_out_loss(self, model: BcPolicy) -> float:
         """Loss on the held-out samples."""
         with torch.no_grad():
-            draws = np.arange(len(self.held_out)) % sum(NOISE_DRAWS.values())
+            draws = np.arange(len(self.held_out)) % self._draws
             return self.loss(model.eval(), self.held_out, draws, None).item()
 
     def examples(self, count: int) -> dict[str, Tensor]:

@@ -20,6 +20,9 @@ _ABOUT = {
     "bc": """State-based action chunks: from filtered object poses, the gripper and the last executed target to 16
 absolute end-effector targets (20 Hz, executed open loop). One network (MLP) per task, cloned from replayed
 demonstrations, with the pose error models "paper" and "tracker" and the pose filter applied to the object poses.""",
+    "bc-few": """State-based action chunks, as "bc": the same network, cloned plainly and from few demonstrations. It
+was trained without pose errors and without recoveries from other states, and does not know which poses look alike. It
+is meant to be clumsy: a base policy that leaves room to correct, and needs no rendering.""",
     "vla": """One vision-language-action network for all tasks: from two 128 x 128 cameras, the instruction's bytes and
 proprioception to 16 absolute end-effector targets (20 Hz, executed open loop), cloned from replayed demonstrations. It
 sees no object poses; in training, it also predicts their positions. It is a small convolutional network trained from

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from baselines import BaselineError
-from baselines.residual.algorithms import ALGORITHMS
+from baselines.residual.algorithms import ALGORITHMS, TEACHERS
 from demos_replay.log import LogError
 from oc_residual_gym.cli import TASK, add_engine_options, engine_of, positive
 from oc_residual_gym.command_line import HelpFormatter, add_version, ends_with_its_reader, run_command
+
+BASES = ("bc", "bc-few", "vla")
+"""Base policies that ``train-base`` makes."""
 
 
 @ends_with_its_reader
@@ -41,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "train a base policy on replayed demonstrations and export it to ONNX; resumes where it was interrupted"
     train = commands.add_parser("train-base", help=text, description=text, formatter_class=formatter)
-    train.add_argument("--base", required=True, choices=("bc", "vla"), help="state-based policies, or the visual one")
+    text = "state-based policies, the same from few demonstrations, or the visual policy"
+    train.add_argument("--base", required=True, choices=BASES, help=text)
     train.add_argument("--task", default="all", help=f'{TASK}, or "all"')
     train.add_argument("--data", type=Path, nargs="+", required=True, metavar="FILE", help="files of demos-replay")
     train.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
@@ -55,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     residual.add_argument("--task", required=True, help=TASK)
     residual.add_argument("--algo", default="sac", choices=ALGORITHMS, help="algorithm of Stable-Baselines3")
     residual.add_argument("--base", default="bc", help='base policy, as for gym.make: "bc", "vla", an .onnx file, ...')
+    teacher = "whom to imitate first; with none, reinforcement learning starts at the base policy"
+    residual.add_argument("--teacher", default="none", choices=TEACHERS, help=teacher)
     residual.add_argument("--seed", type=_seed, default=0, help="seed of weights, exploration and episodes")
     text = "folder of the result (default: results/residual/TASK-BASE-ALGO-SEED)"
     residual.add_argument("--out", type=Path, metavar="DIR", help=text)
@@ -69,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--task", nargs="+", default=["all"], metavar="TASK", help='names of tasks, or "all"')
     sweep.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
     sweep.add_argument("--algo", nargs="+", default=["sac"], choices=ALGORITHMS, help="algorithms of Stable-Baselines3")
+    sweep.add_argument("--teacher", default="none", choices=TEACHERS, help=teacher)
     sweep.add_argument("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="training seeds")
     sweep.add_argument("--steps", type=positive, help="environment steps instead of the settings', for a trial")
     text = "folder for the table, with one folder per training"
@@ -174,7 +181,7 @@ def _train_residual(options: argparse.Namespace) -> None:
     from oc_residual_gym.registration import task_name
 
     task = task_name(options.task)
-    name = Training(task, options.base, options.algo, options.seed).name
+    name = Training(task, options.base, options.algo, options.teacher, options.seed).name
     request = TrainResidualRequest(
         task,
         options.base,
@@ -182,6 +189,7 @@ def _train_residual(options: argparse.Namespace) -> None:
         options.seed,
         options.out or Path("results/residual") / name,
         options.command_line,
+        options.teacher,
         options.steps,
         options.threads,
     )
@@ -197,6 +205,7 @@ def _sweep(options: argparse.Namespace) -> int:
         tuple(options.task),
         options.base,
         tuple(options.algo),
+        options.teacher,
         tuple(options.seeds),
         options.steps,
         options.out,

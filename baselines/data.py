@@ -49,12 +49,17 @@ def file_hashes(files: Sequence[Path]) -> dict[str, str]:
 class DemoFiles:
     """Demonstrations of some tasks, in files written by demos-replay.
 
+    Args:
+        files: the files.
+        tasks: names of the tasks.
+        limit: number of demonstrations per task, the first ones; ``None`` for all.
+
     Raises:
         BaselineError: a file does not exist.
     """
 
-    def __init__(self, files: Sequence[Path], tasks: Sequence[str]):
-        self.files, self.tasks = list(files), list(tasks)
+    def __init__(self, files: Sequence[Path], tasks: Sequence[str], limit: int | None = None):
+        self.files, self.tasks, self.limit = list(files), list(tasks), limit
         self.hashes = file_hashes(self.files)
         self.used: Counter[str] = Counter()
         """Task to number of demonstrations."""
@@ -77,6 +82,8 @@ class DemoFiles:
                     continue
                 if not demo.success:
                     self.failed[demo.task] += 1
+                    continue
+                if self.limit is not None and self.used[demo.task] >= self.limit:
                     continue
                 if images and set(demo.images) != set(POLICY_CAMERAS):
                     raise BaselineError(f"{file}: {demo.name} has no images: replay with images for this policy")

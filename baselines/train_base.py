@@ -30,7 +30,7 @@ class TrainBaseRequest:
     """Arguments of ``train-base``."""
 
     base: str
-    """"bc" or "vla"."""
+    """"bc", "bc-few" or "vla"."""
     tasks: tuple[str, ...]
     files: tuple[Path, ...]
     out: Path
@@ -56,10 +56,11 @@ def train_base(request: TrainBaseRequest) -> list[Path]:
 
 
 def _train_bc(request: TrainBaseRequest, task: str) -> Path:
-    source = DemoFiles(request.files, [task])
-    batches = bc.BcBatches(list(source.read(images=False)), TASKS[task], request.seed)
+    recipe = bc.RECIPES[request.base]
+    source = DemoFiles(request.files, [task], recipe.demonstrations)
+    batches = bc.BcBatches(list(source.read(images=False)), TASKS[task], recipe, request.seed)
     torch.manual_seed(request.seed)
-    return _train(request, task, source, bc, bc.BcPolicy(TASKS[task].objects), batches)
+    return _train(request, task, source, recipe.schedule, bc, bc.BcPolicy(TASKS[task].objects, recipe), batches)
 
 
 def _train_vla(request: TrainBaseRequest) -> Path:
@@ -67,11 +68,17 @@ def _train_vla(request: TrainBaseRequest) -> Path:
     batches = vla.VlaBatches(visual_samples(source, request.out / "unpacked"))
     torch.manual_seed(request.seed)
     model = vla.VlaPolicy().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _train(request, "vla", source, vla, model, batches)
+    return _train(request, "vla", source, vla.SCHEDULE, vla, model, batches)
 
 
 def _train(
-    request: TrainBaseRequest, name: str, source: DemoFiles, module: Any, model: nn.Module, batches: Any
+    request: TrainBaseRequest,
+    name: str,
+    source: DemoFiles,
+    schedule: Schedule,
+    module: Any,
+    model: nn.Module,
+    batches: Any,
 ) -> Path:
     """Train ``model`` on ``batches``; write the ONNX file, and the report for the card.
 
@@ -79,12 +86,12 @@ def _train(
         request: arguments of the command.
         name: name of the files, without suffix.
         source: files that the batches come from.
-        module: module of the network, its batches and its schedule.
+        schedule: steps, batch size and learning rate.
+        module: module of the network and its batches.
         model: ``BcPolicy`` or ``VlaPolicy``, with initial weights.
         batches: ``BcBatches`` or ``VlaBatches``.
     """
     replays = replays_of(request.files, source.tasks)
-    schedule: Schedule = module.SCHEDULE
     if request.steps is not None:
         schedule = replace(schedule, steps=request.steps)
     identity = _identity(request, source, schedule, module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module", autouse=True)
 def short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(bc, "NOISE_DRAWS", {"paper": 1, "tracker": 1})
+        for name, recipe in bc.RECIPES.items():
+            quick = replace(recipe, noise_draws=dict.fromkeys(recipe.noise_draws, 1))
+            patched.setitem(bc.RECIPES, name, quick)
         patched.setattr(training, "LOG_STEPS", 2)
         patched.setattr(training, "CHECKPOINT_SECONDS", 0.0)
         patched.setattr(train_base, "EXAMPLES", 6)
@@ -119,7 +122,7 @@ def test_pauses_are_left_out_but_waiting_for_the_fingers_is_not() -> None:
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_features_are_the_same_for_poses_that_look_alike(symmetry: str) -> None:
-    policy = bc.BcPolicy([ObservedObject("object", symmetry)])
+    policy = bc.BcPolicy([ObservedObject("object", symmetry)], bc.RECIPES["bc"])
     body = Rotation.from_euler("zyx", [0.4, 0.1, -0.2])
     alike = (body * Rotation.from_quat(SYMMETRIES[symmetry].members())).as_quat()
     rows = len(alike)
@@ -144,16 +147,16 @@ def test_chunks_are_the_targets_that_followed() -> None:
     np.testing.assert_allclose(samples.previous_target[5], shown.target[kept[5] - 1], atol=1e-6)
 
 
-@pytest.mark.parametrize("base", ["bc", "vla"])
+@pytest.mark.parametrize("base", ["bc", "bc-few", "vla"])
 def test_training_survives_a_kill_and_its_file_acts(
     base: str, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from baselines import vla
 
-    batches = bc.BcBatches if base == "bc" else vla.VlaBatches
-    name = "Lift" if base == "bc" else "vla"
-    data = str(files["plain" if base == "bc" else "visual"])
-    task = "Lift" if base == "bc" else "all"
+    batches = bc.BcBatches if base != "vla" else vla.VlaBatches
+    name = "Lift" if base != "vla" else "vla"
+    data = str(files["plain" if base != "vla" else "visual"])
+    task = "Lift" if base != "vla" else "all"
     # The visual file has two of the six tasks.
     monkeypatch.setattr("oc_residual_gym.evaluation.settings.TASKS", {t: TASKS[t] for t in ("Lift", "PegInsert")})
     monkeypatch.setattr(vla, "SCHEDULE", training.Schedule(steps=4, batch=4, learning_rate=1e-3))
@@ -181,6 +184,7 @@ def test_training_survives_a_kill_and_its_file_acts(
     report = json.loads((tmp_path / "cut" / f"{name}.json").read_text())
     assert report["onnx_difference"] < 1e-5
     assert report["failed_replays"]["Lift"] == 1
+    assert report["demonstrations"]["Lift"] == {"bc": 17, "bc-few": 10, "vla": 2}[base]
     metadata = load_onnx(path).metadata
     assert json.loads(metadata["data"]) == report["data"]
     assert "--seed" not in metadata["command"] and metadata["seed"] == "0"
