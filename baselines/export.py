@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines import BaselineError
-from oc_residual_gym.policies.onnx_policy import load_onnx
+from oc_residual_gym.policies.onnx_policy import OnnxFile, load_onnx
 
 OPSET = 17
 TOLERANCE = 1e-5
@@ -24,16 +24,20 @@ BATCHES = (1, 3)
 
 
 def export_policy(
-    model: nn.Module, inputs: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any], output: str = "targets"
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    path: Path,
+    metadata: Mapping[str, Any],
+    outputs: Sequence[str] = ("targets",),
 ) -> float:
     """Export ``model`` to ONNX and check the file.
 
     Args:
-        model: takes the values of ``inputs`` in order; returns one tensor (n, ...).
+        model: takes the values of ``inputs`` in order; returns a tensor (n, ...) for each of ``outputs``.
         inputs: input name to example values (n, ...), n at least 4.
         path: the file; replaced once the new one is complete and checked.
         metadata: strings and JSON values to store in the file.
-        output: name of the file's output.
+        outputs: names of the file's outputs.
 
     Returns:
         The largest difference from PyTorch's output on ``inputs``.
@@ -53,8 +57,8 @@ def export_policy(
             tuple(inputs.values()),
             buffer,  # type: ignore[arg-type]
             input_names=list(inputs),
-            output_names=[output],
-            dynamic_axes={name: {0: "batch"} for name in (*inputs, output)},
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -71,14 +75,21 @@ def export_policy(
 
 def _check(model: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> float:
     file, arrays = load_onnx(path), {name: value.numpy() for name, value in inputs.items()}
-    together = file.run(arrays)
+    together = _run(file, arrays)
     with torch.no_grad():
-        difference = float(np.abs(together - model(*inputs.values()).numpy()).max())
+        answers = model(*inputs.values())
+    answers = torch.cat(answers if isinstance(answers, tuple) else (answers,), dim=1).numpy()
+    difference = float(np.abs(together - answers).max())
     if not difference < TOLERANCE:
         raise BaselineError(f"{path} differs from the trained network by {difference:.1e}; it was not put in place")
     for size in BATCHES:
         for start in range(0, len(together) - size + 1, size):
-            part = file.run({name: value[start : start + size] for name, value in arrays.items()})
+            part = _run(file, {name: value[start : start + size] for name, value in arrays.items()})
             if not np.array_equal(part, together[start : start + size]):
                 raise BaselineError(f"{path} gives other bits in batches of {size}; it was not put in place")
     return difference
+
+
+def _run(file: OnnxFile, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """All outputs, side by side."""
+    return np.concatenate(list(file.run_all(inputs).values()), axis=1)

@@ -39,12 +39,14 @@ class Training:
     task: str
     base: str
     algorithm: str
+    teacher: str
     seed: int
 
     @property
     def name(self) -> str:
         """Name of the training's folder."""
-        return "-".join([self.task, Path(self.base).stem, self.algorithm, str(self.seed)])
+        taught = [] if self.teacher == "none" else [self.teacher]
+        return "-".join([self.task, Path(self.base).stem, self.algorithm, *taught, str(self.seed)])
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class SweepRequest:
     """Task names, or "all"."""
     base: str
     algorithms: tuple[str, ...]
+    teacher: str
     seeds: tuple[int, ...]
     steps: int | None
     """Environment steps per training; ``None`` for those in the settings."""
@@ -65,7 +68,7 @@ class SweepRequest:
     def trainings(self) -> list[Training]:
         tasks = dict.fromkeys(task for name in self.tasks for task in resolve_tasks(name, self.base))
         combinations = product(tasks, dict.fromkeys(self.algorithms), dict.fromkeys(self.seeds))
-        return [Training(task, self.base, algorithm, seed) for task, algorithm, seed in combinations]
+        return [Training(task, self.base, algorithm, self.teacher, seed) for task, algorithm, seed in combinations]
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,14 @@ def _train(job: _Job) -> Record:
     job.folder.mkdir(parents=True, exist_ok=True)
     training = job.training
     request = train.TrainResidualRequest(
-        training.task, training.base, training.algorithm, training.seed, job.folder, job.command, job.steps
+        training.task,
+        training.base,
+        training.algorithm,
+        training.seed,
+        job.folder,
+        job.command,
+        training.teacher,
+        job.steps,
     )
     with (
         open(job.folder / LOG_FILE, "a", encoding="utf-8") as log,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +22,11 @@ from baselines.cli import main  # noqa: E402
 from baselines.residual import checkpoints  # noqa: E402
 from baselines.residual import settings as settings_module  # noqa: E402
 from baselines.residual.algorithms import ALGORITHMS, load_algorithm  # noqa: E402
+from baselines.residual.memory import LAGS  # noqa: E402
 from baselines.residual.privileged import privileged, privileged_size  # noqa: E402
 from baselines.residual.settings import load_settings  # noqa: E402
 from baselines.residual.train import TrainResidualRequest, _identity  # noqa: E402
-from baselines.residual.worlds import TrainingWorlds  # noqa: E402
+from baselines.residual.worlds import ADVICE, TrainingWorlds  # noqa: E402
 from oc_residual_gym.envs.actions import ResidualScales, compose  # noqa: E402
 from oc_residual_gym.errors import BasePolicyError, SettingsError  # noqa: E402
 from oc_residual_gym.evaluation.rollout import run_rows  # noqa: E402
@@ -58,10 +61,12 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     for algorithm in ALGORITHMS:
         (folder / f"{algorithm}.toml").write_text(
-            f"[training]\nsteps = {STEPS}\nworlds = 4\nerrors = ['paper', 'tracker']\n"
-            f"bound = {list(BOUND)}\npenalty = 0.1\n"
-            f"[start]\n{START[algorithm]}\n[model]\ngamma = 0.9\nlearning_rate = [1e-3, 1e-4]\n{SMALL[algorithm]}\n"
-            "[model.policy_kwargs]\nnet_arch = [16]\n"
+            f"[training]\nsteps = {STEPS}\nworlds = 4\nconditions = [['nominal', 'paper'], ['nominal', 'tracker']]\n"
+            f"action = 'correction'\nbound = {list(BOUND)}\npenalty = 0.1\n"
+            f"[start]\n{START[algorithm]}\n[teacher]\nsteps = 32\ndrive = [1.0, 0.5]\ndrive_steps = 16\n"
+            "learning_rate = 1e-3\nupdates = 2\npull = [1.0, 0.5]\n"
+            f"[model]\ngamma = 0.9\nlearning_rate = [1e-3, 1e-4]\n{SMALL[algorithm]}\n"
+            "[model.policy_kwargs]\nnet_arch = [16]\n[taught.training]\naction = 'target'\n"
         )
     monkeypatch.setattr(settings_module, "FOLDER", folder)
     monkeypatch.setattr("baselines.residual.train.EVALUATIONS", 2)
@@ -121,13 +126,16 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
     (checkpoint,) = out.glob("checkpoint-*")
     model = load_algorithm(algorithm).model.load(checkpoint / "model.zip", device="cpu")
     policy = OnnxResidual(out / "policy.onnx")
-    fields = make_worlds().observation_layout
+    worlds = make_worlds(worlds=4)
+    fields = worlds.observation_layout
     policy.check([f.name for f in fields], fields[-1].stop)
-    seen = np.random.default_rng(0).normal(size=(32, fields[-1].stop)).astype(np.float32)
-    hidden = np.zeros((32, model.observation_space.shape[0] - seen.shape[1]), np.float32)  # type: ignore[index]
-    actions, _ = model.predict(np.concatenate([seen, hidden], axis=1), deterministic=True)
+    observation, actions = worlds.reset(), np.zeros(0)
+    for _ in range(12):  # what it remembers counts too
+        actions, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
+        np.testing.assert_allclose(policy(observation[:, : fields[-1].stop]), actions * BOUND, atol=1e-5)  # type: ignore[call-overload]
+        observation, *_ = worlds.step(actions)
     assert np.abs(actions).max() > 1e-4  # it learned something
-    np.testing.assert_allclose(policy(seen), actions * BOUND, atol=1e-5)
+    worlds.close()
 
     # A finished training stays as it is.
     files = {file: file.read_bytes() for file in (out / "report.json", out / "policy.onnx")}
@@ -155,8 +163,16 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{checkpoint} is damaged" in capsys.readouterr().err
 
 
-def make_worlds(task: str = "CloseDrawer", worlds: int = 2) -> TrainingWorlds:
-    return TrainingWorlds(task, "hold", worlds, ("paper", "tracker"), BOUND, penalty=0.1, reward_scale=0.1, threads=1)
+def make_worlds(
+    task: str = "CloseDrawer", worlds: int = 2, base: Any = "hold", teacher: str = "none", **changes: Any
+) -> TrainingWorlds:
+    conditions = (("nominal", "paper"), ("nominal", "tracker"))
+    settings = replace(
+        load_settings("sac", task, "hold"),
+        **{"worlds": worlds, "conditions": conditions, "bound": BOUND, "penalty": 0.1, "model": {"gamma": 0.9}}
+        | changes,
+    )
+    return TrainingWorlds(task, base, settings, teacher, threads=1)
 
 
 def test_corrections_cost_as_much_as_the_settings_say() -> None:
@@ -174,9 +190,10 @@ def test_corrections_cost_as_much_as_the_settings_say() -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_training_starts_at_the_base_policy(algorithm: str) -> None:
-    settings = load_settings(algorithm, "PegInsert", "bc")
-    worlds = make_worlds("PegInsert")
-    model = load_algorithm(algorithm).make(settings, worlds, seed=0)
+    task = "PegInsert"
+    settings = load_settings(algorithm, task, "bc")
+    worlds = make_worlds(task)
+    model = load_algorithm(algorithm).make(settings, worlds, task, seed=0)
     observation = worlds.reset()
     deterministic, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
     assert not deterministic.any()
@@ -192,9 +209,10 @@ def test_training_starts_at_the_base_policy(algorithm: str) -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_critics_learn_first_and_the_actor_after_them(algorithm: str) -> None:
-    settings = load_settings(algorithm, "CloseDrawer", "bc")
-    worlds = make_worlds(worlds=4)
-    model = load_algorithm(algorithm).make(settings, worlds, seed=0)
+    task = "CloseDrawer"
+    settings = load_settings(algorithm, task, "bc")
+    worlds = make_worlds(task, worlds=4)
+    model = load_algorithm(algorithm).make(settings, worlds, task, seed=0)
     observation = worlds.reset()
     acted = []
     for _ in range(40):
@@ -209,7 +227,7 @@ def test_critics_learn_first_and_the_actor_after_them(algorithm: str) -> None:
 
 def test_an_algorithm_is_one_file_and_its_settings() -> None:
     folder = settings_module.FOLDER.parent
-    shared = {"__init__", "base"}
+    shared = {"__init__", "base", "networks", "teaching"}
     assert {file.stem for file in (folder / "algorithms").glob("*.py")} - shared == set(ALGORITHMS)
     assert {file.stem for file in settings_module.FOLDER.glob("*.toml")} == set(ALGORITHMS)
 
@@ -233,7 +251,7 @@ def test_every_task_and_base_has_settings(task: str) -> None:
     for algorithm in ALGORITHMS:
         for base in ("bc", "vla"):
             settings = load_settings(algorithm, task, base)
-            assert settings.algorithm == algorithm and settings.worlds % len(settings.errors) == 0
+            assert settings.algorithm == algorithm and settings.worlds % len(settings.conditions) == 0
 
 
 def test_settings_of_a_task_and_base_override_the_general_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +284,8 @@ def test_worlds_show_the_critics_more_than_the_policy(task: str) -> None:
     cores = [part.envs.core for part in worlds.parts]
     assert [core.tracker.errors.model for core in cores] == [MODELS["paper"], MODELS["tracker"]]
     size, true = worlds.observation_layout[-1].stop, cores[0].world.true
-    assert worlds.observation_space.shape == (size + privileged_size(len(true.poses), len(true.contacts)),)
+    visible, hidden = size * (2 + len(LAGS)), privileged_size(len(true.poses), len(true.contacts))
+    assert worlds.observation_space.shape == (visible + hidden + ADVICE,)
     worlds.seed(3)
     observation = worlds.reset()
     np.testing.assert_array_equal(observation[:, :size], np.concatenate([core.observation for core in cores]))
@@ -291,14 +310,15 @@ def test_worlds_show_the_critics_more_than_the_policy(task: str) -> None:
     np.testing.assert_allclose(rewards, 0.1 * np.concatenate([ended[1], cores[1].reward]), rtol=1e-6)
     last = infos[0]["terminal_observation"]
     assert last.shape == observation[0].shape and infos[0]["TimeLimit.truncated"]
-    np.testing.assert_allclose(last[size:], ended[0][0], atol=1e-5)
+    np.testing.assert_allclose(last[visible : visible + hidden], ended[0][0], atol=1e-5)
 
 
 def test_critics_see_what_the_actor_does_not() -> None:
-    worlds = make_worlds("PegInsert")
-    hidden = worlds.observation_layout[-1].stop
+    task = "PegInsert"
+    worlds = make_worlds(task)
+    hidden = worlds.observation_space.shape[0] - worlds.hidden  # type: ignore[index]
     for algorithm in ALGORITHMS:
-        model = load_algorithm(algorithm).make(load_settings(algorithm, "PegInsert", "bc"), worlds, seed=0)
+        model = load_algorithm(algorithm).make(load_settings(algorithm, task, "bc"), worlds, task, seed=0)
         with torch.no_grad():  # away from the zero that it starts with
             layer = model.policy.action_net if algorithm == "ppo" else list(model.policy.actor.children())[-1]  # type: ignore[union-attr]
             for parameter in layer.parameters():  # type: ignore[union-attr]
@@ -383,7 +403,7 @@ def test_a_training_stops_for_its_base_policy_and_says_why_though_the_world_has_
                 raise BasePolicyError("the server went away")
             return super().predict(view)
 
-    worlds = TrainingWorlds("Lift", Lost(), 1, ("paper",), BOUND, penalty=0.1, reward_scale=0.1, threads=1)  # type: ignore[arg-type]
+    worlds = make_worlds("Lift", 1, base=Lost(), conditions=(("nominal", "paper"),))
     worlds.reset()
     worlds.step(np.zeros((1, 7), np.float32))
     with pytest.raises(SettingsError, match="failed: the server went away: in Lift"):

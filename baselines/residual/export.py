@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,40 +12,57 @@ import torch
 from torch import Tensor, nn
 
 from baselines.export import export_policy
+from baselines.residual.memory import memory_size, phase_entry, recall
+from baselines.residual.settings import Settings
+from baselines.residual.targets import Correction
+from oc_residual_gym.envs.actions import ResidualScales
 from oc_residual_gym.envs.observation import Field
+from oc_residual_gym.residuals.onnx import MEMORY, NEW_MEMORY
 
 EXAMPLES = 64
 """Number of random observations on which the file is compared with its network."""
 
 
 class DeterministicActor(nn.Module):
-    """The deterministic policy of a trained model: observation (n, D) to action (n, 7) within ``bound``.
+    """The deterministic policy of a trained model: observation (n, D) and memory (n, M) to residual action and memory.
 
     Args:
-        layers: the model's actor, from the observation with its privileged entries to the action in [-1, 1].
-        visible: D, the number of entries before the privileged ones.
-        bound: (7,) residual action that corresponds to an actor's output of 1.
+        layers: the model's actor, from the observation in training to the action in [-1, 1].
+        layout: the observation's fields.
+        settings: what an action is, and its bound.
+        hidden: number of entries of the observation in training that the actor does not see.
     """
 
-    def __init__(self, layers: nn.Sequential, visible: int, bound: Sequence[float]):
+    def __init__(self, layers: nn.Sequential, layout: Sequence[Field], settings: Settings, hidden: int):
         super().__init__()
-        whole: Any
-        whole, *others = layers
-        first = nn.utils.skip_init(nn.Linear, visible, whole.out_features)
-        with torch.no_grad():  # drop the weights of privileged entries
-            first.weight.copy_(whole.weight[:, :visible])
-            first.bias.copy_(whole.bias)
-        self.network = nn.Sequential(first, *others)
-        self.register_buffer("bound", torch.tensor(bound, dtype=torch.float32))
+        self.layers = layers
+        self.correction = Correction(layout, ResidualScales()) if settings.action == "target" else None
+        self._hidden, self._phase = hidden, phase_entry(layout)
+        self.register_buffer("bound", torch.tensor(settings.bound, dtype=torch.float32))
 
-    def forward(self, observation: Tensor) -> Tensor:
-        return self.network(observation) * self.bound
+    def forward(self, observation: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        seen, memory = recall(observation, memory, self._phase)
+        nothing = torch.zeros_like(seen[:, :1]).expand(-1, self._hidden)
+        action = self.layers(torch.cat([seen, nothing], dim=1))
+        if self.correction is None:
+            return action * self.bound, memory
+        return self.correction(observation, action), memory
 
 
 def export_residual(
-    layers: nn.Sequential, layout: Sequence[Field], bound: Sequence[float], path: Path, metadata: Mapping[str, Any]
+    layers: nn.Sequential,
+    layout: Sequence[Field],
+    settings: Settings,
+    hidden: int,
+    path: Path,
+    metadata: Mapping[str, Any],
 ) -> tuple[Path, float]:
     """Export the deterministic policy with ``layers`` to ``path``, with the observation's field names as metadata.
+
+    Args:
+        layers, layout, settings, hidden: as for :class:`DeterministicActor`.
+        path: the file.
+        metadata: strings and JSON values to store in the file.
 
     Returns:
         The file, and its largest difference from ``layers`` on random observations.
@@ -53,7 +71,10 @@ def export_residual(
         BaselineError: the file's output differs from that of ``layers``.
     """
     size = layout[-1].stop
-    examples = np.random.default_rng(0).uniform(-2.0, 2.0, (EXAMPLES, size)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    observations, memory = (rng.uniform(-2.0, 2.0, (EXAMPLES, n)).astype(np.float32) for n in (size, memory_size(size)))
+    observations[::2, phase_entry(layout)] = 0.0
     content = {**metadata, "observation_layout": [f.name for f in layout]}
-    actor = DeterministicActor(layers, size, bound)
-    return path, export_policy(actor, {"observation": torch.from_numpy(examples)}, path, content, "action")
+    inputs = {"observation": torch.from_numpy(observations), MEMORY: torch.from_numpy(memory)}
+    actor = DeterministicActor(copy.deepcopy(layers), layout, settings, hidden)
+    return path, export_policy(actor, inputs, path, content, ("action", NEW_MEMORY))

@@ -24,44 +24,62 @@ class Settings:
     steps: int
     """Number of environment steps, summed over all worlds."""
     worlds: int
-    errors: tuple[str, ...]
-    """Pose error models; each one gets an equal share of the worlds."""
+    conditions: tuple[tuple[str, str], ...]
+    """Domain and pose error model; each condition gets an equal share of the worlds."""
+    action: str
+    """What an action is: "correction" of the base policy's target; or "target", where the executed target goes next,
+    see :mod:`baselines.residual.targets`."""
     bound: tuple[float, ...]
-    """(7,) largest residual action of the policy: x, y, z, the three rotations and the gripper."""
+    """(7,) largest residual action of the policy: x, y, z, the three rotations and the gripper. With "target", the
+    whole range is used, and the penalty refers to this bound."""
     penalty: float
-    """Reward subtracted per step for an action at the bound in every dimension."""
+    """Reward subtracted per step for a residual action at the bound in every dimension."""
     start: dict[str, float]
-    """Start at the base policy: ``log_std`` or ``noise`` of the exploration, as a share of the bound; and
-    ``critic_updates``, the number of first updates that do not change the actor."""
+    """How the exploration begins: ``log_std`` or ``noise``, for actions in [-1, 1]; and ``critic_updates``, the number
+    of first updates in which only the critics learn. With a teacher they come after the imitation."""
+    teacher: dict[str, Any]
+    """How to learn from a teacher: see :class:`~baselines.residual.algorithms.teaching.Teaching`."""
     model: dict[str, Any]
     """Arguments of the Stable-Baselines3 class; ``learning_rate`` holds the rates of the first and the last update."""
 
 
-def load_settings(algorithm: str, task: str, base: str) -> Settings:
-    """Load the settings of ``algorithm`` for ``task`` on ``base``. Raises ``BaselineError`` if the file is invalid."""
+def load_settings(algorithm: str, task: str, base: str, teacher: str = "none") -> Settings:
+    """Load the settings of ``algorithm`` for ``task`` on ``base``, with or without a teacher.
+
+    A file's tables hold for everything. The tables under ``taught`` override them where there is a teacher, then those
+    under ``task.TASK``, then those under ``task.TASK.BASE`` and ``task.TASK.taught``.
+
+    Raises:
+        BaselineError: the file is invalid.
+    """
     content = tomllib.loads((FOLDER / f"{algorithm}.toml").read_text(encoding="utf-8"))
     by_task = content.pop("task", {})
     for name in by_task:
         one_of(f"task in {algorithm}.toml", name, TASKS, BaselineError)
-    for_task = by_task.get(task, {})
     versions = {version: name for name, version in NEWEST.items()}
-    for_base = {name: for_task.pop(name) for name in NEWEST if name in for_task}.get(versions.get(base, base), {})
-    for overrides in (for_task, for_base):
+    for_task = by_task.get(task, {})
+    for_base = {name: for_task.pop(name, {}) for name in NEWEST}.get(versions.get(base, base), {})
+    taught, taught_task = content.pop("taught", {}), for_task.pop("taught", {})
+    if teacher == "none":
+        taught = taught_task = {}
+    for overrides in (taught, for_task, for_base, taught_task):
         _check(content, overrides, f"{algorithm}.toml, {task}")
         content = _merged(content, overrides)
     training = content["training"]
-    if training["worlds"] % len(training["errors"]):
+    if training["worlds"] % len(training["conditions"]):
         raise BaselineError(
-            f"{algorithm}.toml: {training['worlds']} worlds cannot be shared equally by {training['errors']}"
+            f"{algorithm}.toml: {training['worlds']} worlds cannot be shared equally by {training['conditions']}"
         )
     return Settings(
         algorithm,
         int(training["steps"]),
         int(training["worlds"]),
-        tuple(training["errors"]),
+        tuple((domain, errors) for domain, errors in training["conditions"]),
+        one_of(f"training.action in {algorithm}.toml", training["action"], ("correction", "target"), BaselineError),
         tuple(training["bound"]),
         float(training["penalty"]),
         content["start"],
+        content.get("teacher", {}),
         content["model"],
     )
 

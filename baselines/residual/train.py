@@ -55,6 +55,8 @@ class TrainResidualRequest:
     seed: int
     out: Path
     command: str
+    teacher: str = "none"
+    """"planner", "oracle", or "none"."""
     steps: int | None = None
     """Environment steps; ``None`` for those in the settings."""
     threads: int = 1
@@ -71,7 +73,9 @@ def train_residual(request: TrainResidualRequest) -> Path:
             policy, or the policy's server is lost.
     """
     evaluation = EvaluationSettings((request.task,), request.base, episodes=EVALUATION_EPISODES)
-    settings = load_settings(request.algorithm, request.task, request.base)
+    if request.teacher != "none" and not load_algorithm(request.algorithm).replays:
+        raise SettingsError(f"{request.algorithm} cannot learn from a teacher: choose another algorithm, or no teacher")
+    settings = load_settings(request.algorithm, request.task, request.base, request.teacher)
     if request.steps is not None:
         settings = replace(settings, steps=request.steps)
     identity = _identity(request, settings, evaluation)
@@ -94,9 +98,14 @@ def _train(request: TrainResidualRequest, settings: Settings, evaluation: Evalua
             follower.evaluate()
             follower.save()
         path, difference = export_residual(
-            algorithm.actor(model), worlds.observation_layout, settings.bound, request.out / POLICY_FILE, identity
+            algorithm.actor(model),
+            worlds.observation_layout,
+            settings,
+            worlds.hidden,
+            request.out / POLICY_FILE,
+            identity,
         )
-    if model._n_updates <= settings.start["critic_updates"]:
+    if request.teacher == "none" and model._n_updates <= settings.start["critic_updates"]:
         print(f"{path} is the base policy alone: {settings.steps} steps ended before the actor learned anything")
     report = {
         **identity,
@@ -121,16 +130,7 @@ def _train(request: TrainResidualRequest, settings: Settings, evaluation: Evalua
 def _worlds_of(request: TrainResidualRequest, settings: Settings) -> Iterator[TrainingWorlds]:
     """Context with the training worlds. Raises ``SettingsError`` if the base policy cannot act in them."""
     try:
-        worlds = TrainingWorlds(
-            request.task,
-            request.base,
-            settings.worlds,
-            settings.errors,
-            settings.bound,
-            settings.penalty,
-            reward_scale=1.0 - settings.model["gamma"],
-            threads=request.threads,
-        )
+        worlds = TrainingWorlds(request.task, request.base, settings, request.teacher, request.threads)
         worlds.reset()
     except (ValueError, RenderError) as error:  # no server, no OpenGL, a file made for another task
         raise SettingsError(f"base policy {request.base!r} cannot act in {request.task}: {error}") from error
@@ -148,6 +148,7 @@ def _identity(request: TrainResidualRequest, settings: Settings, evaluation: Eva
         "base": NEWEST.get(request.base, request.base),
         "base_sha256": hashes["base"][request.task],
         "algorithm": request.algorithm,
+        "teacher": request.teacher,
         "seed": request.seed,
         "settings": {key: value for key, value in asdict(settings).items() if key != "algorithm"},
         "simulation": hashes["simulation"],
@@ -171,7 +172,7 @@ def _start(
     """The model from the last checkpoint, or a new one."""
     monitored = VecMonitor(worlds)
     model, progress = checkpoints.load(algorithm, monitored, request.out) or (
-        algorithm.make(settings, monitored, request.seed),
+        algorithm.make(settings, monitored, request.task, request.seed, request.teacher != "none"),
         Progress(provenance.commit()),
     )
     # Checkpoints do not contain the worlds: a resumed training starts new episodes.
@@ -216,8 +217,8 @@ class _Follower(BaseCallback):
     def evaluate(self) -> None:
         """Evaluate the present policy on the first episodes of val, and add the result to the learning curve."""
         path = self._request.out / SNAPSHOT_FILE
-        layout = self.training_env.get_attr("observation_layout")[0]
-        export_residual(self._algorithm.actor(self.model), layout, self._settings.bound, path, {})
+        layout, hidden = (self.training_env.get_attr(name)[0] for name in ("observation_layout", "hidden"))
+        export_residual(self._algorithm.actor(self.model), layout, self._settings, hidden, path, {})
         settings = replace(self._evaluation, residual=str(path))
         episodes = list(run_rows(settings, settings.rows, EVALUATION_EPISODES, self._request.threads))
         cell = cells(episodes)[0]

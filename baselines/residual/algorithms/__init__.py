@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from baselines.residual.algorithms.base import Algorithm
 
 ALGORITHMS = ("sac", "td3", "ppo")
+TEACHERS = ("planner", "oracle", "none")
+"""Residual policies that an algorithm can imitate first; PPO has no teacher."""
 
 
 def load_algorithm(name: str) -> Algorithm:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-from baselines.residual.algorithms.base import ActorExtractor, Algorithm, Start, zero
+from baselines.residual.algorithms.base import Algorithm, Start, zero
+from baselines.residual.algorithms.networks import BlindExtractor, CriticExtractor, features_of
+from oc_residual_gym.envs.observation import Field
 
 
 class ResidualPPO(PPO):
@@ -28,11 +30,11 @@ class ResidualPPO(PPO):
 class ResidualPPOPolicy(ActorCriticPolicy):
     """PPO's policy, whose critic sees more than its actor."""
 
-    def __init__(self, *args: Any, visible: int, **kwargs: Any):
-        super().__init__(*args, **kwargs | {"share_features_extractor": False})
-        self.visible = visible
-        self.pi_features_extractor = ActorExtractor(self.observation_space, visible)
-        assert isinstance(self.vf_features_extractor, FlattenExtractor)
+    def __init__(self, *args: Any, task: str, layout: Sequence[Field], **kwargs: Any):
+        features = features_of(task, layout)
+        extractor = {"features_extractor_class": CriticExtractor, "features_extractor_kwargs": {"features": features}}
+        super().__init__(*args, **kwargs | extractor | {"share_features_extractor": False})
+        self.pi_features_extractor = BlindExtractor(self.observation_space, features)
 
 
 def begin(model: Any, start: Start) -> None:
@@ -43,7 +45,10 @@ def begin(model: Any, start: Start) -> None:
 
 def actor(model: Any) -> nn.Sequential:
     """The mean action, clipped to [-1, 1]."""
-    return nn.Sequential(*model.policy.mlp_extractor.policy_net, model.policy.action_net, nn.Hardtanh())
+    policy = model.policy
+    return nn.Sequential(
+        policy.pi_features_extractor, *policy.mlp_extractor.policy_net, policy.action_net, nn.Hardtanh()
+    )
 
 
 def updates(model: ResidualPPO) -> int:
