@@ -113,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     film = commands.add_parser("film", help=text, description=text, formatter_class=formatter)
     film.add_argument("--task", required=True, help=TASK)
     film.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
-    film.add_argument("--residual", default="trained", help='"trained", "oracle", an .onnx file, or a folder of them')
+    text = '"trained", "planner", "oracle", an .onnx file, or a folder of them'
+    film.add_argument("--residual", default="trained", help=text)
     film.add_argument("--domain", default="twin", help='physics: "nominal" or "twin"')
     film.add_argument("--errors", default="tracker", help='pose errors: "clean", "paper" or "tracker"')
     film.add_argument("--split", default="test", help='"train", "val" or "test"')

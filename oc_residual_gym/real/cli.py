@@ -11,6 +11,7 @@ from oc_residual_gym.errors import SettingsError
 
 CommandMaker = Callable[[Any, str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
 REPORT = "oc-residual real report"
+RESIDUAL = '"trained", "planner", "zero", a .onnx file, or a folder of them'
 INSTALL = 'install it with pip install "oc-residual-gym[real]"'
 
 
@@ -26,7 +27,7 @@ def add_commands(commands: Any, command: CommandMaker) -> None:
     run = command(steps, "run", _run, "run blind trials of base and residual in random order; can be resumed")
     _add_cell_options(run)
     run.add_argument("--base", default="bc", help='base policy, such as "bc"')
-    run.add_argument("--residual", default="trained", help='"trained", "zero", a .onnx file, or a folder of them')
+    run.add_argument("--residual", default="trained", help=RESIDUAL)
     run.add_argument("--starts", type=int, default=20, help="start poses; each gives two trials, in random order")
     run.add_argument("--split", default="test", help='where start poses come from: "train", "val" or "test"')
     run.add_argument("--dry-run", action="store_true", help="move nothing, and print the targets")
@@ -41,7 +42,7 @@ def add_commands(commands: Any, command: CommandMaker) -> None:
     rehearse = command(commands, "rehearse", _rehearse, "run trials through the robot's own client on a simulated cell")
     rehearse.add_argument("--task", required=True, help='name of a task, or "all"')
     rehearse.add_argument("--base", default="bc", help='base policy, such as "bc"')
-    rehearse.add_argument("--residual", default="trained", help='"trained", "zero", a .onnx file, or a folder of them')
+    rehearse.add_argument("--residual", default="trained", help=RESIDUAL)
     rehearse.add_argument("--arm-alone", action="store_true", help="simulate no objects, only publish their poses")
     rehearse.add_argument("--steps", type=int, help="control steps per trial; by default the task's limit")
     rehearse.add_argument("--starts", type=int, default=1, help="start poses; each gives two trials")

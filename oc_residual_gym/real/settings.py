@@ -44,6 +44,8 @@ class TrialSettings:
         most = SPLITS[self.split]
         if self.starts < 1 or (most is not None and self.starts > most):
             raise SettingsError(f"starts is {self.starts}; it must be 1 to {most or 'any number'}")
+        if self.residual == "oracle":
+            raise SettingsError("the oracle reads true state, which a robot does not have: the planner runs on a robot")
         try:
             _ = self.base_policy, self.residual_policy
         except ValueError as error:

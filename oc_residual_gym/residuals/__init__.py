@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 TRAINED = (*NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values())
 """Names of the shipped residual policies. Each has one file per task and base policy."""
+UNTRAINED = ("zero", "planner", "oracle")
+"""Names of the residual policies that learn nothing and have no file."""
 RESIDUALS = (
-    "zero",
-    "planner",
-    "oracle",
+    *UNTRAINED,
     *TRAINED,
     "FILE.onnx",
     "FOLDER with a TASK.onnx for each task",

@@ -12,10 +12,11 @@ import numpy as np
 
 from oc_residual_gym.envs.actions import residual_between
 from oc_residual_gym.envs.views import snapshot
+from oc_residual_gym.errors import SettingsError
 from oc_residual_gym.policies.expert import follow
 from oc_residual_gym.residuals.sight import Sight
 from oc_residual_gym.states import Array, IntArray
-from oc_residual_gym.tasks.base import Snapshot
+from oc_residual_gym.tasks.base import Snapshot, Task, Waypoint
 
 if TYPE_CHECKING:
     from oc_residual_gym.envs.core import ResidualWorlds
@@ -43,11 +44,19 @@ class ScriptedResidual:
         self._blind = np.zeros(0, bool)
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
+        """Plan in ``worlds``, where an episode begins.
+
+        Raises:
+            SettingsError: the expert needs something that a policy does not see, and the task does not infer it.
+            ValueError: the oracle runs on a real robot, which has no true state.
+        """
         if len(self._plans) != core.num_worlds:
             self._sight = None if self.name == "oracle" else Sight(core.num_worlds)
             self._plans = np.zeros((core.num_worlds, PLAN_STEPS, 8))
             self._ages, self._steps = np.zeros((2, core.num_worlds), np.int64)
             self._blind = np.zeros(core.num_worlds, bool)
+        if self._sight is not None:
+            self._sight.start(worlds)
         self._look(core, worlds)
         self._plan(core, worlds)
 
@@ -80,7 +89,18 @@ class ScriptedResidual:
             self._blind[world] = state is None
             self._ages[world] = 0
             if state is not None:
-                self._plans[world] = follow(state.target, core.task.expert(state), PLAN_STEPS)
+                self._plans[world] = follow(state.target, self._legs(core.task, state), PLAN_STEPS)
+
+    def _legs(self, task: Task, state: Snapshot) -> list[Waypoint]:
+        try:
+            return task.expert(state)
+        except KeyError as missing:
+            if self._sight is None:
+                raise
+            raise SettingsError(
+                f"the planner cannot act in {task.name}: its expert reads {missing}, which a policy does not see; give "
+                "the task a method infer that adds it"
+            ) from missing
 
     def _state(self, core: ResidualWorlds, world: int) -> Snapshot | None:
         if self._sight is None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 EMPTY, OPEN = 0.004, 0.076
 """Metres between closed fingers: below the first they hold nothing, above the second they have not begun to close."""
 AT_REST = 0.0005
-"""Metres per control step: fingers that move less have met an object. The hand closes with 5 mm per step."""
+"""Metres per control step: fingers that move less are at rest. The hand closes with 5 mm per step."""
+REST_STEPS = 4
+"""Control steps at rest after which closed fingers have met an object. A robot's hand reports its width only every
+0.1 s, so that moving fingers may seem to rest for two steps."""
 
 
 class Sight:
@@ -31,12 +34,17 @@ class Sight:
 
     def __init__(self, num_worlds: int):
         self._widths = np.zeros(num_worlds)
-        self._closing = np.ones(num_worlds, bool)
+        self._rested = np.zeros(num_worlds, np.int64)
+
+    def start(self, worlds: IntArray) -> None:
+        """Forget how long the fingers of ``worlds`` have been at rest: a new episode begins there."""
+        self._rested[worlds] = 0
 
     def update(self, core: ResidualWorlds, worlds: IntArray) -> None:
         """Follow the fingers of ``worlds`` for one control step."""
         widths = core.world.robot.gripper_width[worlds]
-        self._closing[worlds] = np.abs(widths - self._widths[worlds]) >= AT_REST
+        still = np.abs(widths - self._widths[worlds]) < AT_REST
+        self._rested[worlds] = np.where(still, self._rested[worlds] + 1, 0)
         self._widths[worlds] = widths
 
     def state(self, core: ResidualWorlds, world: int) -> Snapshot | None:
@@ -46,7 +54,7 @@ class Sight:
         if not all(np.isfinite(pose).all() for pose in poses.values()):
             return None
         closed, width = bool(core.latch.closed[world]), float(robot.gripper_width[world])
-        holds = closed and EMPTY < width < OPEN and not self._closing[world]
+        holds = closed and EMPTY < width < OPEN and bool(self._rested[world] >= REST_STEPS)
         velocities = {name: np.zeros(6) for name in poses}
         if holds and task.grasped is not None:
             velocities[task.grasped.name] = robot.tcp_velocity[world].copy()

@@ -7,12 +7,14 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from push_button import TRAVEL, PushButton
+from push_button import PRESSED_HEIGHT, TRAVEL, PushButton
 
 import demos_replay.cli
 from oc_residual_gym import cli, register_task
@@ -200,3 +202,19 @@ def test_a_task_that_lacks_something_is_refused(name, value, told, monkeypatch):
         monkeypatch.setattr(PushButton, name, value)
     with pytest.raises(SettingsError, match=told):
         register_task(PushButton())
+
+
+def test_the_planner_says_what_the_task_must_infer(tmp_path, capsys):
+    arguments = ["--base", "hold", "--residual", "planner", "--episodes", "1", "--out", str(tmp_path / "out")]
+    assert cli.main(["evaluate", "--task", SOURCE, *arguments]) == 2
+    assert "its expert reads 'button', which a policy does not see; give the task a method infer" in (
+        capsys.readouterr().err
+    )
+
+
+def test_the_planner_does_it_where_the_task_infers(tmp_path, monkeypatch):
+    def infer(self, seen):
+        return replace(seen, slides={"button": np.array([seen.poses["button"][2] - PRESSED_HEIGHT, 0.0])})
+
+    monkeypatch.setattr(PushButton, "infer", infer)
+    assert evaluate(tmp_path, "--base", "hold", "--residual", "planner")["successes"] == 3
