@@ -19,10 +19,11 @@ from oc_residual_gym.evaluation.episodes import EPISODES_FILE, SETTINGS_FILE, re
 from oc_residual_gym.evaluation.settings import EvaluationSettings
 from oc_residual_gym.files import Record
 from oc_residual_gym.parsing import read_json
-from oc_residual_gym.states import CONTROL_FREQUENCY
+from oc_residual_gym.states import CONTROL_FREQUENCY, Array
 from oc_residual_gym.tasks import TASKS
+from oc_residual_gym.tasks.failures import failure_in_words
 from oc_residual_gym.video import VIDEO_RATES, Colour, Picture, check_suffix, episode, write_video
-from oc_residual_gym.worlds.render import CAMERAS
+from oc_residual_gym.worlds.render import CAMERAS, shared_renderer
 
 SIZE = (300, 400)
 """Height and width of each side's picture in pixels."""
@@ -31,6 +32,8 @@ HOLD = 1.5
 CAMERA = "person"
 MARGIN = 0.06
 """Margin around the hand and the objects at the start of the episode, as a share of the full picture's height."""
+CLOSE_UP, BORDER = 0.45, 2
+"""Side of the close-up's square in a corner, as a share of the picture's height, and its border in pixels."""
 BAR, FONT_SIZE = 26, 16
 """Height of a text bar and of its letters, in pixels."""
 PAPER, TEXT, QUIET, GREEN, RED = (24, 24, 28), (240, 240, 240), (160, 160, 165), (80, 210, 100), (255, 95, 85)
@@ -141,7 +144,9 @@ class _Side:
         time = f"{self.core.steps[0] / CONTROL_FREQUENCY:.1f} s"
         if not self.over:
             return time
-        return f"success after {time}" if self.core.terminated[0] else f"failed: {self.core.failure[0]}"
+        if self.core.terminated[0]:
+            return f"success after {time}"
+        return f"failed: {failure_in_words(self.core.task, self.core.failure[0] or 'not_done')}"
 
     def advance(self, steps: int) -> None:
         """Advance by ``steps`` control steps, or to the end of the episode."""
@@ -154,10 +159,23 @@ class _Side:
         height, width = SIZE
         image = Image.new("RGB", (width, height + 2 * BAR), PAPER)
         image.paste(Image.fromarray(window.picture(self.core)), (0, BAR))
+        self._paste_close_up(image, window)
         colour = TEXT if not self.over else GREEN if self.core.terminated[0] else RED
         _write(image, self.caption, 0, TEXT)
         _write(image, self.outcome, BAR + height, colour)
         return image
+
+    def _paste_close_up(self, image: Image.Image, window: _Window) -> None:
+        """Paste what is around the decisive object into an upper corner, if the task names one."""
+        point = _decisive_point(self.core)
+        if point is None:
+            return
+        inner = round(CLOSE_UP * SIZE[0])
+        outer = inner + 2 * BORDER
+        seen = shared_renderer(self.core.task, "full", (inner, inner)).close_up(self.core.mujoco, 0, point)
+        left = 0 if window.close_up_is_left else image.width - outer
+        image.paste(QUIET, (left, BAR, left + outer, BAR + outer))
+        image.paste(Image.fromarray(seen), (left + BORDER, BAR + BORDER))
 
 
 def _pictures(sides: tuple[_Side, _Side], facts: str, stride: int) -> Iterator[Picture]:
@@ -193,6 +211,8 @@ class _Window:
     """Height and width of the full picture."""
     top: int
     left: int
+    close_up_is_left: bool
+    """Whether the close-up is in the left corner: away from the decisive object, to which the hand comes from above."""
 
     def picture(self, core: ResidualWorlds) -> Picture:
         height, width = SIZE
@@ -202,15 +222,30 @@ class _Window:
 
 def _window(core: ResidualWorlds) -> _Window:
     """Crop window around the present positions of hand and objects: in the full picture, they would be too small."""
-    camera = core.mujoco.scene.model.camera(CAMERAS[CAMERA])
     objects = [poses[0, :3] for poses in core.task.object_poses(core.simulation.true)]
-    points = np.array([core.world.robot.tcp_pose[0, :3], *objects]) - camera.pos
-    # MuJoCo's cameras look along -z with y up. Here y points down; units are picture heights, from the centre.
-    x, y, z = Rotation.from_quat(camera.quat, scalar_first=True).inv().apply(points).T
-    seen = np.stack([-y / -z, x / -z], axis=1) / (2.0 * np.tan(np.radians(camera.fovy[0]) / 2.0))
+    seen = _seen(core, np.array([core.world.robot.tcp_pose[0, :3], *objects]))
     low, high = seen.min(axis=0) - MARGIN, seen.max(axis=0) + MARGIN
     pixels = np.array(SIZE)
     height = round((pixels / (high - low)).min())
     whole = np.array([height, height * SIZE[1] // SIZE[0]])
     corner = np.clip(np.round(whole / 2 + height * (low + high) / 2 - pixels / 2), 0, whole - pixels).astype(int)
-    return _Window((int(whole[0]), int(whole[1])), *corner.tolist())
+    point = _decisive_point(core)
+    column = 0.0 if point is None else whole[1] / 2 + height * _seen(core, point[None])[0, 1] - corner[1]
+    top, left = corner.tolist()
+    return _Window((int(whole[0]), int(whole[1])), top, left, bool(column > SIZE[1] / 2))
+
+
+def _seen(core: ResidualWorlds, points: Array) -> Array:
+    """Where the camera sees ``points`` (n, 3): (n, 2) down and right from the centre, in heights of the picture."""
+    camera = core.mujoco.scene.model.camera(CAMERAS[CAMERA])
+    # MuJoCo's cameras look along -z with y up.
+    x, y, z = Rotation.from_quat(camera.quat, scalar_first=True).inv().apply(points - camera.pos).T
+    return np.stack([-y / -z, x / -z], axis=1) / (2.0 * np.tan(np.radians(camera.fovy[0]) / 2.0))
+
+
+def _decisive_point(core: ResidualWorlds) -> Array | None:
+    """Position (3,) of the object that the task shows close up; ``None`` if it names none."""
+    names = [o.name for o in core.task.objects]
+    if core.task.close_up is None:
+        return None
+    return core.task.object_poses(core.simulation.true)[names.index(core.task.close_up)][0, :3]

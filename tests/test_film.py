@@ -89,7 +89,7 @@ def test_base_fails_on_the_left_and_the_residual_succeeds_on_the_right(
     out = tmp_path / "new" / "lift.gif"
     assert make(out, "oracle", "--compared", str(compared), "--speed", "20") == 0
     said = capsys.readouterr().out
-    assert "seed 0; expert-offset alone: failed: no_" in said
+    assert "seed 0; expert-offset alone: failed: block not reached" in said
     assert "expert-offset + oracle residual: success after " in said
     shown = frames(out)
     assert len(shown) > 5
@@ -115,6 +115,18 @@ def test_zeros_show_the_same_episode_twice_at_any_speed(residual: str, tmp_path:
         assert np.abs(scenes[-1] - scenes[0]).max() > 50
     hold = round(film.HOLD * 20)
     assert lengths == {20: 300 // 20 + 1 + hold, 40: -(-300 // 40) + 1 + hold}
+
+
+@pytest.mark.usefixtures("_opengl")
+@pytest.mark.parametrize(("name", "close_up"), [("PegInsert", True), ("Lift", False)])
+def test_the_decisive_object_is_shown_close_up(name: str, close_up: bool) -> None:
+    side = film._Side("base", EvaluationSettings((name,), "hold", "zero"), 0)
+    window = film._window(side.core)
+    picture = np.asarray(side.picture(window))[film.BAR : film.BAR + SIZE[0]]
+    corner = picture[:, :30] if window.close_up_is_left else picture[:, -30:]
+    assert has(corner[0], film.QUIET) is close_up
+    inside = corner[film.BORDER : round(film.CLOSE_UP * SIZE[0])].reshape(-1, 3)
+    assert (inside[:, 2] > 1.5 * inside[:, 0]).any() or not close_up  # the block with the hole is blue
 
 
 def test_where_nothing_is_fixed_there_is_nothing_to_show(

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -120,7 +121,7 @@ class Goal:
 class Task(ABC):
     """Base class of all tasks. Subclasses define the data below, then the methods, in the order given here.
 
-    The data from ``grasped`` on are optional. A task without them runs, but logs and pictures support it less.
+    The data from ``failures`` on are optional. A task without them runs, but logs and pictures support it less.
     """
 
     name: str
@@ -141,6 +142,8 @@ class Task(ABC):
     weights: Mapping[str, float]
     """Milestones of :meth:`progress`, in order, and their weights in the dense reward; the weights sum to less than 1.
     If an episode times out, the first milestone that never reached ``REACHED`` names its failure."""
+    failures: Mapping[str, str] = MappingProxyType({})
+    """Milestone to plain words for an episode that never reached it, such as "peg not inserted"."""
     grasped: Grasped | None = None
     """The object that the hand grasps. ``None``: none, so a log of the task need not close the gripper."""
     goal: Goal | None = None
@@ -149,6 +152,8 @@ class Task(ABC):
     """Name pattern of the robosuite environments whose logs show a similar task, such as "Pick*"."""
     picture_step: int = 100
     """Control step of the scripted expert that the task's picture shows: the moment that explains the task best."""
+    close_up: str | None = None
+    """The observed object that films also show close up: where success is decided by millimetres."""
 
     @abstractmethod
     def reset(self, rng: np.random.Generator) -> InitialState:

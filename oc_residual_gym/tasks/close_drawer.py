@@ -152,6 +152,7 @@ class CloseDrawer(Task):
     objects = (ObservedObject("cabinet"), ObservedObject("drawer"))
     contacts = {f"touch{i}": (DRAWERS[i], "hand") for i in ACTIVE}
     weights = {"reach": 0.3, "close": 0.6}
+    failures = {"reach": "drawer not reached", "close": "drawer not closed"}
     picture_step = 46
 
     def reset(self, rng: np.random.Generator) -> InitialState:

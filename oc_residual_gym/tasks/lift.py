@@ -72,6 +72,7 @@ class Lift(Task):
     objects = (ObservedObject("block", "bar"),)
     contacts = {"left": ("block", "left_finger"), "right": ("block", "right_finger")}
     weights = {"reach": 0.3, "grasp": 0.2, "lift": 0.4}
+    failures = {"reach": "block not reached", "grasp": "block not grasped", "lift": "block not lifted"}
     grasped = Grasped("block", spread=(0.012, 0.0, 0.003), half_size=HALF_SIZE)
     robosuite = "Lift"
     picture_step = 92

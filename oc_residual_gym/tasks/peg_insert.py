@@ -208,9 +208,18 @@ class PegInsert(Task):
     objects = (ObservedObject("peg", "cylinder"), ObservedObject("hole", "axis_z"))
     contacts = {"left": ("peg", "left_finger"), "right": ("peg", "right_finger")}
     weights = {"reach": 0.15, "grasp": 0.1, "raise": 0.1, "align": 0.25, "lower": 0.1, "insert": 0.25}
+    failures = {
+        "reach": "peg not reached",
+        "grasp": "peg not grasped",
+        "raise": "peg not taken out of its holder",
+        "align": "peg not brought over the hole",
+        "lower": "peg not lowered to the hole",
+        "insert": "peg not inserted",
+    }
     grasped = Grasped("peg", spread=(0.0, 0.0, 0.003))
     goal = Goal("hole", top=BLOCK_HEIGHT, distance=0.08)
     picture_step = 118
+    close_up = "hole"
 
     def reset(self, rng: np.random.Generator) -> InitialState:
         while True:

@@ -109,6 +109,14 @@ class PickPlace(Task):
         "plate": ("block", "plate"),
     }
     weights = {"reach": 0.2, "grasp": 0.15, "lift": 0.1, "transport": 0.25, "place": 0.1, "release": 0.1}
+    failures = {
+        "reach": "block not reached",
+        "grasp": "block not grasped",
+        "lift": "block not lifted",
+        "transport": "block not brought over the plate",
+        "place": "block not placed on the plate",
+        "release": "block not released",
+    }
     grasped = Grasped("block", spread=(0.008, 0.0, 0.003), half_size=HALF_SIZE)
     goal = Goal("plate", top=PLATE_HEIGHT, distance=0.12)
     robosuite = "PickPlace*"

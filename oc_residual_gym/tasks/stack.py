@@ -117,6 +117,14 @@ class Stack(Task):
         "green_hand": ("green", "hand"),
     }
     weights = {"reach": 0.2, "grasp": 0.15, "lift": 0.1, "transport": 0.25, "place": 0.1, "release": 0.1}
+    failures = {
+        "reach": "white cube not reached",
+        "grasp": "white cube not grasped",
+        "lift": "white cube not lifted",
+        "transport": "white cube not brought over the green one",
+        "place": "white cube not placed on the green one",
+        "release": "white cube not released",
+    }
     grasped = Grasped("white", spread=(0.002, 0.0, 0.002), half_size=(HALF, HALF, HALF))
     goal = Goal("green", top=2 * HALF, distance=0.05)
     robosuite = "Stack"

@@ -174,6 +174,13 @@ class StandCup(Task):
         "table": ("cup", "table"),
     }
     weights = {"reach": 0.2, "grasp": 0.15, "turn": 0.3, "lower": 0.15, "release": 0.1}
+    failures = {
+        "reach": "cup not reached",
+        "grasp": "cup not grasped",
+        "turn": "cup not turned upright",
+        "lower": "cup not set down",
+        "release": "cup not released",
+    }
     grasped = Grasped("cup", spread=(0.0, 0.0, 0.002), lies_under_hand=False)
     picture_step = 128
 

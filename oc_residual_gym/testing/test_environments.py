@@ -261,3 +261,5 @@ def test_rewards_are_never_positive_and_sparse_is_minus_one(task: str) -> None:
             if reward == "sparse":
                 assert (worlds.reward[~worlds.success] == -1.0).all()
     assert 0.0 < sum(TASKS[task].weights.values()) < 1.0
+    assert set(TASKS[task].failures) <= set(TASKS[task].weights)
+    assert TASKS[task].close_up in (None, *(o.name for o in TASKS[task].objects))

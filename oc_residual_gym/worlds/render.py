@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from oc_residual_gym.errors import RenderError, one_of
+from oc_residual_gym.geometry import matrix_from_quat
 from oc_residual_gym.states import Array
 from oc_residual_gym.tasks.base import Task
 from oc_residual_gym.worlds.domains import EpisodePhysics
@@ -27,6 +28,9 @@ POLICY_IMAGE_SIZE = (128, 128)
 """Height and width in pixels of the images that base policies see."""
 CAMERAS = {"shoulder": "shoulder", "wrist": "robot0_wrist", "person": "person"}
 """Camera names to those of the model."""
+CLOSE_UP_DISTANCE, CLOSE_UP_FOVY, CLOSE_UP_ELEVATION, CLOSE_UP_RISE = 0.4, 13.0, -28.0, 0.01
+"""Close-ups show 9 cm, from this distance in metres, with a vertical field of view and an elevation in degrees. Their
+centre is this many metres above the point, because the hand comes from above."""
 
 
 class Posed(Protocol):
@@ -56,7 +60,7 @@ class SceneRenderer:
         self._nominal = build_scene(task, visuals).model
         self._model = model = copy.copy(self._nominal)
         height, width = size
-        full = visuals == "full"
+        self._full = full = visuals == "full"
         quality = model.vis.quality
         quality.offsamples = 8 if full else 0
         if not full:
@@ -64,9 +68,9 @@ class SceneRenderer:
             quality.numslices, quality.numstacks, quality.numquads = 12, 6, 1
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         self._data = mujoco.MjData(model)
+        model.vis.global_.fovy = CLOSE_UP_FOVY
         self._canvas = Canvas(model, width, height)
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = full
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = full
         self._option = mujoco.MjvOption()
         self._option.geomgroup[0] = 0
@@ -74,14 +78,29 @@ class SceneRenderer:
         self._option.flags[mujoco.mjtVisFlag.mjVIS_TENDON.value] = False
         self._perturb = mujoco.MjvPerturb()
         self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._ids = {name: model.camera(camera).id for name, camera in CAMERAS.items()}
 
     def image(self, world: Posed, index: int, camera: str) -> np.ndarray:
         """(height, width, 3) uint8 of world ``index`` from "shoulder", "wrist" or "person"."""
         one_of("camera", camera, self._ids)
+        self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, self._ids[camera]
+        return self._draw(world, index, shadows=self._full)
+
+    def close_up(self, world: Posed, index: int, point: Array) -> np.ndarray:
+        """(height, width, 3) uint8 of world ``index``: what is around ``point`` (3,), in metres of the base frame.
+
+        The camera looks in the direction of "person". There are no shadows: the hand would darken all that matters.
+        """
+        ahead = -matrix_from_quat(self._nominal.cam_quat[self._ids["person"]][[1, 2, 3, 0]])[:, 2]
+        self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FREE, -1
+        self._camera.lookat = [point[0], point[1], point[2] + CLOSE_UP_RISE]
+        self._camera.distance = CLOSE_UP_DISTANCE
+        self._camera.azimuth, self._camera.elevation = np.degrees(np.arctan2(ahead[1], ahead[0])), CLOSE_UP_ELEVATION
+        return self._draw(world, index, shadows=False)
+
+    def _draw(self, world: Posed, index: int, shadows: bool) -> np.ndarray:
         self._place(world, index)
-        self._camera.fixedcamid = self._ids[camera]
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = shadows
         mujoco.mjv_updateScene(
             self._model,
             self._data,
