@@ -80,7 +80,8 @@ class ScriptedResidual:
             self._blind[world] = state is None
             self._ages[world] = 0
             if state is not None:
-                self._plans[world] = follow(state.target, core.task.expert(state), PLAN_STEPS)
+                legs = core.task.expert(state) if self._sight is None else core.task.plan(state)
+                self._plans[world] = follow(state.target, legs, PLAN_STEPS)
 
     def _state(self, core: ResidualWorlds, world: int) -> Snapshot | None:
         if self._sight is None:

@@ -22,8 +22,8 @@ class Sight:
     """Tells the state of N worlds from filtered poses, the measured tool, the fingers' distance and the latch.
 
     A grasped object shows in the fingers: closed, at rest and apart. It moves as the tool does, and everything else is
-    at rest. The table is at its nominal height. What follows from the poses of a task, the task adds itself, see
-    :meth:`~oc_residual_gym.tasks.base.Task.infer`.
+    at rest. The table is at its nominal height. What else follows from the poses, the task's own plan tells, see
+    :meth:`~oc_residual_gym.tasks.base.Task.plan`.
 
     Args:
         num_worlds: N.
@@ -51,7 +51,7 @@ class Sight:
         if holds and task.grasped is not None:
             velocities[task.grasped.name] = robot.tcp_velocity[world].copy()
         fingers = {"left", "right", "hand"}
-        seen = Snapshot(
+        return Snapshot(
             poses=poses,
             velocities=velocities,
             contacts={name: holds and name in fingers for name in task.contacts},
@@ -63,4 +63,3 @@ class Sight:
             gripper_closed=closed,
             target=core.executed_target[world].copy(),
         )
-        return task.infer(seen)
