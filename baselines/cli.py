@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "evaluate a base policy alone, with residual, planner and oracle; resumes where it was interrupted"
     compare = commands.add_parser("compare", help=text, description=text, formatter_class=formatter)
-    compare.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
+    text = 'base policy: "vla", "bc", an .onnx file, ...; "auto": the one that the files of --residual name, and for '
+    text += '"trained" "vla", or without OpenGL the default base policy'
+    compare.add_argument("--base", default="auto", help=text)
     compare.add_argument("--task", nargs="+", default=["all"], metavar="TASK", help='names of tasks, or "all"')
     compare.add_argument("--episodes", type=positive, default=50, help="episodes per task: seeds 0 to N-1 of the split")
     compare.add_argument("--split", default="test", help='"train", "val" or "test"')
@@ -221,10 +223,11 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    from baselines.auto_base import AUTO, auto_base
     from baselines.compare import CompareRequest, run_comparison
 
     request = CompareRequest(
-        options.base,
+        auto_base(options.residual) if options.base == AUTO else options.base,
         options.residual,
         tuple(options.task),
         options.split,
