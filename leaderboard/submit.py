@@ -15,11 +15,11 @@ from leaderboard.entry import ENTRIES, ENTRY_FILE, ENTRY_ID, Entry, replace_fold
 from leaderboard.evaluations import CellRows, cell_rows, described, read_evaluations
 from leaderboard.tracks import REAL, TRACKS, BoardCell
 from leaderboard.trainings import training_content
-from leaderboard.validate import OWN_BASES, POLICY_FREE
+from leaderboard.validate import OWN_BASES
 from oc_residual_gym.evaluation.episodes import json_line
 from oc_residual_gym.files import Record, sha256, write_json, write_text
 from oc_residual_gym.policies.versions import NEWEST, residual_file
-from oc_residual_gym.residuals import TRAINED
+from oc_residual_gym.residuals import TRAINED, UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _policy_content(folder: Path, kind: str, policies: Policies, about: About) -
     by_task = dict(sorted(policies[kind].items()))
     names = {_full_name(kind, policy.name) for policy in by_task.values()}
     hashes = {task: policy.sha256 for task, policy in by_task.items()}
-    known = OWN_BASES if kind == "base" else POLICY_FREE
+    known = OWN_BASES if kind == "base" else UNTRAINED
     if names & set(known):
         if len(names) > 1:
             raise LeaderboardError(f"the {kind} policies are {', '.join(sorted(names))}: an entry has one in all tasks")

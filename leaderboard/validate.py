@@ -16,12 +16,11 @@ from leaderboard.tracks import REAL, TRACKS
 from oc_residual_gym.evaluation.provenance import MEASURED_MUJOCO
 from oc_residual_gym.files import sha256
 from oc_residual_gym.policies.versions import NEWEST, NEWEST_RESIDUALS, base_file
+from oc_residual_gym.residuals import UNTRAINED
 
 OWN_BASES = (*NEWEST.values(), "hold")
 """Base policies of the package that an entry may name; the others read the true state or run on a server."""
-POLICY_FREE = ("zero", "oracle")
-"""Residual policies without files."""
-TAKEN = (*NEWEST, *OWN_BASES, *NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values(), *POLICY_FREE, "expert", "expert-offset")
+TAKEN = (*NEWEST, *OWN_BASES, *NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values(), *UNTRAINED, "expert", "expert-offset")
 """Names that an entry's own policies must not have."""
 LARGEST, LARGEST_JSON = 100, 8
 """Maximum MiB of a file, and of a JSON file, which takes much more memory than its size."""
@@ -131,7 +130,7 @@ def _policy_problems(entry: Entry) -> list[str]:
         if sorted(hashes) != entry.tasks:
             there, tasks = ", ".join(sorted(hashes)) or "none", ", ".join(entry.tasks)
             problems.append(f"$.{kind}.sha256: it has the tasks {there}; the tracks have {tasks}")
-        valid = OWN_BASES if kind == "base" else POLICY_FREE
+        valid = OWN_BASES if kind == "base" else UNTRAINED
         on_robots_only = kind == "base" and not entry.cells  # such as a large model on a server
         if policy["files"] and name in TAKEN:
             problems.append(f"$.{kind}.name: {name!r} is the name of something in the package; choose another one")

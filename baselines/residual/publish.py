@@ -18,6 +18,7 @@ from oc_residual_gym.evaluation.statistics import wilson
 from oc_residual_gym.files import Record, sha256
 from oc_residual_gym.parsing import read_json
 from oc_residual_gym.policies.versions import NEWEST
+from oc_residual_gym.residuals import UNTRAINED
 from oc_residual_gym.residuals.onnx import OnnxResidual
 from oc_residual_gym.tasks import TASKS
 
@@ -134,11 +135,7 @@ def _seeds(trainings: Sequence[Training], evaluations: Sequence[Path]) -> list[s
         for cell in summary["cells"]:
             task, hashes = cell["task"], summary["hashes"]
             report = by_hash.get(hashes.get("residual", {}).get(task))
-            if (
-                report is None
-                or cell["residual"] in ("zero", "oracle")
-                or hashes["base"][task] != report["base_sha256"]
-            ):
+            if report is None or cell["residual"] in UNTRAINED or hashes["base"][task] != report["base_sha256"]:
                 raise BaselineError(f"{folder} evaluated another {task} policy than that of one of these trainings")
             row = measured.setdefault((task, report["seed"]), {})
             column = ", ".join((cell["domain"], cell["errors"], cell["split"]))

@@ -178,6 +178,12 @@ def test_the_oracle_is_a_reference_only(entry: Entry) -> None:
     assert check_files(Entry(entry.folder)) == []
 
 
+def test_the_planner_sees_what_a_policy_sees_and_may_be_ranked(entry: Entry) -> None:
+    shutil.rmtree(entry.folder / "residual")
+    change(entry, residual={"name": "planner", "files": False, "sha256": {TASK: None}}, training=None)
+    assert check_files(entry) == []
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
