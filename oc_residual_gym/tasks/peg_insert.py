@@ -92,7 +92,7 @@ PRESSED, LIGHT_PUSH = 0.002, 0.003
 """Metres from the TCP down to the target: from the first on, the peg presses on something; with the second (2.4 N), it
 slides."""
 CAUGHT = 0.006
-"""Metres sideways from the TCP to the target from which on more than friction holds the peg back: the hole's chamfer."""
+"""Metres sideways from the TCP to the target from which on more than friction holds the peg back: the chamfer does."""
 SPIRAL_SPEED, SPIRAL_PITCH, SPIRAL_STEPS = 0.0005, 0.003, 16
 """Metres per control step, metres between turns (a peg within 1.5 mm of the hole drops), and steps in a plan."""
 MAX_STANDING_ERROR = (0.008, 0.1)
@@ -306,7 +306,7 @@ class PegInsert(Task):
         if norm(lead) > CAUGHT:
             return [down(tcp[:2], 2 * SLIDE_PUSH)]
         # On the way, the target leads, because friction holds the peg back, and its lower end more than its centre.
-        around = peg[:2] - hole[:2] + lead
+        around = (peg - hole)[:2] + lead
         return [down(target[:2] + point - around, LIGHT_PUSH) for point in _spiral(around, SPIRAL_STEPS)]
 
 
