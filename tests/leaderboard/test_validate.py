@@ -226,6 +226,7 @@ def test_a_folder_without_a_description_is_no_entry(tmp_path: Path) -> None:
     [
         (bad_policies.returning_nan, "holds NaN"),
         (bad_policies.looking_at_neighbours, "answers differ for 8 inputs at a time and for 64"),
+        (bad_policies.remembering_neighbours, "answers differ for 8 inputs at a time and for 64"),
         (bad_policies.rolling_dice, "answers differ when asked twice"),
         (bad_policies.too_wide, r"returned shape \(2, 78\) for two rows; expected \(2, 7\)"),
         (lambda path, size: write_residual(path, size + 1, 0.1), "79 entries; this task has 78"),
