@@ -1,7 +1,7 @@
 # The first target you run makes .venv with the measured versions; later runs start at once.
 PYTHON ?= python3
 EPISODES ?= 50
-BASE ?= bc
+BASE ?= auto
 # Workers steal tests from each other's ends, so that those that share worlds and rigs stay together.
 PYTEST_ARGS ?= -n auto --dist worksteal
 # A rig keeps two cores busy in real time: beside another one it is late, and its robot stops.
@@ -37,9 +37,10 @@ lint: .venv/developer.stamp
 bench: .venv/package.stamp
 	$(BIN)/oc-residual bench --json results/bench.json
 
-# The base policy alone, under the trained residual and under the oracle, on all tasks, in both worlds.
+# The base policy alone, with the trained residual, with the planner and with the oracle, on all tasks, in both worlds.
+# BASE=auto is "vla", or the default base policy where no OpenGL library works.
 compare: .venv/package.stamp
-	$(BIN)/python -m baselines compare --base $(BASE) --episodes $(EPISODES) --out results/compare$(if $(filter-out bc,$(BASE)),-$(BASE))
+	$(BIN)/python -m baselines compare --base $(BASE) --episodes $(EPISODES) --out results/compare$(if $(filter-out auto,$(BASE)),-$(BASE))
 
 check: .venv/package.stamp
 	$(BIN)/oc-residual check

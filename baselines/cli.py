@@ -83,10 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     add_engine_options(sweep)
     sweep.set_defaults(run=_sweep)
 
-    text = "evaluate a base policy alone, with a residual and with the oracle; resumes where it was interrupted"
+    text = "evaluate a base policy alone, with residual, planner and oracle; resumes where it was interrupted"
     compare = commands.add_parser("compare", help=text, description=text, formatter_class=formatter)
-    compare.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
-    compare.add_argument("--task", default="all", help='name of a task, or "all" with a residual')
+    text = 'base policy: "vla", "bc", an .onnx file, ...; "auto": the one that the files of --residual name, and for '
+    text += '"trained" "vla", or without OpenGL the default base policy'
+    compare.add_argument("--base", default="auto", help=text)
+    compare.add_argument("--task", nargs="+", default=["all"], metavar="TASK", help='names of tasks, or "all"')
     compare.add_argument("--episodes", type=positive, default=50, help="episodes per task: seeds 0 to N-1 of the split")
     compare.add_argument("--split", default="test", help='"train", "val" or "test"')
     text = 'residual policy: "trained", an .onnx file, or a folder with a TASK.onnx for each task'
@@ -113,8 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     film = commands.add_parser("film", help=text, description=text, formatter_class=formatter)
     film.add_argument("--task", required=True, help=TASK)
     film.add_argument("--base", default="bc", help='base policy: "bc", "vla", an .onnx file, ...')
-    text = '"trained", "planner", "oracle", an .onnx file, or a folder of them'
-    film.add_argument("--residual", default="trained", help=text)
+    film.add_argument(
+        "--residual", default="trained", help='"trained", "planner", "oracle", an .onnx file, or a folder of them'
+    )
     film.add_argument("--domain", default="twin", help='physics: "nominal" or "twin"')
     film.add_argument("--errors", default="tracker", help='pose errors: "clean", "paper" or "tracker"')
     film.add_argument("--split", default="test", help='"train", "val" or "test"')
@@ -220,12 +223,13 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    from baselines.auto_base import AUTO, auto_base
     from baselines.compare import CompareRequest, run_comparison
 
     request = CompareRequest(
-        options.base,
+        auto_base(options.residual) if options.base == AUTO else options.base,
         options.residual,
-        options.task,
+        tuple(options.task),
         options.split,
         options.episodes,
         options.out,

@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean
 
 from oc_residual_gym.evaluation.episodes import cells
 from oc_residual_gym.evaluation.pairing import means_of
-from oc_residual_gym.evaluation.report import markdown_table
+from oc_residual_gym.evaluation.report import markdown_table, percent
+from oc_residual_gym.evaluation.statistics import stratified_bootstrap
 from oc_residual_gym.files import Record
 
 Sides = Mapping[str, Sequence[Record]]
-"""Episodes by side: "base", "residual" and "oracle"."""
+"""Episodes by side: "base", "residual", "planner" and "oracle"; the residual may lack tasks."""
+
+Group = Mapping[str, Record | None]
+"""A task's summaries by side; ``None`` where the side lacks the task."""
 
 _HEAD = ("world, pose errors", "task")
 _FAILURES = """### Failures
@@ -23,7 +29,11 @@ policy's failures that the residual avoids, net of new ones."""
 _CORRECTIONS = """### Corrections
 
 Mean size of the residual's correction, and of its change between control steps (50 ms), which is small if the residual
-moves smoothly. The oracle's values are in brackets."""
+moves smoothly. In brackets: the planner's, the oracle's."""
+_RIVALS = """### Residual against planner
+
+The planner learns nothing: what the residual does better is what learning is worth. Residual minus planner, paired by
+episode: success in points, peak contact force in N, and control steps where both succeed."""
 _FORCES = """### Contact force
 
 Peak net contact force on the hand per episode, in N: mean over episodes, with the maximum in brackets."""
@@ -41,10 +51,10 @@ def reading(scenarios: Mapping[str, Sides]) -> str:
         for scenario, group in scenarios.items()
     }
 
-    def table(columns: Sequence[str], entries: Callable[[Mapping[str, Record]], list[str]]) -> str:
-        """One line per scenario and task; ``entries`` gets the task's summaries by side."""
+    def table(columns: Sequence[str], entries: Callable[[Group], list[str]]) -> str:
+        """One line per scenario and task."""
         lines = [
-            [scenario, task, *entries({side: by_task[task] for side, by_task in by_side.items()})]
+            [scenario, task, *entries({side: by_task.get(task) for side, by_task in by_side.items()})]
             for scenario, by_side in summaries.items()
             for task in by_side["base"]
         ]
@@ -60,6 +70,9 @@ def reading(scenarios: Mapping[str, Sides]) -> str:
             _CORRECTIONS,
             "",
             table(["size, mm", "size, degrees", "change, mm", "change, degrees"], _corrections),
+            _RIVALS,
+            "",
+            _rivals_table(scenarios),
             _FORCES,
             "",
             table(sides, lambda group: [_force(group[side]) for side in sides]),
@@ -75,14 +88,18 @@ def _failures_table(summaries: Mapping[str, Mapping[str, Mapping[str, Record]]],
     lines = []
     for scenario, by_side in summaries.items():
         tasks = list(by_side["base"])
-        for name, members in ({task: [task] for task in tasks} | dict(means_of(tasks))).items():
+        means = means_of(tasks, list(by_side["residual"]))
+        for name, members in ({task: [task] for task in tasks} | means).items():
             failures = {
                 side: sum((Counter(by_task[task]["failures"]) for task in members), Counter[str]())
                 for side, by_task in by_side.items()
+                if set(members) <= set(by_task)
             }
-            before, after = failures["base"].total(), failures["residual"].total()
-            removed = f"{100.0 * (before - after) / before:.0f} %" if before else ""
-            lines.append([scenario, name, *(_kinds(failures[side], name in tasks) for side in sides), removed])
+            removed = ""
+            if "residual" in failures and (before := failures["base"].total()):
+                removed = f"{100.0 * (before - failures['residual'].total()) / before:.0f} %"
+            kinds = [_kinds(failures[side], name in tasks) if side in failures else "" for side in sides]
+            lines.append([scenario, name, *kinds, removed])
     return markdown_table([*_HEAD, *sides, "removed"], lines, names=2)
 
 
@@ -92,18 +109,42 @@ def _kinds(failures: Counter[str], named: bool) -> str:
     return f"{failures.total()}: {kinds}" if kinds and named else str(failures.total())
 
 
-def _corrections(group: Mapping[str, Record]) -> list[str]:
-    entries = []
-    for key in ("mean_correction", "mean_correction_change"):
-        mm = [group[side][f"{key}_mm"] for side in ("residual", "oracle")]
-        degrees = [math.degrees(group[side][f"{key}_rad"]) for side in ("residual", "oracle")]
-        entries += [f"{residual:.2f} ({oracle:.2f})" for residual, oracle in (mm, degrees)]
-    return entries
+def _rivals_table(scenarios: Mapping[str, Sides]) -> str:
+    """Residual minus planner per task: success, peak contact force, and steps in the episodes that both solve."""
+    lines = []
+    for scenario, sides in scenarios.items():
+        planned = {(episode["task"], episode["seed"]): episode for episode in sides["planner"]}
+        pairs: dict[str, list[tuple[Record, Record]]] = {}
+        for episode in sides["residual"]:
+            pairs.setdefault(episode["task"], []).append((planned[episode["task"], episode["seed"]], episode))
+        for task, group in pairs.items():
+            success = [after["success"] - before["success"] for before, after in group]
+            force = [after["peak_contact_force"] - before["peak_contact_force"] for before, after in group]
+            steps = [
+                after["steps"] - before["steps"] for before, after in group if before["success"] and after["success"]
+            ]
+            points = percent(asdict(stratified_bootstrap({task: success}, (-1.0, 1.0))), "+")
+            lines.append([scenario, task, points, f"{fmean(force):+.1f}", f"{fmean(steps):+.0f}" if steps else ""])
+    return markdown_table([*_HEAD, "success, points", "force, N", "steps"], lines, names=2)
 
 
-def _force(cell: Record) -> str:
-    return f"{cell['mean_peak_contact_force']:.1f} ({cell['max_peak_contact_force']:.0f})"
+def _corrections(group: Group) -> list[str]:
+    def size(side: str, key: str, scale: float) -> str:
+        cell = group[side]
+        return f"{scale * cell[key]:.2f}" if cell else ""
+
+    return [
+        f"{size('residual', key, scale)} ({size('planner', key, scale)}, {size('oracle', key, scale)})".strip()
+        for quantity in ("mean_correction", "mean_correction_change")
+        for key, scale in ((f"{quantity}_mm", 1.0), (f"{quantity}_rad", math.degrees(1.0)))
+    ]
 
 
-def _steps(cell: Record) -> str:
+def _force(cell: Record | None) -> str:
+    return f"{cell['mean_peak_contact_force']:.1f} ({cell['max_peak_contact_force']:.0f})" if cell else ""
+
+
+def _steps(cell: Record | None) -> str:
+    if cell is None:
+        return ""
     return "none succeeded" if cell["mean_steps"] is None else f"{cell['mean_steps']:.0f}"

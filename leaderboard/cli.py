@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--about", type=Path, metavar="FILE", help="TOML file that describes the entry")
     text = "--out folders of oc-residual evaluate, or of baselines compare"
     submit.add_argument("--evaluations", type=Path, nargs="+", default=(), metavar="DIR", help=text)
-    text = "which of their residual policies, if there are several, by its name there: zero, planner, trained, a path"
+    text = "which of their residual policies, if there are several, by its name: zero, planner, oracle, trained, a path"
     submit.add_argument("--residual", metavar="NAME", help=text)
     text = "--out folders of baselines train-residual, one per task"
     submit.add_argument("--trainings", type=Path, nargs="+", default=(), metavar="DIR", help=text)

@@ -54,7 +54,7 @@ def show(findings: list[Finding]) -> tuple[int, dict[str, Any]]:
 
 def check() -> list[Finding]:
     """Look at everything; no finding keeps others from being made."""
-    return [_python(), *_packages(), _simulation(), _onnxruntime(), _rendering(), _cores()]
+    return [_python(), *_packages(), _simulation(), _onnxruntime(), rendering(), _cores()]
 
 
 def _python() -> Finding:
@@ -99,7 +99,7 @@ def _onnxruntime() -> Finding:
     return Finding("ONNX Runtime", not error, error or "works", "reinstall it")
 
 
-def _rendering() -> Finding:
+def rendering() -> Finding:
     """Whether one picture can be made, in a process of its own: a failed try leaves traces."""
     error = _error_of(_RENDER)
     remedy = f"on Debian or Ubuntu: {INSTALL_GL}; everything but pictures works without"

@@ -102,7 +102,7 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
         'base policy: "bc", "vla", "hold", "expert" or an .onnx file; by default "bc", or "hold" for a task without it'
     )
     parser.add_argument("--base", help=text)
-    text = 'residual policy: "zero", "planner", "oracle", "trained", a .onnx file, or a folder of TASK.onnx files'
+    text = '"zero", "planner", "oracle", "trained", a .onnx file, or a folder with a TASK.onnx for each task'
     parser.add_argument("--residual", default="zero", help=text)
     parser.add_argument("--domain", default="nominal", help='physics: "nominal" or "twin"')
     parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper" or "tracker"')

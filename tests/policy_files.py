@@ -23,14 +23,18 @@ def write_onnx(
     metadata: Mapping[str, str] | None = None,
     weights: Sequence[Any] = (),
     types: Mapping[str, int] = MappingProxyType({}),
+    more_outputs: Mapping[str, list] = MappingProxyType({}),
 ) -> str:
-    """Write the graph of ``nodes`` with its output ``out``; return the path. Inputs and output are float32 unless
-    ``types`` says otherwise."""
+    """Write the graph of ``nodes`` with its output ``out`` and ``more_outputs``; return the path. Inputs and outputs
+    are float32 unless ``types`` says otherwise."""
     graph = helper.make_graph(
         nodes,
         "policy",
         [helper.make_tensor_value_info(n, types.get(n, TensorProto.FLOAT), s) for n, s in inputs.items()],
-        [helper.make_tensor_value_info("out", types.get("out", TensorProto.FLOAT), output)],
+        [
+            helper.make_tensor_value_info(n, types.get(n, TensorProto.FLOAT), s)
+            for n, s in {"out": output, **more_outputs}.items()
+        ],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -63,3 +67,17 @@ def write_residual(path: Path, size: int, scale: float, metadata: Mapping[str, s
     node = helper.make_node("MatMul", ["obs", "weights"], ["out"])
     tensor = helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights)
     return write_onnx(path, {"obs": ["n", size]}, ["n", 7], [node], metadata, [tensor])
+
+
+def write_remembering(path: Path, size: int, returned: str = "new_memory", shape: Sequence[object] = ("n", 7)) -> str:
+    """A residual policy that adds up what it sees: 0.1 times the sum of the first seven entries since the reset."""
+    weights = np.zeros((size, 7), np.float32)
+    np.fill_diagonal(weights, 0.1)
+    nodes = [
+        helper.make_node("MatMul", ["obs", "weights"], ["seen"]),
+        helper.make_node("Add", ["seen", "memory"], [returned]),
+        helper.make_node("Identity", [returned], ["out"]),
+    ]
+    tensor = helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights)
+    inputs = {"obs": ["n", size], "memory": list(shape)}
+    return write_onnx(path, inputs, ["n", 7], nodes, None, [tensor], more_outputs={returned: list(shape)})

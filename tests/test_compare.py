@@ -1,4 +1,4 @@
-"""``python -m baselines compare``: base, residual and oracle on the same episodes, resumable, in one table."""
+"""``python -m baselines compare``: base, residual, planner and oracle on the same episodes, resumable, in one table."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from policy_files import write_residual
 from baselines.cli import main
 from oc_residual_gym.envs.core import ResidualWorlds
 from oc_residual_gym.evaluation import evaluator
-from oc_residual_gym.evaluation.pairing import paired_rates
+from oc_residual_gym.evaluation.pairing import headline, paired_rates
+from oc_residual_gym.policies import DEFAULT_BASE
+from oc_residual_gym.residuals import UNTRAINED
 from oc_residual_gym.tasks import PAPER_TASKS, TASKS
 
 QUICK = ("Lift", "CloseDrawer")
 SCENARIOS = ("nominal, paper", "twin, tracker")
-SIDES = ("base", "residual", "oracle")
+SIDES = ("base", "residual", "planner", "oracle")
 EPISODES = 2
 ROWS = len(SCENARIOS) * len(SIDES) * len(QUICK) * EPISODES
 
@@ -40,7 +42,7 @@ def zeros(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compare(residual: Path | str, out: Path, episodes: int = EPISODES, *options: str) -> int:
     arguments = ["--residual", str(residual), "--out", str(out), "--episodes", str(episodes), "--split", "val"]
-    return main(["compare", *arguments, *options])
+    return main(["compare", "--task", *QUICK, *arguments, *options])
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +84,28 @@ def test_everything_is_written_and_said_where(finished: tuple[Path, str, str], z
         assert str(folder / name) in output
     assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "compare.md").read_text()
-    assert output.split("\n\n")[0] in page
-    for title in ("Reading the results", "Failures", "Corrections", "Contact force", "Steps to success", "Made by"):
+    table, result = output.split("\n\n")[:2]
+    assert table in page and result in page
+    assert result == read(folder)["result"]
+    assert result.startswith("In the training world, the residual does not measurably change")
+    for title in (
+        "Reading the results",
+        "Failures",
+        "Corrections",
+        "Residual against planner",
+        "Contact force",
+        "Steps to success",
+        "Made by",
+    ):
         assert f"# {title}\n" in page
-    assert f"twin, tracker: bc + {zeros}, Lift" in messages  # what runs, where there is no terminal
-    assert "left out" in messages and "PegInsert" in messages
+    assert f"twin, tracker: {DEFAULT_BASE} + {zeros}, Lift" in messages  # what runs, where there is no terminal
+    assert "there is no residual" not in messages
 
 
 def test_the_summary_has_the_evaluators_form(finished: tuple[Path, str, str], zeros: Path) -> None:
     summary = read(finished[0])
     assert len(summary["cells"]) == len(SCENARIOS) * len(SIDES) * len(QUICK)
-    assert {cell["residual"] for cell in summary["cells"]} == {"zero", "oracle", str(zeros)}
+    assert {cell["residual"] for cell in summary["cells"]} == {*UNTRAINED, str(zeros)}
     assert all(cell["episodes"] == EPISODES for cell in summary["cells"])
     assert set(summary["hashes"]) == {"base", "residual", "simulation"}
     assert set(summary["hashes"]["residual"]) == set(QUICK)
@@ -103,7 +116,7 @@ def test_the_summary_has_the_evaluators_form(finished: tuple[Path, str, str], ze
 
 def test_a_residual_of_zeros_is_the_base_alone(finished: tuple[Path, str, str], zeros: Path) -> None:
     alone, corrected = (episodes_of(finished[0], residual) for residual in ("zero", str(zeros)))
-    assert len(alone) == ROWS // 3
+    assert len(alone) == ROWS // len(SIDES)
 
     def ordered(episodes: list[dict]) -> list[dict]:
         return sorted(episodes, key=lambda e: (e["domain"], e["task"], e["seed"]))
@@ -162,7 +175,7 @@ def test_what_is_there_is_kept_beside_other_numbers_of_episodes_and_other_polici
         write_residual(changed / "CloseDrawer.onnx", worlds.observation_layout[-1].stop, scale)
         run.clear()
         assert compare(changed, out, EPISODES, "--task", "CloseDrawer") == 0
-        assert len(run) == len(SCENARIOS) * EPISODES  # of the residual; base and oracle were there
+        assert len(run) == len(SCENARIOS) * EPISODES  # of the residual; the others were there
         assert all((episode["correction_mm"] > 0.0) == (scale > 0.0) for episode in run)
 
 
@@ -171,7 +184,6 @@ def test_what_is_there_is_kept_beside_other_numbers_of_episodes_and_other_polici
     [
         (["--residual", "wish"], "oracle, trained"),
         (["--residual", "missing.onnx"], "missing.onnx"),
-        (["--residual", "trained", "--base", "hold"], "no residual 'trained-v0' for Lift on base policy 'hold'"),
         (["--task", "Juggle"], "PegInsert"),
         (["--task", "Stack"], "CloseDrawer.onnx, Lift.onnx"),
         (["--base", "wish"], "expert"),
@@ -217,9 +229,56 @@ def test_means_are_those_of_the_papers_five_tasks_and_of_all() -> None:
     assert [row["task"] for row in paired_rates({"base": five, "residual": five})][-1] == "paper's five tasks"
 
 
-@pytest.mark.parametrize("residual", ["zero", "oracle"])
+@pytest.mark.parametrize("residual", UNTRAINED)
 def test_what_is_compared_with_anyway_is_no_residual_to_compare(
     residual: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compare(residual, tmp_path) == 2
     assert "give a trained residual" in capsys.readouterr().err
+
+
+def test_tasks_without_a_residual_are_named_and_run_without_it(
+    zeros: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies, out, run = tmp_path / "policies", tmp_path / "out", []
+    policies.mkdir()
+    shutil.copy(zeros / "Lift.onnx", policies)
+    run_rows = evaluator.run_rows
+    monkeypatch.setattr(evaluator, "run_rows", lambda *a: (run.append(e) or e for e in run_rows(*a)))
+    assert compare(policies, out, 1, "--base", "hold") == 0
+    assert "on hold for CloseDrawer: only base, planner and oracle" in capsys.readouterr().err
+    assert len(run) == len(SCENARIOS) * (len(QUICK) * len(SIDES) - 1)
+    for row in read(out)["differences"]:
+        missing = "CloseDrawer" in row["tasks"]
+        assert all((row[key] is None) == missing for key in ("residual", "difference", "over_planner"))
+        assert all(row[side] for side in ("base", "planner", "oracle"))
+    assert list(read(out)["hashes"]["residual"]) == ["Lift"]
+
+    run.clear()
+    shutil.copy(zeros / "CloseDrawer.onnx", policies)
+    assert compare(policies, out, 1, "--base", "hold") == 0
+    assert [(episode["task"], episode["residual"]) for episode in run] == [("CloseDrawer", str(policies))] * 2
+
+    run.clear()
+    assert compare("trained", out, 1, "--base", "hold") == 0  # no task has one
+    assert not run
+    assert {cell["residual"] for cell in read(out)["cells"]} == set(UNTRAINED)
+    page = (out / "compare.md").read_text()
+    assert "In the training world, the mean success of these 2 tasks is" in page
+    assert "with the base policy alone, and the planner, which learns nothing, reaches" in page
+
+
+def test_means_are_given_where_every_task_has_that_side() -> None:
+    episodes = {
+        side: [{"task": task, "seed": s, "split": "test", "success": s < 5} for task in tasks for s in range(10)]
+        for side, tasks in (("base", TASKS), ("residual", ("Lift", "PegInsert")), ("planner", TASKS))
+    }
+    differences = {"difference": ("base", "residual"), "over_base": ("base", "planner")}
+    rows = {row["task"]: row for row in paired_rates(episodes, differences)}
+    assert list(rows)[-3:] == ["paper's five tasks", "all tasks", "the 2 tasks with a residual"]
+    for name in ("Lift", "PegInsert", "the 2 tasks with a residual"):
+        assert rows[name]["residual"]["mean"] == 0.5 and rows[name]["difference"]["mean"] == 0.0
+    for name in ("Stack", "paper's five tasks", "all tasks"):
+        assert rows[name]["residual"] is None and rows[name]["difference"] is None
+        assert rows[name]["over_base"]["mean"] == 0.0
+    assert headline(list(rows.values()))["task"] == "the 2 tasks with a residual"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oc_residual_gym.errors import SettingsError
+from oc_residual_gym.evaluation.dumbbells import plot_dumbbells
 from oc_residual_gym.evaluation.episodes import (
     CELL_KEYS,
     EPISODES_FILE,
@@ -14,7 +15,7 @@ from oc_residual_gym.evaluation.episodes import (
     read_episodes,
 )
 from oc_residual_gym.evaluation.pairing import paired_rates, rows_of
-from oc_residual_gym.evaluation.report import markdown_table, percent, plot_rates
+from oc_residual_gym.evaluation.report import markdown_table, percent
 from oc_residual_gym.files import Record, write_json, write_text
 
 TABLE_FILE = "compare.md"
@@ -63,7 +64,7 @@ def compare(reference: Path, candidate: Path, out: Path) -> tuple[Record, str]:
     )
     write_json(out / SUMMARY_FILE, summary)
     write_text(out / TABLE_FILE, table)
-    plot_rates(out / PLOT_FILE, {"": differences}, names)
+    plot_dumbbells(out / PLOT_FILE, {"": differences}, names)
     return summary, table
 
 

@@ -130,7 +130,7 @@ class OnnxFile:
             expected = (2, *(size or fixed for size, fixed in zip(sizes, declared, strict=True)))
             if found[name].shape != expected:
                 raise ValueError(
-                    f"{what} returned shape {found[name].shape} as {name!r} for two rows; expected {expected}"
+                    f"{what} returned shape {found[name].shape} for two rows; expected {expected} as {name!r}"
                 )
 
     @staticmethod

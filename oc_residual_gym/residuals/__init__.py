@@ -18,10 +18,10 @@ from oc_residual_gym.tasks import TASKS
 if TYPE_CHECKING:
     from oc_residual_gym.envs.core import ResidualWorlds
 
+UNTRAINED = ("zero", "planner", "oracle")
+"""Names of the residual policies that learn nothing. They have no files."""
 TRAINED = (*NEWEST_RESIDUALS, *NEWEST_RESIDUALS.values())
 """Names of the shipped residual policies. Each has one file per task and base policy."""
-UNTRAINED = ("zero", "planner", "oracle")
-"""Names of the residual policies that learn nothing and have no file."""
 RESIDUALS = (
     *UNTRAINED,
     *TRAINED,
@@ -94,7 +94,7 @@ def load_residual(residual: str | Path | ResidualPolicy, task: str, base: Any) -
     name = str(residual)
     if name == "zero":
         return ZeroResidual()
-    if name in ("planner", "oracle"):
+    if name in UNTRAINED:
         return ScriptedResidual(name)
     if name in TRAINED:
         return FileResidual(_shipped(name, task, base))

@@ -47,7 +47,7 @@ class ScriptedResidual:
         """Plan in ``worlds``, where an episode begins.
 
         Raises:
-            SettingsError: the expert needs something that a policy does not see, and the task does not infer it.
+            SettingsError: the expert needs something that a policy does not see, and the task has no plan without it.
             ValueError: the oracle runs on a real robot, which has no true state.
         """
         if len(self._plans) != core.num_worlds:
@@ -92,14 +92,14 @@ class ScriptedResidual:
                 self._plans[world] = follow(state.target, self._legs(core.task, state), PLAN_STEPS)
 
     def _legs(self, task: Task, state: Snapshot) -> list[Waypoint]:
-        try:
+        if self._sight is None:
             return task.expert(state)
+        try:
+            return task.plan(state)
         except KeyError as missing:
-            if self._sight is None:
-                raise
             raise SettingsError(
                 f"the planner cannot act in {task.name}: its expert reads {missing}, which a policy does not see; give "
-                "the task a method infer that adds it"
+                "the task a method plan that does without or infers it"
             ) from missing
 
     def _state(self, core: ResidualWorlds, world: int) -> Snapshot | None:

@@ -25,8 +25,8 @@ class Sight:
     """Tells the state of N worlds from filtered poses, the measured tool, the fingers' distance and the latch.
 
     A grasped object shows in the fingers: closed, at rest and apart. It moves as the tool does, and everything else is
-    at rest. The table is at its nominal height. What follows from the poses of a task, the task adds itself, see
-    :meth:`~oc_residual_gym.tasks.base.Task.infer`.
+    at rest. The table is at its nominal height. What else follows from the poses, the task's own plan tells, see
+    :meth:`~oc_residual_gym.tasks.base.Task.plan`.
 
     Args:
         num_worlds: N.
@@ -59,7 +59,7 @@ class Sight:
         if holds and task.grasped is not None:
             velocities[task.grasped.name] = robot.tcp_velocity[world].copy()
         fingers = {"left", "right", "hand"}
-        seen = Snapshot(
+        return Snapshot(
             poses=poses,
             velocities=velocities,
             contacts={name: holds and name in fingers for name in task.contacts},
@@ -71,4 +71,3 @@ class Sight:
             gripper_closed=closed,
             target=core.executed_target[world].copy(),
         )
-        return task.infer(seen)

@@ -181,13 +181,16 @@ class Task(ABC):
     def expert(self, state: Snapshot) -> list[Waypoint]:
         """Plan the remaining legs of the task from the true state. The expert has no memory."""
 
-    def infer(self, seen: Snapshot) -> Snapshot:
-        """Add what the expert needs to know and can tell from ``seen``: by default, nothing.
+    def plan(self, seen: Snapshot) -> list[Waypoint]:
+        """Plan as the expert does, from what a policy can see. The residual policy "planner" follows it.
 
-        The planner acts on it. ``seen`` has poses of the observed objects only; in its contacts, "left", "right" and
-        "hand" stand for the grasped object in the fingers, and all others are ``False``.
+        A task overrides this where its expert needs to know more, and it can be told from ``seen``, or searched for.
+
+        Args:
+            seen: poses of the observed objects only, which may be off by some millimetres; in its contacts, "left",
+                "right" and "hand" stand for the grasped object in the fingers, and all others are ``False``.
         """
-        return seen
+        return self.expert(seen)
 
     def object_poses(self, state: TrueState) -> list[Array]:
         """True poses (N, 7) of each of ``objects``, in order."""

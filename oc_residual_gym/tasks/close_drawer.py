@@ -200,15 +200,16 @@ class CloseDrawer(Task):
         end = pose_multiply(face, _tool_before(-opening - PRESS))
         return [*legs, Waypoint(end, closed=True, speed=GENTLE)]
 
-    def infer(self, seen: Snapshot) -> Snapshot:
+    def plan(self, seen: Snapshot) -> list[Waypoint]:
         drawer = seen.poses["drawer"]
         active, opening = _drawer_at(seen.poses["cabinet"], drawer)
-        return replace(
+        inferred = replace(
             seen,
             poses={**seen.poses, DRAWERS[active]: drawer},
             slides={DRAWERS[active]: np.array([opening, 0.0])},
             parameters={"active": active},
         )
+        return self.expert(inferred)
 
     def object_poses(self, state: TrueState) -> list[Array]:
         """Poses (N, 7) of the cabinet, and of the face of the drawer that was open at the start."""

@@ -35,7 +35,7 @@ from oc_residual_gym.tasks.base import (
     is_still,
     pose,
 )
-from oc_residual_gym.tasks.moves import FAST, SETTLE, SLOW, STEADY, above, is_holding, move, pick, tool_pose
+from oc_residual_gym.tasks.moves import FAST, PRESS, SETTLE, SLOW, STEADY, above, is_holding, move, pick, tool_pose
 from oc_residual_gym.tasks.objects import BLUE, RED, STEEL, Color, Geom, ObjectSpec, cylinder_inertia
 
 PEG_RADIUS, PEG_LENGTH = 0.008, 0.080
@@ -82,6 +82,19 @@ ENTRY_SPEED, PUSH_SPEED = 0.001, 0.002
 """Metres per control step."""
 SLIDE_PUSH = 0.005
 """Metres from the TCP down to the target (4 N) while the expert slides a peg across the rim."""
+SEARCH_RADIUS, SEARCH_HEIGHT = 0.010, 0.006
+"""Metres from where the hole is seen, sideways and upwards, within which the planner searches for it."""
+SURE_DEPTH = 0.006
+"""Metres below the seen mouth at which the peg must be in the hole, whatever the error of a tracker."""
+LANDED = 0.002
+"""Metres above the seen mouth below which the peg may stand on the rim, or be in the hole."""
+PRESSED, LIGHT_PUSH = 0.002, 0.003
+"""Metres from the TCP down to the target: from the first on, the peg presses on something; with the second (2.4 N), it
+slides."""
+CAUGHT = 0.006
+"""Metres sideways from the TCP to the target from which on more than friction holds the peg back: the chamfer does."""
+SPIRAL_SPEED, SPIRAL_PITCH, SPIRAL_STEPS = 0.0005, 0.003, 16
+"""Metres per control step, metres between turns (a peg within 1.5 mm of the hole drops), and steps in a plan."""
 MAX_STANDING_ERROR = (0.008, 0.1)
 """Largest steady-state error, in metres and radians, for which the expert compensates: load, friction and contact."""
 
@@ -274,6 +287,48 @@ class PegInsert(Task):
         up = above(target, CARRY_HEIGHT - height)
         firm = Waypoint(target, True, wait=2 if _is_settled(state) else 0)
         return [firm, Waypoint(up, True, speed=STEADY), *move(up, over, True, FAST), near]
+
+    def plan(self, seen: Snapshot) -> list[Waypoint]:
+        """As the expert, until the peg is just above the hole. From there on, where the hole is seen to be is off by
+        more than the chamfer forgives: lower the peg until it stands on something, and slide it along a spiral, lightly
+        pressed down, until it drops.
+        """
+        peg, hole, target, tcp = seen.poses["peg"], seen.poses["hole"], seen.target, seen.tcp_pose
+        axis = _upward_axis(peg)
+        bottom = peg[:3] - PEG_LENGTH / 2 * axis
+        away, height = (bottom - hole[:3])[:2], bottom[2] - hole[2]
+        if axis[2] < 0.7 or not is_holding(seen) or norm(away) > SEARCH_RADIUS or height > SEARCH_HEIGHT:
+            return self.expert(seen)
+        is_pressed = tcp[2] - target[2] > PRESSED
+        if not is_pressed and height > LANDED and norm(away) > ALIGNED:
+            return self.expert(seen)
+        upright = _tool(seen, above(hole, 0.0))[3:]
+
+        def down(xy: Array, depth: float, speed: float = ENTRY_SPEED) -> Waypoint:
+            return Waypoint(np.array([*xy, tcp[2] - depth, *upright]), True, speed=speed)
+
+        if height < -SURE_DEPTH:
+            return [down(tcp[:2], height + HOLE_DEPTH + PRESS, PUSH_SPEED)]
+        if not is_pressed:
+            return [down(target[:2], 2 * SLIDE_PUSH)]
+        lead = target[:2] - tcp[:2]
+        if norm(lead) > CAUGHT:
+            return [down(tcp[:2], 2 * SLIDE_PUSH)]
+        # On the way, the target leads, because friction holds the peg back, and its lower end more than its centre.
+        around = (peg - hole)[:2] + lead
+        return [down(target[:2] + point - around, LIGHT_PUSH) for point in _spiral(around, SPIRAL_STEPS)]
+
+
+def _spiral(start: Array, steps: int) -> Array:
+    """Points (steps, 2), ``SPIRAL_SPEED`` apart, that spiral outwards around the origin from ``start`` (2,)."""
+    points = np.empty((steps, 2))
+    radius, angle = max(float(norm(start)), SPIRAL_SPEED), float(np.arctan2(start[1], start[0]))
+    for i in range(steps):
+        turn = SPIRAL_SPEED / radius
+        angle += turn
+        radius += SPIRAL_PITCH * turn / (2 * np.pi)
+        points[i] = radius * np.cos(angle), radius * np.sin(angle)
+    return points
 
 
 @njit("float64[:,:](float64[:,:],float64[:,:])")

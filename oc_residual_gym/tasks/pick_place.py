@@ -167,10 +167,10 @@ class PickPlace(Task):
             return place(state, block[:3], goal, heading(state.target[3:7]))
         return pick(state, top_grasp(state, block, np.pi), 2 * HALF_SIZE[1])
 
-    def infer(self, seen: Snapshot) -> Snapshot:
+    def plan(self, seen: Snapshot) -> list[Waypoint]:
         block, plate = seen.poses["block"], seen.poses["plate"]
         height = block[2] - plate[2] - PLATE_HEIGHT / 2 - HALF_SIZE[2]
-        return replace(seen, contacts={**seen.contacts, "plate": bool(height < SEEN_CONTACT)})
+        return self.expert(replace(seen, contacts={**seen.contacts, "plate": bool(height < SEEN_CONTACT)}))
 
 
 @njit("float64[:,:](float64[:,:],float64[:,:],float64[:,:],float64[:],boolean[:],boolean[:],boolean[:])")

@@ -176,9 +176,9 @@ class Stack(Task):
             return place(state, white[:3], goal, heading(state.tcp_pose[3:]) + turn)
         return pick(state, top_grasp(state, white, np.pi / 2), 2 * HALF)
 
-    def infer(self, seen: Snapshot) -> Snapshot:
+    def plan(self, seen: Snapshot) -> list[Waypoint]:
         height = (seen.poses["white"][:3] - seen.poses["green"][:3] - STACKED)[2]
-        return replace(seen, contacts={**seen.contacts, "green": bool(height < SEEN_CONTACT)})
+        return self.expert(replace(seen, contacts={**seen.contacts, "green": bool(height < SEEN_CONTACT)}))
 
 
 @njit("float64[:,:](float64[:,:],float64[:,:],float64[:])")

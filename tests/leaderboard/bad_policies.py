@@ -92,6 +92,18 @@ def looking_at_neighbours(path: Path, size: int) -> str:
     return write_onnx(path, {"obs": ["n", size]}, ["n", 7], nodes, weights=_SEVEN)
 
 
+def remembering_neighbours(path: Path, size: int) -> str:
+    """A policy that remembers what the other worlds saw."""
+    nodes = [
+        *_first_seven("start"),
+        helper.make_node("ReduceMean", ["start"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Add", ["start", "memory"], ["out"]),
+        helper.make_node("Add", ["memory", "mean"], ["new_memory"]),
+    ]
+    inputs, memory = {"obs": ["n", size], "memory": ["n", 7]}, {"new_memory": ["n", 7]}
+    return write_onnx(path, inputs, ["n", 7], nodes, weights=_SEVEN, more_outputs=memory)
+
+
 def rolling_dice(path: Path, size: int) -> str:
     """A policy that answers the same input differently each time."""
     nodes = [

@@ -178,6 +178,12 @@ def test_the_oracle_and_the_planner_are_references_only(entry: Entry, name: str)
     assert check_files(Entry(entry.folder)) == []
 
 
+def test_the_planner_sees_what_a_policy_sees_and_may_be_ranked(entry: Entry) -> None:
+    shutil.rmtree(entry.folder / "residual")
+    change(entry, residual={"name": "planner", "files": False, "sha256": {TASK: None}}, training=None)
+    assert check_files(entry) == []
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
@@ -220,6 +226,7 @@ def test_a_folder_without_a_description_is_no_entry(tmp_path: Path) -> None:
     [
         (bad_policies.returning_nan, "holds NaN"),
         (bad_policies.looking_at_neighbours, "answers differ for 8 inputs at a time and for 64"),
+        (bad_policies.remembering_neighbours, "answers differ for 8 inputs at a time and for 64"),
         (bad_policies.rolling_dice, "answers differ when asked twice"),
         (bad_policies.too_wide, r"returned shape \(2, 78\) for two rows; expected \(2, 7\)"),
         (lambda path, size: write_residual(path, size + 1, 0.1), "79 entries; this task has 78"),

@@ -204,17 +204,18 @@ def test_a_task_that_lacks_something_is_refused(name, value, told, monkeypatch):
         register_task(PushButton())
 
 
-def test_the_planner_says_what_the_task_must_infer(tmp_path, capsys):
+def test_the_planner_says_what_its_plan_lacks(tmp_path, capsys):
     arguments = ["--base", "hold", "--residual", "planner", "--episodes", "1", "--out", str(tmp_path / "out")]
     assert cli.main(["evaluate", "--task", SOURCE, *arguments]) == 2
-    assert "its expert reads 'button', which a policy does not see; give the task a method infer" in (
+    assert "its expert reads 'button', which a policy does not see; give the task a method plan" in (
         capsys.readouterr().err
     )
 
 
-def test_the_planner_does_it_where_the_task_infers(tmp_path, monkeypatch):
-    def infer(self, seen):
-        return replace(seen, slides={"button": np.array([seen.poses["button"][2] - PRESSED_HEIGHT, 0.0])})
+def test_the_planner_does_it_where_the_task_has_a_plan(tmp_path, monkeypatch):
+    def plan(self, seen):
+        opening = seen.poses["button"][2] - PRESSED_HEIGHT
+        return self.expert(replace(seen, slides={"button": np.array([opening, 0.0])}))
 
-    monkeypatch.setattr(PushButton, "infer", infer)
+    monkeypatch.setattr(PushButton, "plan", plan)
     assert evaluate(tmp_path, "--base", "hold", "--residual", "planner")["successes"] == 3
