@@ -22,7 +22,7 @@ authors = ["A. Author", "B. Author"]
 code = "https://example.org/code"  # leave out if not public
 paper = "https://example.org/paper"
 # date = "2026-11-30"  # of the submission; today by default
-# reference = true  # listed for comparison, not ranked: a base policy alone, the planner, or the oracle
+# reference = true  # listed for comparison, not ranked: a base policy alone, or the oracle
 
 # Names for your own policies, whose files the entry contains. Policies of the package keep their names.
 residual = "sac-residual"

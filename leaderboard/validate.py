@@ -142,13 +142,8 @@ def _policy_problems(entry: Entry) -> list[str]:
             if hashes[task] != expected or (policy["files"] and expected is None):
                 has = f"{name} of this package has {expected}" if not policy["files"] else "the file needs one"
                 problems.append(f"$.{kind}.sha256.{task}: it is {hashes[task]}; {has}")
-    references = {
-        "oracle": "the oracle reads true state",
-        "planner": "the planner is what learning is measured against",
-    }
-    why = references.get(content["residual"]["name"])
-    if why and not content["reference"]:
-        problems.append(f"$.reference: {why}, so it can only be a reference")
+    if content["residual"]["name"] == "oracle" and not content["reference"]:
+        problems.append("$.reference: the oracle reads true state, so it can only be a reference")
     if content["evaluation"] is None and entry.cells:
         problems.append("$.evaluation: it is null, and there are rows in simulation")
     return problems
