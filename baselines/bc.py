@@ -52,7 +52,7 @@ class Recipe:
 RECIPES = {
     "bc": Recipe(),
     "bc-few": Recipe(
-        demonstrations=5,
+        demonstrations=4,
         noise_draws={"clean": 1},
         moved=(0.0, 0.0),
         turned=0.0,
