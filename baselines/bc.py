@@ -13,19 +13,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from baselines.chunk_head import ChunkHead, chunk_loss, targets
 from baselines.chunks import FloatArray, samples_of
-from baselines.rotations import axes_of, dot, quat_from_rotvec, quat_multiply, turned, within
+from baselines.rotations import axes_of, near, quat_from_rotvec, quat_multiply, turned, visible_axes, within
 from baselines.training import Schedule
 from demos_replay.demo import Demo
 from oc_residual_gym.perception.errors import PoseErrors
 from oc_residual_gym.perception.filter import PoseFilter
 from oc_residual_gym.policies.base import HORIZON
 from oc_residual_gym.tasks.base import ObservedObject, Task
-from oc_residual_gym.tasks.symmetry import Symmetry, symmetry_of
+from oc_residual_gym.tasks.symmetry import symmetry_of
 from oc_residual_gym.worlds.tracker import NEAR_FINGERS
 
 HIDDEN = 384
@@ -64,8 +63,6 @@ HELD_SHARE = 0.3
 """Factor on the offset of the hand while it is closed."""
 RETURN_STEPS = 6
 """Steps within which the targets return to the demonstrated path."""
-NEAR, NEARER = 0.04, 0.01
-"""Length scales in metres of the saturating distance features, in addition to the linear one."""
 
 
 class BcPolicy(nn.Module):
@@ -118,34 +115,6 @@ class BcPolicy(nn.Module):
 def input_names(objects: Iterable[str]) -> list[str]:
     """Names of the policy's inputs in its ONNX file, in order."""
     return ["gripper_width", "gripper_closed", "previous_target", *(f"object/{name}" for name in objects)]
-
-
-def near(vector: Tensor) -> Tensor:
-    """``vector`` (n, d) in metres at three scales, because an MLP resolves millimetres badly in a range of 0.5 m."""
-    size = vector.abs()
-    return torch.cat([vector * 8.0, vector / (NEAR + size), vector / (NEARER + size)], dim=1)
-
-
-def visible_axes(
-    axes: tuple[Tensor, Tensor, Tensor], symmetry: Symmetry, tool: tuple[Tensor, Tensor, Tensor]
-) -> list[Tensor]:
-    """Axes (n, 3) that are the same for all orientations that look alike; ``axes`` are those of one of them.
-
-    These are the x and z axes of the equivalent whose x axis points most along the tool's and whose z axis points most
-    upwards; of a round object, the axis that points most upwards.
-    """
-    members = torch.from_numpy(Rotation.from_quat(symmetry.turns).as_matrix()).to(axes[0].dtype)
-    fixed = [(1.0, 0.0, 0.0), (0.0, 0.0, 1.0)] if symmetry.axis is None else [symmetry.axis]
-    # (n, G, 3) for each visible axis, by elementwise operations only: matrix products depend on the batch size.
-    alike = []
-    for axis in fixed:
-        own = members @ torch.tensor(axis, dtype=axes[0].dtype)
-        alike.append(axes[0][:, None] * own[:, :1] + axes[1][:, None] * own[:, 1:2] + axes[2][:, None] * own[:, 2:])
-    likeness = alike[-1][..., 2:]
-    if symmetry.axis is None:
-        likeness = likeness + dot(alike[0], tool[0][:, None])
-    best = likeness.argmax(dim=1, keepdim=True).expand(-1, -1, 3)
-    return [axis.gather(1, best)[:, 0] for axis in alike]
 
 
 class BcBatches:

@@ -1,9 +1,20 @@
-"""Batched rotations in PyTorch, using only operations that ONNX supports. Quaternions are unit, xyzw."""
+"""Batched rotations and geometric features in PyTorch, using only operations that ONNX supports.
+
+Quaternions are unit, xyzw.
+"""
 
 from __future__ import annotations
 
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
+
+from oc_residual_gym.tasks.symmetry import Symmetry
+
+Axes = tuple[Tensor, Tensor, Tensor]
+"""The x, y and z axes (..., 3) of frames."""
+NEAR, NEARER = 0.04, 0.01
+"""Length scales in metres of the saturating distance features, in addition to the linear one."""
 
 
 def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -62,3 +73,42 @@ def turned(quat: Tensor, pose: Tensor) -> Tensor:
     x, y, z = axes_of(quat)
     position = x * pose[..., 0:1] + y * pose[..., 1:2] + z * pose[..., 2:3]
     return torch.cat([position, quat_multiply(quat, pose[..., 3:7]), pose[..., 7:]], dim=-1)
+
+
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross products (n, 3), by elementwise operations."""
+    ax, ay, az = a.split(1, dim=1)
+    bx, by, bz = b.split(1, dim=1)
+    return torch.cat([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], dim=1)
+
+
+def outside(vector: Tensor, axes: Axes) -> Tensor:
+    """Vectors (n, 3) from the frame with ``axes`` to the frame in which these are given."""
+    x, y, z = axes
+    return x * vector[:, 0:1] + y * vector[:, 1:2] + z * vector[:, 2:3]
+
+
+def near(vector: Tensor) -> Tensor:
+    """``vector`` (n, d) in metres at three scales, because an MLP resolves millimetres badly in a range of 0.5 m."""
+    size = vector.abs()
+    return torch.cat([vector * 8.0, vector / (NEAR + size), vector / (NEARER + size)], dim=1)
+
+
+def visible_axes(axes: Axes, symmetry: Symmetry, tool: Axes) -> list[Tensor]:
+    """Axes (n, 3) that are the same for all orientations that look alike; ``axes`` are those of one of them.
+
+    These are the x and z axes of the equivalent whose x axis points most along the tool's and whose z axis points most
+    upwards; of a round object, the axis that points most upwards.
+    """
+    members = torch.from_numpy(Rotation.from_quat(symmetry.turns).as_matrix()).to(axes[0].dtype)
+    fixed = [(1.0, 0.0, 0.0), (0.0, 0.0, 1.0)] if symmetry.axis is None else [symmetry.axis]
+    # (n, G, 3) for each visible axis, by elementwise operations only: matrix products depend on the batch size.
+    alike = []
+    for axis in fixed:
+        own = members @ torch.tensor(axis, dtype=axes[0].dtype)
+        alike.append(axes[0][:, None] * own[:, :1] + axes[1][:, None] * own[:, 1:2] + axes[2][:, None] * own[:, 2:])
+    likeness = alike[-1][..., 2:]
+    if symmetry.axis is None:
+        likeness = likeness + dot(alike[0], tool[0][:, None])
+    best = likeness.argmax(dim=1, keepdim=True).expand(-1, -1, 3)
+    return [axis.gather(1, best)[:, 0] for axis in alike]

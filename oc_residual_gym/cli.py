@@ -104,7 +104,11 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", help=text)
     text = '"zero", "planner", "oracle", "trained", a .onnx file, or a folder with a TASK.onnx for each task'
     parser.add_argument("--residual", default="zero", help=text)
-    parser.add_argument("--domain", default="nominal", help='physics: "nominal" or "twin"')
+    parser.add_argument(
+        "--domain",
+        default="nominal",
+        help='physics: "nominal", "randomised" (for training) or "twin" (never train in it)',
+    )
     parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper" or "tracker"')
     parser.add_argument("--split", default="val", help='"train", "val" or "test"')
 

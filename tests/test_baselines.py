@@ -184,7 +184,7 @@ def test_training_survives_a_kill_and_its_file_acts(
     report = json.loads((tmp_path / "cut" / f"{name}.json").read_text())
     assert report["onnx_difference"] < 1e-5
     assert report["failed_replays"]["Lift"] == 1
-    assert report["demonstrations"]["Lift"] == {"bc": 17, "bc-few": 10, "vla": 2}[base]
+    assert report["demonstrations"]["Lift"] == {"bc": 17, "bc-few": bc.RECIPES["bc-few"].demonstrations, "vla": 2}[base]
     metadata = load_onnx(path).metadata
     assert json.loads(metadata["data"]) == report["data"]
     assert "--seed" not in metadata["command"] and metadata["seed"] == "0"

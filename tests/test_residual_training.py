@@ -50,6 +50,10 @@ START = {
     "sac": "log_std = -1.0\ncritic_updates = 2",
     "td3": "noise = 0.3\ncritic_updates = 2",
 }
+TEACHER = (
+    "[teacher]\nimitation = 0.6\ndrive = [1.0, 0.5]\ndrive_until = 0.4\nlearning_rate = 1e-3\nupdates = 2\n"
+    "pull = [1.0, 0.5]\n"
+)
 STEPS = 96
 BOUND = (0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.5)
 
@@ -63,10 +67,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / f"{algorithm}.toml").write_text(
             f"[training]\nsteps = {STEPS}\nworlds = 4\nconditions = [['nominal', 'paper'], ['nominal', 'tracker']]\n"
             f"action = 'correction'\nbound = {list(BOUND)}\npenalty = 0.1\n"
-            f"[start]\n{START[algorithm]}\n[teacher]\nsteps = 32\ndrive = [1.0, 0.5]\ndrive_steps = 16\n"
-            "learning_rate = 1e-3\nupdates = 2\npull = [1.0, 0.5]\n"
+            f"[start]\n{START[algorithm]}\n{'' if algorithm == 'ppo' else TEACHER}"
             f"[model]\ngamma = 0.9\nlearning_rate = [1e-3, 1e-4]\n{SMALL[algorithm]}\n"
-            "[model.policy_kwargs]\nnet_arch = [16]\n[taught.training]\naction = 'target'\n"
+            "[model.policy_kwargs]\nnet_arch = [16]\n"
+            "[taught.training]\naction = 'target'\nbound = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]\n"
         )
     monkeypatch.setattr(settings_module, "FOLDER", folder)
     monkeypatch.setattr("baselines.residual.train.EVALUATIONS", 2)
@@ -79,10 +83,13 @@ def train(algorithm: str, out: Path, *more: str) -> int:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algorithm", "teacher"), [*((a, "none") for a in ALGORITHMS), ("sac", "planner"), ("td3", "oracle")]
+)
 def test_a_killed_training_resumes_and_exports_what_it_trained(
-    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algorithm: str, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    taught = ["--teacher", teacher]
     out, calls, step_wait, evaluations = tmp_path / "out", 0, TrainingWorlds.step_wait, []
 
     def counted(self: TrainingWorlds) -> object:
@@ -98,7 +105,7 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
 
     monkeypatch.setattr(TrainingWorlds, "step_wait", counted)
     monkeypatch.setattr("baselines.residual.train.run_rows", watched)
-    assert train(algorithm, out) == 130
+    assert train(algorithm, out, *taught) == 130
     (checkpoint,) = out.glob("checkpoint-*")
     done = int(checkpoint.name.split("-")[1])
     before = json.loads((checkpoint / "progress.json").read_text())
@@ -114,7 +121,7 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
         assert buffer.dones[buffer.pos - 1].all() and buffer.timeouts[buffer.pos - 1].all()
 
     calls = 100
-    assert train(algorithm, out) == 0
+    assert train(algorithm, out, *taught) == 0
     report = json.loads((out / "report.json").read_text())
     assert calls - 100 == (report["steps"] - done) / 4 and report["updates"] > 0
     curve = [record["steps"] for record in report["curve"]]
@@ -126,20 +133,22 @@ def test_a_killed_training_resumes_and_exports_what_it_trained(
     (checkpoint,) = out.glob("checkpoint-*")
     model = load_algorithm(algorithm).model.load(checkpoint / "model.zip", device="cpu")
     policy = OnnxResidual(out / "policy.onnx")
-    worlds = make_worlds(worlds=4)
+    worlds = make_worlds(worlds=4, teacher=teacher, action="correction" if teacher == "none" else "target")
     fields = worlds.observation_layout
     policy.check([f.name for f in fields], fields[-1].stop)
     observation, actions = worlds.reset(), np.zeros(0)
     for _ in range(12):  # what it remembers counts too
         actions, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
-        np.testing.assert_allclose(policy(observation[:, : fields[-1].stop]), actions * BOUND, atol=1e-5)  # type: ignore[call-overload]
+        halves = zip(worlds.parts, np.split(actions, 2), strict=True)
+        wanted = actions * BOUND if teacher == "none" else np.concatenate([p.correction(a) for p, a in halves])
+        np.testing.assert_allclose(policy(observation[:, : fields[-1].stop]), wanted, atol=1e-5)  # type: ignore[call-overload]
         observation, *_ = worlds.step(actions)
     assert np.abs(actions).max() > 1e-4  # it learned something
     worlds.close()
 
     # A finished training stays as it is.
     files = {file: file.read_bytes() for file in (out / "report.json", out / "policy.onnx")}
-    assert train(algorithm, out, "--threads", "2") == 0
+    assert train(algorithm, out, *taught, "--threads", "2") == 0
     assert {file: file.read_bytes() for file in files} == files
 
 
@@ -252,6 +261,18 @@ def test_every_task_and_base_has_settings(task: str) -> None:
         for base in ("bc", "vla"):
             settings = load_settings(algorithm, task, base)
             assert settings.algorithm == algorithm and settings.worlds % len(settings.conditions) == 0
+
+
+def test_a_teacher_changes_what_the_settings_say_and_nothing_else_does() -> None:
+    for algorithm in ("sac", "td3"):
+        alone, taught = (load_settings(algorithm, "Lift", "vla", teacher) for teacher in ("none", "planner"))
+        assert alone.teaching is None and alone.action == "correction" and max(alone.bound) < 1.0
+        assert taught.teaching is not None and taught.action == "target" and set(taught.bound) == {1.0}
+        assert taught.teaching.steps == taught.steps > alone.steps  # imitation to the end
+    assert load_settings("sac", "PegInsert", "bc").bound[:3] == (0.5, 0.5, 0.35)
+    assert load_settings("sac", "PickPlace", "vla").steps == 240_000
+    short = load_settings("sac", "Lift", "bc", "planner", steps=1000)
+    assert short.steps == 1000 and short.teaching is not None and short.teaching.drive_steps == 200
 
 
 def test_settings_of_a_task_and_base_override_the_general_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

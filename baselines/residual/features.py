@@ -8,14 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from baselines.bc import near, visible_axes
-from baselines.residual.memory import LAGS
-from baselines.rotations import within
+from baselines.residual.memory import field_value, seen_size
+from baselines.rotations import Axes, cross, near, outside, visible_axes, within
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.tasks.base import ObservedObject
 from oc_residual_gym.tasks.symmetry import symmetry_of
-
-Axes = tuple[Tensor, Tensor, Tensor]
 
 
 class Features(nn.Module):
@@ -34,7 +31,7 @@ class Features(nn.Module):
         self._fields = {field.name: field for field in layout}
         self._objects = [(o.name, symmetry_of(o.symmetry)) for o in objects]
         self.visible = layout[-1].stop
-        self.inputs = self.visible * (2 + len(LAGS))
+        self.inputs = seen_size(self.visible)
         self.size = self(torch.ones(1, self.inputs)).shape[1]
 
     def forward(self, seen: Tensor) -> Tensor:
@@ -45,25 +42,23 @@ class Features(nn.Module):
         return torch.cat([seen, *self._rewritten(now), *self._rewritten(start), *moved], dim=1)
 
     def _get(self, seen: Tensor, name: str) -> Tensor:
-        """The field ``name`` in its unit."""
-        field = self._fields[name]
-        return seen[:, field.slice] * field.scale
+        return field_value(seen, self._fields[name])
 
     def _tool(self, seen: Tensor) -> Axes:
         """Axes of the tool in the base frame."""
         x, y = self._get(seen, "tcp_rotation").split(3, dim=1)
-        return x, y, _cross(x, y)
+        return x, y, cross(x, y)
 
     def _executed(self, seen: Tensor) -> Tensor:
         """Position (n, 3) of the last executed target, base frame."""
-        offset = _outside(self._get(seen, "previous_target_position"), self._tool(seen))
+        offset = outside(self._get(seen, "previous_target_position"), self._tool(seen))
         return self._get(seen, "tcp_position") + offset
 
     def _rewritten(self, seen: Tensor) -> list[Tensor]:
         tool, here = self._tool(seen), self._get(seen, "tcp_position")
         parts = [near(here[:, 2:]), near(self._executed(seen) - here), tool[2]]
         parts += [
-            _outside(seen[:, field.slice], tool)
+            outside(seen[:, field.slice], tool)
             for name, field in self._fields.items()
             if name.startswith("base_target") and name.endswith("position")
         ]
@@ -73,21 +68,8 @@ class Features(nn.Module):
             x, y = self._get(seen, f"{name}_rotation_in_base").split(3, dim=1)
             away = position - here
             parts += [near(position[:, 2:]), near(away), near(within(away, tool))]
-            for axis in visible_axes((x, y, _cross(x, y)), symmetry, tool):
+            for axis in visible_axes((x, y, cross(x, y)), symmetry, tool):
                 parts += [axis, within(axis, tool)]
             positions.append(position)
         parts += [near(b - a) for a, b in itertools.pairwise(positions)]
         return parts
-
-
-def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross products (n, 3), by elementwise operations."""
-    ax, ay, az = a.split(1, dim=1)
-    bx, by, bz = b.split(1, dim=1)
-    return torch.cat([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], dim=1)
-
-
-def _outside(vector: Tensor, axes: Axes) -> Tensor:
-    """Vectors (n, 3) from the frame with ``axes`` to the frame in which these are given."""
-    x, y, z = axes
-    return x * vector[:, 0:1] + y * vector[:, 1:2] + z * vector[:, 2:3]

@@ -26,6 +26,16 @@ def memory_size(visible: int) -> int:
     return visible * (1 + max(LAGS))
 
 
+def seen_size(visible: int) -> int:
+    """Number of entries of what such a policy sees with its memory: now, the chunk's start, and past observations."""
+    return visible * (2 + len(LAGS))
+
+
+def field_value(observation: Tensor, field: Field) -> Tensor:
+    """Values (n, size) of ``field`` in its unit, from observations (n, D or more)."""
+    return observation[:, field.slice] * field.scale
+
+
 def phase_entry(layout: Sequence[Field]) -> int:
     """Index of the entry of the observation that is 0 where a chunk starts."""
     return next(field.start for field in layout if field.name == "chunk_phase")
@@ -41,7 +51,7 @@ class Memory:
 
     def __init__(self, num_worlds: int, layout: Sequence[Field]):
         self._visible, self._phase = layout[-1].stop, phase_entry(layout)
-        self.width = self._visible * (2 + len(LAGS))
+        self.width = seen_size(self._visible)
         """Number of entries of what :meth:`recall` returns per world."""
         self._start = np.zeros((num_worlds, self._visible), np.float32)
         self._past = np.zeros((num_worlds, max(LAGS), self._visible), np.float32)

@@ -16,6 +16,44 @@ FOLDER = Path(__file__).parent / "settings"
 
 
 @dataclass(frozen=True)
+class Teaching:
+    """How to learn from a teacher."""
+
+    steps: int
+    """Environment steps of imitation, after which reinforcement begins."""
+    drive: tuple[float, float]
+    """Share of episodes in which the teacher acts: at first, and from ``drive_steps`` on; linear in between."""
+    drive_steps: int
+    """Environment steps until the last share."""
+    learning_rate: float
+    """First learning rate of the imitation; it falls to zero at its end."""
+    updates: int
+    """Updates per step of all worlds during imitation."""
+    pull: tuple[float, float]
+    """Weight of the imitation in the reinforcement: at its beginning and at its end, linear in between."""
+
+    def drive_share(self, steps: int) -> float:
+        """Share of episodes in which the teacher acts, after this number of environment steps."""
+        return _between(*self.drive, steps / self.drive_steps)
+
+    def rate(self, steps: int) -> float:
+        """Learning rate of the imitation after this number of environment steps."""
+        return self.learning_rate * _between(1.0, 0.0, steps / self.steps)
+
+    def progress(self, steps: int, total: int) -> float:
+        """Share of the reinforcement that is done after ``steps`` of ``total`` environment steps."""
+        return min(max((steps - self.steps) / max(total - self.steps, 1), 0.0), 1.0)
+
+    def pull_at(self, steps: int, total: int) -> float:
+        """Weight of the imitation in the reinforcement, after ``steps`` of ``total`` environment steps."""
+        return _between(*self.pull, self.progress(steps, total))
+
+
+def _between(first: float, last: float, share: float) -> float:
+    return first + (last - first) * min(max(share, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings of one training."""
 
@@ -37,20 +75,25 @@ class Settings:
     start: dict[str, float]
     """How the exploration begins: ``log_std`` or ``noise``, for actions in [-1, 1]; and ``critic_updates``, the number
     of first updates in which only the critics learn. With a teacher they come after the imitation."""
-    teacher: dict[str, Any]
-    """How to learn from a teacher: see :class:`~baselines.residual.algorithms.teaching.Teaching`."""
+    teaching: Teaching | None
+    """How to learn from a teacher; ``None`` without one."""
     model: dict[str, Any]
     """Arguments of the Stable-Baselines3 class; ``learning_rate`` holds the rates of the first and the last update."""
 
 
-def load_settings(algorithm: str, task: str, base: str, teacher: str = "none") -> Settings:
+def load_settings(algorithm: str, task: str, base: str, teacher: str = "none", steps: int | None = None) -> Settings:
     """Load the settings of ``algorithm`` for ``task`` on ``base``, with or without a teacher.
 
-    A file's tables hold for everything. The tables under ``taught`` override them where there is a teacher, then those
-    under ``task.TASK``, then those under ``task.TASK.BASE`` and ``task.TASK.taught``.
+    A file's tables hold for everything. They are overridden by those under ``task.TASK``, then ``task.TASK.BASE``, and
+    where there is a teacher by those under ``taught``, then ``task.TASK.taught``.
+
+    Args:
+        algorithm, task, base: their names; ``base`` with or without a version.
+        teacher: "none", or the name of a teacher.
+        steps: environment steps in place of those in the file; the teacher's share stays.
 
     Raises:
-        BaselineError: the file is invalid.
+        BaselineError: the file is invalid, or does not say how to learn from a teacher.
     """
     content = tomllib.loads((FOLDER / f"{algorithm}.toml").read_text(encoding="utf-8"))
     by_task = content.pop("task", {})
@@ -62,7 +105,7 @@ def load_settings(algorithm: str, task: str, base: str, teacher: str = "none") -
     taught, taught_task = content.pop("taught", {}), for_task.pop("taught", {})
     if teacher == "none":
         taught = taught_task = {}
-    for overrides in (taught, for_task, for_base, taught_task):
+    for overrides in (for_task, for_base, taught, taught_task):
         _check(content, overrides, f"{algorithm}.toml, {task}")
         content = _merged(content, overrides)
     training = content["training"]
@@ -70,18 +113,27 @@ def load_settings(algorithm: str, task: str, base: str, teacher: str = "none") -
         raise BaselineError(
             f"{algorithm}.toml: {training['worlds']} worlds cannot be shared equally by {training['conditions']}"
         )
+    if teacher != "none" and "teacher" not in content:
+        raise BaselineError(f"{algorithm} cannot learn from a teacher: {algorithm}.toml has no table [teacher]")
+    steps = int(training["steps"]) if steps is None else steps
     return Settings(
         algorithm,
-        int(training["steps"]),
+        steps,
         int(training["worlds"]),
         tuple((domain, errors) for domain, errors in training["conditions"]),
         one_of(f"training.action in {algorithm}.toml", training["action"], ("correction", "target"), BaselineError),
         tuple(training["bound"]),
         float(training["penalty"]),
         content["start"],
-        content.get("teacher", {}),
+        None if teacher == "none" else _teaching(content["teacher"], steps),
         content["model"],
     )
+
+
+def _teaching(table: dict[str, Any], steps: int) -> Teaching:
+    """The teaching in a training of this number of steps, of which a file gives shares."""
+    shares = {"steps": round(table["imitation"] * steps), "drive_steps": round(table["drive_until"] * steps)}
+    return Teaching(**shares, **{key: value for key, value in table.items() if key not in ("imitation", "drive_until")})
 
 
 def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from baselines.rotations import quat_multiply
+from baselines.residual.memory import field_value
+from baselines.rotations import cross, outside, quat_multiply
 from oc_residual_gym import geometry
 from oc_residual_gym.envs.actions import RATE_POSITION, RATE_ROTATION, ResidualScales, residual_between
 from oc_residual_gym.envs.observation import Field
@@ -39,6 +40,10 @@ def correction(action: NDArray[np.float32], executed: Array, base: Array, scales
     return residual_between(base, target, scales)
 
 
+CONJUGATE = torch.tensor([-1.0, -1.0, -1.0, 1.0])
+"""Factor that turns a quaternion xyzw into its conjugate."""
+
+
 class Correction(nn.Module):
     """The same from the observation (n, D), in a policy's file."""
 
@@ -49,12 +54,9 @@ class Correction(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         x, y = self._get(observation, "tcp_rotation").split(3, dim=1)
-        ax, ay, az = x.split(1, dim=1)
-        bx, by, bz = y.split(1, dim=1)
-        z = torch.cat([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], dim=1)
         last, base = ("previous_target", "base_target_plus1")
         away = self._get(observation, f"{last}_position") - self._get(observation, f"{base}_position")
-        position = x * away[:, 0:1] + y * away[:, 1:2] + z * away[:, 2:3] + RATE_POSITION * action[:, :3]
+        position = outside(away, (x, y, cross(x, y))) + RATE_POSITION * action[:, :3]
         before, planned = (_quaternion(self._get(observation, f"{name}_rotation")) for name in (last, base))
         wanted = quat_multiply(before, _quaternion(RATE_ROTATION * action[:, 3:6]))
         turn = _rotation_vector(quat_multiply(planned * CONJUGATE, wanted))
@@ -64,15 +66,11 @@ class Correction(nn.Module):
         return torch.cat(parts, dim=1).clamp(-1.0, 1.0)
 
     def _get(self, observation: Tensor, name: str) -> Tensor:
-        field = self._fields[name]
-        return observation[:, field.slice] * field.scale
+        return field_value(observation, self._fields[name])
 
 
 # ONNX Runtime computes sines and arc tangents with other bits in small batches, so series stand in for them. They are
 # exact to single precision up to turns of 1 rad; larger ones are far beyond the range of corrections.
-CONJUGATE = torch.tensor([-1.0, -1.0, -1.0, 1.0])
-
-
 def _quaternion(rotvec: Tensor) -> Tensor:
     """Unit quaternions (n, 4) of rotation vectors (n, 3)."""
     square = 0.25 * rotvec.square().sum(dim=1, keepdim=True)

@@ -73,11 +73,7 @@ def train_residual(request: TrainResidualRequest) -> Path:
             policy, or the policy's server is lost.
     """
     evaluation = EvaluationSettings((request.task,), request.base, episodes=EVALUATION_EPISODES)
-    if request.teacher != "none" and not load_algorithm(request.algorithm).replays:
-        raise SettingsError(f"{request.algorithm} cannot learn from a teacher: choose another algorithm, or no teacher")
-    settings = load_settings(request.algorithm, request.task, request.base, request.teacher)
-    if request.steps is not None:
-        settings = replace(settings, steps=request.steps)
+    settings = load_settings(request.algorithm, request.task, request.base, request.teacher, request.steps)
     identity = _identity(request, settings, evaluation)
     with alone(request.out):
         claim(request.out, IDENTITY_FILE, identity)
@@ -105,8 +101,9 @@ def _train(request: TrainResidualRequest, settings: Settings, evaluation: Evalua
             request.out / POLICY_FILE,
             identity,
         )
-    if request.teacher == "none" and model._n_updates <= settings.start["critic_updates"]:
-        print(f"{path} is the base policy alone: {settings.steps} steps ended before the actor learned anything")
+    warm_up = settings.start["critic_updates"] if settings.teaching is None else 0
+    if algorithm.updates(model) <= warm_up:
+        print(f"{path} has learned nothing: {settings.steps} steps ended before the first update of the actor")
     report = {
         **identity,
         "sha256": sha256(path),
@@ -132,6 +129,8 @@ def _worlds_of(request: TrainResidualRequest, settings: Settings) -> Iterator[Tr
     try:
         worlds = TrainingWorlds(request.task, request.base, settings, request.teacher, request.threads)
         worlds.reset()
+    except SettingsError:
+        raise
     except (ValueError, RenderError) as error:  # no server, no OpenGL, a file made for another task
         raise SettingsError(f"base policy {request.base!r} cannot act in {request.task}: {error}") from error
     try:
@@ -172,9 +171,11 @@ def _start(
     """The model from the last checkpoint, or a new one."""
     monitored = VecMonitor(worlds)
     model, progress = checkpoints.load(algorithm, monitored, request.out) or (
-        algorithm.make(settings, monitored, request.task, request.seed, request.teacher != "none"),
+        algorithm.make(settings, monitored, request.task, request.seed),
         Progress(provenance.commit()),
     )
+    if settings.teaching is not None:
+        worlds.drive_share = settings.teaching.drive_share(model.num_timesteps)
     # Checkpoints do not contain the worlds: a resumed training starts new episodes.
     worlds.seed(int(np.random.SeedSequence([request.seed, model.num_timesteps]).generate_state(1)[0] >> 1))
     model.set_logger(configure(str(request.out / "tensorboard"), ["tensorboard"]))

@@ -48,7 +48,7 @@ class TrainingWorlds(VecEnv):
         ]
         self.driven = np.zeros(settings.worlds, bool)
         """(N,) whether the teacher acts in the current episode; the algorithm asks for it."""
-        self.drive_share = 0.0 if teacher == "none" else 1.0
+        self.drive_share = 0.0
         """Share of new episodes in which the teacher acts."""
         self.bound = np.array(settings.bound, np.float32)
         self._settings = settings

@@ -1,4 +1,6 @@
-"""Pose error models: the noise, latency and dropouts of a simulated pose tracker. Frozen in version 0 of every id.
+"""Pose error models: the noise, latency and dropouts of a simulated pose tracker.
+
+"clean", "paper" and "tracker" are frozen in version 0 of every id; "lasting" is for training.
 
 ``MODELS`` holds the numbers; ``PoseErrors`` applies one model to the K objects of N worlds. Position errors are along
 the axes of the base frame. Rotation errors are rotation vectors in the object's own frame: the parts are added, and the
@@ -144,7 +146,7 @@ class PoseErrors:
     actions. Only dropouts depend on the episode: on whether closed fingers are near an object.
 
     Args:
-        model: "clean", "paper", "tracker", or a model of your own.
+        model: "clean", "paper", "tracker", "lasting", or a model of your own.
         num_worlds: number of worlds N.
         num_objects: number of observed objects K.
 

@@ -64,11 +64,13 @@ class FileResidual:
         self._policy = policy
         self.name = policy.name
         self.hash: str | None = policy.hash
+        self._num_worlds = 0
 
     def reset(self, core: ResidualWorlds, worlds: IntArray) -> None:
         """Forget earlier episodes. Raises ``ValueError`` if the file was made for another observation."""
         self._policy.check([f.name for f in core.observation_layout], core.observation.shape[1])
-        self._policy.reset(worlds)
+        self._policy.reset(worlds if core.num_worlds == self._num_worlds else None)
+        self._num_worlds = core.num_worlds
 
     def act(self, core: ResidualWorlds) -> Array:
         return self._policy(core.observation).astype(np.float64)

@@ -61,7 +61,11 @@ class OnnxResidual:
     def _memory_size(self, shape: Sequence[object]) -> int:
         """M, for an input of this shape. Raises ``ValueError`` if it or the output has another form."""
         size = shape[1] if len(shape) == 2 else None
-        if not isinstance(size, int) or not 1 <= size <= MAX_MEMORY or self._file.answer == NEW_MEMORY:
+        if self._file.answer == NEW_MEMORY:
+            raise ValueError(
+                f"residual policy {self.name} has the outputs {list(self._file.outputs)}: the action must be the first"
+            )
+        if not isinstance(size, int) or not 1 <= size <= MAX_MEMORY:
             raise ValueError(
                 f"residual policy {self.name} has a memory of shape {tuple(shape)}; expected (batch of variable size, "
                 f"1 to {MAX_MEMORY})"

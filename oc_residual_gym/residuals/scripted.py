@@ -66,7 +66,7 @@ class ScriptedResidual:
         moved = np.flatnonzero(core.steps != self._steps)
         self._ages[moved] += 1
         self._look(core, moved)
-        starts = core.chunk_starts | (self._ages >= PLAN_STEPS)
+        starts = core.chunk_starts | (self._ages >= PLAN_STEPS) | self._blind
         self._plan(core, moved[starts[moved]])
 
     def targets(self, core: ResidualWorlds) -> Array:

@@ -39,6 +39,7 @@ class Sight:
     def start(self, worlds: IntArray) -> None:
         """Forget how long the fingers of ``worlds`` have been at rest: a new episode begins there."""
         self._rested[worlds] = 0
+        self._widths[worlds] = np.nan
 
     def update(self, core: ResidualWorlds, worlds: IntArray) -> None:
         """Follow the fingers of ``worlds`` for one control step."""

@@ -88,9 +88,11 @@ SURE_DEPTH = 0.006
 """Metres below the seen mouth at which the peg must be in the hole, whatever the error of a tracker."""
 LANDED = 0.002
 """Metres above the seen mouth below which the peg may stand on the rim, or be in the hole."""
-PRESSED, LIGHT_PUSH = 0.002, 0.003
-"""Metres from the TCP down to the target: from the first on, the peg presses on something; with the second (2.4 N), it
-slides."""
+PRESSED = 0.002
+"""Metres from the TCP down to the target (1.6 N) from which on the peg counts as pressing on something. In free space,
+an arm with friction in its joints may lag as much; then a spiral in the air costs time and nothing else."""
+LIGHT_PUSH = 0.003
+"""Metres from the TCP down to the target (2.4 N) while the planner slides the peg."""
 CAUGHT = 0.006
 """Metres sideways from the TCP to the target from which on more than friction holds the peg back: the chamfer does."""
 SPIRAL_SPEED, SPIRAL_PITCH, SPIRAL_STEPS = 0.0005, 0.003, 16
@@ -314,9 +316,9 @@ class PegInsert(Task):
         lead = target[:2] - tcp[:2]
         if norm(lead) > CAUGHT:
             return [down(tcp[:2], 2 * SLIDE_PUSH)]
-        # On the way, the target leads, because friction holds the peg back, and its lower end more than its centre.
-        around = (peg - hole)[:2] + lead
-        return [down(target[:2] + point - around, LIGHT_PUSH) for point in _spiral(around, SPIRAL_STEPS)]
+        # The spiral is the target's: friction holds the peg back, and its lower end more than its centre.
+        centre = (peg - hole)[:2] + lead
+        return [down(target[:2] + point - centre, LIGHT_PUSH) for point in _spiral(centre, SPIRAL_STEPS)]
 
 
 def _spiral(start: Array, steps: int) -> Array:

@@ -31,8 +31,8 @@ from baselines.residual.algorithms.networks import (
     features_of,
     hidden_layers,
 )
-from baselines.residual.algorithms.teaching import Teaching, advice_of, imitation_errors
-from baselines.residual.settings import Settings
+from baselines.residual.algorithms.teaching import advice_of, imitation_errors
+from baselines.residual.settings import Settings, Teaching
 from baselines.residual.worlds import ADVICE
 from oc_residual_gym.envs.observation import Field
 
@@ -48,8 +48,8 @@ def no_arguments(start: Start, action_size: int) -> dict[str, Any]:
 
 
 def count_updates(model: Any) -> int:
-    """Number of optimiser steps so far, for models that count them."""
-    return int(model._n_updates)
+    """Number of updates so far, for models that count them."""
+    return int(model._n_updates) + int(getattr(model, "imitations", 0))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Algorithm:
     """Class of the model. Its attribute ``critic_updates`` is the number of first updates that do not change the
     actor."""
     policy: type[BasePolicy]
-    """Class of its policy. It takes ``visible``, the number of observation entries that the actor sees."""
+    """Class of its policy. It takes ``task`` and ``layout``, the fields of the observation, for its features."""
     begin: Callable[[Any, Start], None]
     """Initialises a new model: sets its deterministic action to zero, and its exploration as in the settings."""
     actor: Callable[[Any], nn.Sequential]
@@ -73,8 +73,8 @@ class Algorithm:
     updates: Callable[[Any], int] = count_updates
     """Number of optimiser steps that a model has taken."""
 
-    def make(self, settings: Settings, worlds: VecEnv, task: str, seed: int, is_taught: bool = False) -> BaseAlgorithm:
-        """Create a model for ``task`` that starts at the base policy; with ``is_taught``, it learns from a teacher."""
+    def make(self, settings: Settings, worlds: VecEnv, task: str, seed: int) -> BaseAlgorithm:
+        """Create a model for ``task``. Its first deterministic actions are zero."""
         first, last = settings.model["learning_rate"]
         layout = worlds.get_attr("observation_layout")[0]
         arguments = {
@@ -87,8 +87,7 @@ class Algorithm:
         with torch.no_grad():
             self.begin(model, settings.start)
         model.critic_updates = int(settings.start["critic_updates"])
-        if is_taught:
-            model.teaching = Teaching(**settings.teacher)
+        model.teaching = settings.teaching
         return model
 
 
@@ -109,6 +108,8 @@ class OffPolicyStart:
     critic_updates = 0
     """Number of first updates of the critics in which the actor does not change."""
     teaching: Teaching | None = None
+    imitations = 0
+    """Number of updates in which the actor imitated its teacher."""
 
     def _sample_action(
         self: Any, learning_starts: int, action_noise: Any = None, n_envs: int = 1
@@ -123,6 +124,8 @@ class OffPolicyStart:
     def train(self: Any, gradient_steps: int, batch_size: int) -> None:
         """Take ``gradient_steps`` updates. Replaces Stable-Baselines3's loop: same losses, half the time."""
         self.policy.set_training_mode(True)
+        if self.teaching is not None:  # learning rates fall from the beginning of the reinforcement on
+            self._current_progress_remaining = 1.0 - self.teaching.progress(self.num_timesteps, self._total_timesteps)
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         losses: dict[str, list[float]] = defaultdict(list)
         if self.teaching is not None and self.num_timesteps <= self.teaching.steps:
@@ -158,14 +161,16 @@ class OffPolicyStart:
         loss = imitation_errors(means, advice_of(data.observations)).mean()
         value = descend(self.actor.optimizer, loss)
         self.policy.follow()
+        self.imitations += 1
         return value
 
     def _reinforce(self: Any, data: Any, proposal: tuple[Tensor, ...]) -> float:
-        loss, values = self.actor_loss(data, proposal)
+        loss = self.actor_loss(data, proposal)
         if self.teaching is not None:
             advice = advice_of(data.observations)
             with torch.no_grad():
-                prefers = (self.critic.values(data.observations, advice).amin(dim=0) > values)[:, 0]
+                both = (self.critic.values(data.observations, a).amin(dim=0) for a in (advice, torch.tanh(proposal[0])))
+                prefers = torch.gt(*both)[:, 0]
             pull = self.teaching.pull_at(self.num_timesteps, self._total_timesteps)
             loss = loss + pull * (prefers * imitation_errors(proposal[0], advice)).mean()
         value = descend(self.actor.optimizer, loss)

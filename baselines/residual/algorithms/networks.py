@@ -14,6 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from baselines.residual.features import Features
+from baselines.residual.worlds import ADVICE
 from oc_residual_gym.envs.observation import Field
 from oc_residual_gym.tasks import TASKS
 
@@ -30,15 +31,15 @@ class ActorExtractor(BaseFeaturesExtractor):
 
 
 class CriticExtractor(BaseFeaturesExtractor):
-    """What a critic sees: the actor's features, and everything else in the observation."""
+    """What a critic sees: the actor's features and the privileged entries, but not the teacher's action."""
 
     def __init__(self, observation_space: spaces.Space, features: Features):
-        others = spaces.utils.flatdim(observation_space) - features.inputs
+        others = spaces.utils.flatdim(observation_space) - features.inputs - ADVICE
         super().__init__(observation_space, features.size + others)
         self._features = features
 
     def forward(self, observations: Tensor) -> Tensor:
-        seen, others = observations[:, : self._features.inputs], observations[:, self._features.inputs :]
+        seen, others = observations[:, : self._features.inputs], observations[:, self._features.inputs : -ADVICE]
         return torch.cat([self._features(seen), others], dim=1)
 
 

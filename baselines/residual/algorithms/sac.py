@@ -38,11 +38,11 @@ class ResidualSAC(OffPolicyStart, SAC):  # type: ignore[misc]
             values = values - self.temperature * log_prob.reshape(-1, 1)
         return 0.5 * self.squared_errors(data, values)
 
-    def actor_loss(self: Any, data: Any, proposal: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss of the reinforcement, and values (n, 1) of the proposed actions."""
+    def actor_loss(self: Any, data: Any, proposal: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Loss of the reinforcement."""
         _, actions, log_prob = proposal
         values = self.critic.values(data.observations, actions).amin(dim=0)
-        return (self.temperature * log_prob - values).mean(), values
+        return (self.temperature * log_prob - values).mean()
 
 
 class ResidualSACPolicy(OffPolicyActor, SACPolicy):

@@ -30,10 +30,9 @@ class ResidualTD3(OffPolicyStart, TD3):  # type: ignore[misc]
             values = self.critic_target.values(data.next_observations, actions).amin(dim=0)
         return self.squared_errors(data, values)
 
-    def actor_loss(self: Any, data: Any, proposal: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss of the reinforcement, and values (n, 1) of the proposed actions."""
-        values = self.critic.values(data.observations, proposal[1])[0]
-        return -values.mean(), values
+    def actor_loss(self: Any, data: Any, proposal: tuple[Tensor, Tensor]) -> Tensor:
+        """Loss of the reinforcement."""
+        return -self.critic.values(data.observations, proposal[1])[0].mean()
 
 
 class ResidualTD3Policy(OffPolicyActor, TD3Policy):
