@@ -183,7 +183,7 @@ def test_wrench_noise(name: str) -> None:
         errors.observe(poses, hidden)
         noise.append(errors.wrench_noise())
         np.testing.assert_array_equal(errors.wrench_noise(), noise[-1])
-    np.testing.assert_allclose(np.std(noise, axis=(0, 1)), [0.5] * 3 + [0.05] * 3, rtol=0.03)
+    np.testing.assert_allclose(np.std(noise, axis=(0, 1)), np.repeat(MODELS[name].wrench, 3), rtol=0.03)
     assert abs(np.corrcoef(np.ravel(noise[:-1]), np.ravel(noise[1:]))[0, 1]) < 0.02
 
 

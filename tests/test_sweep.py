@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ SETTINGS = """
 [training]
 steps = 96
 worlds = 4
-errors = ['paper', 'tracker']
+conditions = [['nominal', 'paper'], ['nominal', 'tracker']]
+action = 'correction'
 bound = [0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.5]
 penalty = 0.1
 [start]
@@ -128,10 +130,12 @@ def test_from_five_seeds_on_the_table_has_the_interquartile_mean() -> None:
 
 
 def test_all_combinations_are_trained_once() -> None:
-    request = SweepRequest(("Lift", "all"), "bc", ("sac", "ppo"), (3, 4, 3), None, Path("out"), "")
+    request = SweepRequest(("Lift", "all"), "bc", ("sac", "ppo"), "none", (3, 4, 3), None, Path("out"), "")
     names = [training.name for training in request.trainings]
     assert len(names) == len(set(names)) == 6 * 2 * 2
     assert names[:4] == ["Lift-bc-sac-3", "Lift-bc-sac-4", "Lift-bc-ppo-3", "Lift-bc-ppo-4"]
+    taught = replace(request, teacher="planner").trainings
+    assert taught[0].name == "Lift-bc-sac-planner-3"  # beside the training without a teacher
 
 
 @pytest.mark.usefixtures("small")
@@ -165,7 +169,7 @@ def test_a_worker_that_differs_ends_the_sweep(
 def test_a_worker_without_the_folder_or_the_base_policy_says_so(tmp_path: Path) -> None:
     settings = sweep_module.EvaluationSettings(("Lift",))
     job = sweep_module._Job(
-        sweep_module.Training("Lift", "bc", "sac", 0),
+        sweep_module.Training("Lift", "bc", "sac", "none", 0),
         None,
         tmp_path / "Lift-bc-sac-0",
         tmp_path / "not_there",
