@@ -53,7 +53,7 @@ class CompareRequest:
     base: str
     residual: str
     tasks: tuple[str, ...]
-    """Names of tasks; "all" stands for every task that the base policy supports."""
+    """Names of the tasks to compare. "all" means every task that the base policy supports."""
     split: str
     episodes: int
     """Number of episodes per task, scenario and policy."""

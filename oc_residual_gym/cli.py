@@ -109,7 +109,7 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
         default="nominal",
         help='physics: "nominal", "randomised" (for training) or "twin" (never train in it)',
     )
-    parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper" or "tracker"')
+    parser.add_argument("--errors", default="paper", help='pose errors: "clean", "paper", "tracker" or "lasting"')
     parser.add_argument("--split", default="val", help='"train", "val" or "test"')
 
 

@@ -84,8 +84,8 @@ class Settings:
 def load_settings(algorithm: str, task: str, base: str, teacher: str = "none", steps: int | None = None) -> Settings:
     """Load the settings of ``algorithm`` for ``task`` on ``base``, with or without a teacher.
 
-    A file's tables hold for everything. They are overridden by those under ``task.TASK``, then ``task.TASK.BASE``, and
-    where there is a teacher by those under ``taught``, then ``task.TASK.taught``.
+    The file's top-level tables are the defaults. Tables under ``task.TASK`` override them, then those under
+    ``task.TASK.BASE``. With a teacher, tables under ``taught`` and then ``task.TASK.taught`` override all of these.
 
     Args:
         algorithm, task, base: their names; ``base`` with or without a version.

@@ -52,7 +52,7 @@ class TrainingWorlds(VecEnv):
         """Share of new episodes in which the teacher acts."""
         self.bound = np.array(settings.bound, np.float32)
         self._settings = settings
-        # Returns then lie in [-1, 0] for every gamma.
+        # Rewards are scaled by 1 - gamma, so that discounted returns lie in [-1, 0].
         self._scale = 1.0 - gamma
         self._rng = np.random.default_rng(0)
         self._actions = np.zeros((settings.worlds, 7), np.float32)
@@ -125,11 +125,10 @@ class _Part:
         true = self._core.simulation.true
         self._bodies = len(true.poses)
         self.privileged_size = privileged_size(self._bodies, len(true.contacts))
-        self._all = np.arange(worlds.num_envs)
 
     def reset(self) -> np.ndarray:
         observations = np.asarray(self.worlds.reset())
-        self._begin(self._all)
+        self._begin(np.arange(self.worlds.num_envs))
         return self._whole(observations)
 
     def correction(self, actions: np.ndarray) -> np.ndarray:
@@ -146,7 +145,7 @@ class _Part:
         for world in over.tolist():
             infos[world]["terminal_observation"] = self._terminal(infos[world], world)
             if infos[world].get("failure") == StopReason.ROBOT_REFLEX:
-                # To a learner, an end that it brought about is no time limit: nothing comes after it, for ever.
+                # The policy caused this end, so it is terminal for the learner, with the lowest possible return.
                 infos[world]["TimeLimit.truncated"] = False
                 rewards[world] = -self._horizon
         self._begin(over)

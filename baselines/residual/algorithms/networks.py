@@ -44,7 +44,7 @@ class CriticExtractor(BaseFeaturesExtractor):
 
 
 class BlindExtractor(CriticExtractor):
-    """What the actor sees, in the form of what a critic sees: zeros stand for everything else."""
+    """Input of PPO's actor: as large as the critic's, with zeros for the entries that the actor must not see."""
 
     def forward(self, observations: Tensor) -> Tensor:
         features = super().forward(observations)
