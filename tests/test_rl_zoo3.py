@@ -71,7 +71,7 @@ def test_the_first_actions_are_small(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_base_policy_s_success_survives_the_exploration(name: str) -> None:
-    """The base policy alone succeeds in 7 or 8 of these 8 episodes; with an algorithm's default settings, in hardly any."""
+    """The base policy alone succeeds in 7 or 8 of these 8 episodes; with default settings, hardly any succeed."""
     model, start = algorithm(name)
     start.init_callback(model)
     start.on_training_start({}, {})
